@@ -1,0 +1,285 @@
+"""The Directive as Python objects: what parse produces and everything else reads. All frozen, all with defaults filled in.
+
+Durations are seconds (float, `_s`), sizes are bytes (int). `position` is where the item stands in the user's file; it
+does not take part in comparisons, so that moving a handler in the file is no change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+
+from atmo_farm.errors import Position
+
+NOWHERE = Position("")
+
+
+def _place() -> Any:
+    return attrs.field(default=NOWHERE, eq=False, repr=False)
+
+
+@attrs.frozen
+class Reference:
+    """`env(NAME)`, `credential(NAME)` or `file(PATH)` as a whole value: read when the farm starts or reloads."""
+
+    kind: Literal["env", "credential", "file"]
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}({self.name})"
+
+
+Value = str | Reference
+"""A text of `connections`, `authentication` or a secret; after `references.resolve` it is a str."""
+
+
+@attrs.frozen
+class Tls:
+    """TLS of a connection; the files are PEM."""
+
+    ca_file: Value = ""
+    cert_file: Value = ""
+    key_file: Value = ""
+    server_name: Value = ""
+    handshake_first: bool = False
+
+
+@attrs.frozen
+class NatsConnection:
+    """`connections.nats` (name `default`) or one of its named entries."""
+
+    name: str
+    server_addresses: tuple[Value, ...]
+    client_name: Value = ""
+    user: Value = ""
+    password: Value = attrs.field(default="", repr=False)
+    token: Value = attrs.field(default="", repr=False)
+    credentials_file: Value = ""
+    nkey_seed_file: Value = ""
+    inbox_prefix: Value = ""
+    tls: Tls | None = None
+    position: Position = _place()
+
+
+@attrs.frozen
+class KafkaConnection:
+    """`connections.kafka` or one of its named entries."""
+
+    name: str
+    broker_addresses: tuple[Value, ...]
+    client_id: Value = ""
+    security_protocol: Value = ""
+    sasl_mechanism: Value = ""
+    sasl_username: Value = ""
+    sasl_password: Value = attrs.field(default="", repr=False)
+    tls: Tls | None = None
+    driver: str = "auto"
+    position: Position = _place()
+
+
+@attrs.frozen
+class RedisConnection:
+    """`connections.redis`."""
+
+    server_address: Value
+    username: Value = ""
+    password: Value = attrs.field(default="", repr=False)
+    database: int = 0
+    key_prefix: Value = ""
+    tls: Tls | None = None
+    position: Position = _place()
+
+
+@attrs.frozen
+class DatabaseConnection:
+    """`connections.database` (name `default`) or one of `connections.databases`."""
+
+    name: str
+    type: Literal["postgresql", "mysql", "sqlite"]
+    connection_string: Value = attrs.field(repr=False)
+    pool_size: int | None = None
+    connect_timeout_s: float | None = None
+    statement_timeout_s: float | None = None
+    idle_timeout_s: float | None = None
+    tls: Tls | None = None
+    position: Position = _place()
+
+
+@attrs.frozen
+class Connections:
+    """All connections of a Directive, by their names."""
+
+    nats: Mapping[str, NatsConnection] = attrs.field(factory=dict)
+    kafka: Mapping[str, KafkaConnection] = attrs.field(factory=dict)
+    redis: RedisConnection | None = None
+    databases: Mapping[str, DatabaseConnection] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class OnErr:
+    """What a step does when its function answers with an error."""
+
+    codes: Mapping[int, Literal["continue", "return"]] = attrs.field(factory=dict)
+    other: Literal["continue", "return"] = "return"
+    """For codes that are not in `codes`; `any: X` is this alone."""
+
+    def decide(self, code: int) -> Literal["continue", "return"]:
+        """Whether the sequence goes on after an error of this code."""
+        return self.codes.get(code, self.other)
+
+
+@attrs.frozen
+class Call:
+    """One function of a step."""
+
+    fn: str
+    """As written: `getUser`, `db::get`, or a whole FQFN."""
+    function: str
+    """The runnable that it names, `namespace::name`: a key of `Application.functions`."""
+    key: str
+    """Where its result goes in the state: `as`, else `fn`."""
+    with_: Mapping[str, str] = attrs.field(factory=dict)
+    """alias → key of the state."""
+    on_err: OnErr = OnErr()
+    position: Position = _place()
+
+
+@attrs.frozen
+class Step:
+    """One step: a single call, or a group of calls that run concurrently."""
+
+    calls: tuple[Call, ...]
+    is_group: bool = False
+    transaction: bool = False
+    position: Position = _place()
+
+
+@attrs.frozen
+class RespondTo:
+    """Where a handler's result is published."""
+
+    source: Literal["nats", "kafka"]
+    resource: str
+    connection: str = "default"
+    key: str = ""
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    position: Position = _place()
+
+
+@attrs.frozen
+class Retry:
+    """How transient failures are tried again; `attempts` counts the first one too."""
+
+    attempts: int = 5
+    initial_delay_s: float = 0.2
+    max_delay_s: float = 30.0
+    multiplier: float = 2.0
+    jitter: float = 0.2
+    """The share of each delay that is random: 0.2 means ± 20 %."""
+    on: tuple[str, ...] = ("timeout", "datasource", "publish")
+    """Causes (timeout, datasource, publish, trap, error) and error codes (`429`, `500-599`) that count as transient."""
+
+
+@attrs.frozen
+class Handler:
+    """One entry of `handlers`."""
+
+    name: str
+    """Its identity: `name`, else made from source and resource; unique, `[A-Za-z0-9_-]{1,64}`."""
+    type: Literal["request", "stream"]
+    source: Literal["", "server", "nats", "kafka"]
+    """Empty for type request."""
+    resource: str
+    steps: tuple[Step, ...]
+    method: str = ""
+    response: str = ""
+    respond_to: RespondTo | None = None
+    connection: str = "default"
+    group: str = ""
+    """The queue or consumer group, default filled in; `off`: every worker gets every message (core NATS only)."""
+    workers: int = 1
+    max_in_flight: int = 256
+    timeout_s: float = 30.0
+    memory_limit: int = 64 << 20
+    isolation: Literal["pooled", "fresh"] = "pooled"
+    pool_warm: int = 1
+    pool_max: int = 256
+    retry: Retry = Retry()
+    envelope: Literal["auto", "raw", "grav"] = "auto"
+    not_served: Mapping[str, Position] = attrs.field(factory=dict, eq=False)
+    """Keys that the language knows and this build does not run yet (`durable`, `ordering`, …), with their places."""
+    extra: Mapping[str, Any] = attrs.field(factory=dict)
+    """The parsed values of those keys, for the issues that will serve them."""
+    position: Position = _place()
+
+
+@attrs.frozen
+class Schedule:
+    """One entry of `schedules`."""
+
+    name: str
+    every_s: int
+    steps: tuple[Step, ...]
+    state: Mapping[str, str] = attrs.field(factory=dict)
+    position: Position = _place()
+
+
+@attrs.frozen
+class Query:
+    """One named SQL query."""
+
+    name: str
+    query: str = attrs.field(repr=False)
+    type: Literal["select", "insert", "update", "delete"]
+    var_count: int
+    database: str = "default"
+    position: Position = _place()
+
+
+@attrs.frozen
+class Runnable:
+    """One function of the application."""
+
+    name: str
+    namespace: str
+    lang: str = ""
+    version: str = ""
+    """The Directive's appVersion unless the Runnable says otherwise."""
+    fqfn: str = ""
+    """`identifier#namespace::name@version`."""
+    interface: Literal["runnable", "wasi-command"] = "runnable"
+    module: str = ""
+    """The file name of its module inside a bundle: `name.wasm`, or `namespace.name.wasm` where two share a name."""
+    position: Position = _place()
+
+    @property
+    def key(self) -> str:
+        """`namespace::name`, by which calls name it."""
+        return f"{self.namespace}::{self.name}"
+
+
+@attrs.frozen
+class Directive:
+    """A whole application file, valid, with queries and runnables merged in."""
+
+    identifier: str
+    app_version: str
+    atmo_version: str
+    headless: bool = False
+    connections: Connections = Connections()
+    authentication: Mapping[str, tuple[str, Value]] = attrs.field(factory=dict, repr=False)
+    """host → (headerType, value)."""
+    capabilities: Mapping[str, Any] = attrs.field(factory=dict)
+    handlers: tuple[Handler, ...] = ()
+    schedules: tuple[Schedule, ...] = ()
+    queries: tuple[Query, ...] = ()
+    runnables: tuple[Runnable, ...] = ()
+
+    def runnable(self, key: str) -> Runnable:
+        """The runnable of `namespace::name`; KeyError if there is none."""
+        for runnable in self.runnables:
+            if runnable.key == key:
+                return runnable
+        raise KeyError(key)

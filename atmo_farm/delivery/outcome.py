@@ -6,30 +6,47 @@ import enum
 
 import attrs
 
+from atmo_farm.errors import GuestOutOfMemory, GuestTimedOut, GuestTrapped, PublishError, RunnableError
+
 
 class Kind(enum.Enum):
     """What may be done about it."""
 
     OK = "ok"
-    TRANSIENT = "transient"
-    """It may go better later: retried."""
-    PERMANENT = "permanent"
-    """It will fail again: not retried."""
-    CANCELLED = "cancelled"
-    """Cut off by a drain or a stop: neither done nor failed."""
+    FAILED = "failed"
+    """This attempt failed; the retry policy says whether another one may go better."""
+    REFUSED = "refused"
+    """It can never go better, whatever the policy says."""
 
 
 @attrs.frozen
 class Outcome:
-    """The end of one attempt. `cause` is one of timeout, datasource, publish, trap, memory, error, internal."""
+    """The end of one attempt."""
 
     kind: Kind
     cause: str = ""
+    """timeout, publish, trap, memory, error or internal; empty when ok."""
     code: int = 0
-    """The Runnable's error code (cause `error`), else 500, or 504 for a timeout."""
+    """The Runnable's error code (cause `error`), 504 for a timeout, else 500."""
     message: str = ""
     function: str = ""
     """The function that failed, as the Directive writes it; empty when the failure was outside of any."""
 
 
 OK = Outcome(Kind.OK)
+
+
+def failure(error: Exception, function: str = "") -> Outcome:
+    """The outcome that an exception of a run or of a publish stands for."""
+    message = str(error)
+    if isinstance(error, RunnableError):
+        return Outcome(Kind.FAILED, "error", error.code, message, function)
+    if isinstance(error, GuestTimedOut):
+        return Outcome(Kind.FAILED, "timeout", 504, message, function)
+    if isinstance(error, GuestOutOfMemory):
+        return Outcome(Kind.FAILED, "memory", 500, message, function)
+    if isinstance(error, GuestTrapped):
+        return Outcome(Kind.FAILED, "trap", 500, message, function)
+    if isinstance(error, PublishError):
+        return Outcome(Kind.FAILED if error.transient else Kind.REFUSED, "publish", 500, message, function)
+    return Outcome(Kind.REFUSED, "internal", 500, f"{type(error).__name__}: {message}", function)

@@ -1,0 +1,32 @@
+"""What a consumer process is given by the fork that made it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+
+import attrs
+
+from atmo_farm.directive.model import Directive, Handler
+from atmo_farm.runtime.modules import CompiledModule
+from atmo_farm.settings import Settings
+
+
+@attrs.frozen
+class ChildContext:
+    """One worker of one handler, of one generation."""
+
+    handler: Handler
+    directive: Directive
+    """With every reference resolved."""
+    modules: Mapping[str, CompiledModule]
+    """`namespace::name` → its module, compiled; at least those that the handler calls."""
+    settings: Settings
+    slot: memoryview
+    """This worker's arena slot, format `Q`, indexed by `ipc.arena.Field`."""
+    channel: socket.socket
+    """The child's end of its socketpair with the master."""
+    worker: int
+    """0, 1, … below the handler's `workers`."""
+    generation: int
+    master_pid: int

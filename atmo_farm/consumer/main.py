@@ -1,0 +1,160 @@
+"""The consumer process: one worker of one stream handler, from the fork to its exit code.
+
+`run` reads in the order of a process's life: boot, serve, drain. A message's way starts at `Worker.handle`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+
+from atmo_farm import clock, log
+from atmo_farm.capabilities.rules import Rules
+from atmo_farm.consumer.context import ChildContext
+from atmo_farm.consumer.guest_log import HandlerGuestLog
+from atmo_farm.consumer.sequence import Sequence
+from atmo_farm.consumer.worker import Worker
+from atmo_farm.ipc.arena import Field, State
+from atmo_farm.ipc.channel import ChildChannel
+from atmo_farm.ipc.exits import ChildExit
+from atmo_farm.ipc.heartbeat import Heartbeat
+from atmo_farm.ipc.messages import Command, LogLevel
+from atmo_farm.runtime.engine import Engine
+from atmo_farm.runtime.function import Function
+from atmo_farm.streams.nats import NatsStream
+
+logger = logging.getLogger("atmo_farm.consumer")
+
+DRAIN_MARGIN_S = 1.0
+"""The child ends this long before the master would kill it."""
+
+
+async def run(context: ChildContext) -> ChildExit:
+    """Serve until told to stop; returns what the process must exit with."""
+    return await Consumer(context).run()
+
+
+class Consumer:
+    """The process's parts and its life. It is also what the stream tells its events to (`streams.base.StreamEvents`)."""
+
+    def __init__(self, context: ChildContext):
+        self._context = context
+        self._handler = context.handler
+        self._slot = context.slot
+        self._channel = ChildChannel(context.channel)
+        self._heartbeat = Heartbeat(context.slot)
+        self._end: asyncio.Future[ChildExit] = asyncio.get_running_loop().create_future()
+        self._functions: dict[str, Function] = {}
+        self._booted = False
+
+    async def run(self) -> ChildExit:
+        """Boot, serve, drain."""
+        self._slot[Field.STATE] = State.BOOTING
+        self._heartbeat.start()
+        self._channel.attach(self._command, lambda: self._finish(ChildExit.LOST_MASTER))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._finish, ChildExit.DRAINED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # blocked since before the fork: none is lost
+        boot = asyncio.ensure_future(self._boot())
+        await asyncio.wait({boot, self._end}, return_when=asyncio.FIRST_COMPLETED)
+        if self._end.done():
+            boot.cancel()
+            await asyncio.wait({boot})
+            return self._end.result()
+        try:
+            stream, worker = boot.result()
+        except Exception as error:
+            logger.debug("boot failed", exc_info=error)
+            self._channel.failed(f"{type(error).__name__}: {error}")
+            return ChildExit.BOOT_FAILED
+        end = await self._end
+        return await self._drain(stream, worker) if end is ChildExit.DRAINED else end
+
+    async def _boot(self) -> tuple[NatsStream, Worker]:
+        """Warm instances first, then the broker: nothing is received before it can be handled."""
+        handler, context = self._handler, self._context
+        engine = Engine(memory_reservation=handler.memory_limit)
+        for key in {call.function for step in handler.steps for call in step.calls}:
+            function = Function(
+                engine,
+                context.modules[key],
+                memory_limit=handler.memory_limit,
+                isolation=handler.isolation,
+                pool_warm=handler.pool_warm,
+                pool_max=handler.pool_max,
+            )
+            self._functions[key] = function
+            await function.warm()
+        sequence = Sequence(
+            handler.steps,
+            handler.response,
+            self._functions,
+            Rules.from_directive(context.directive.capabilities),
+            HandlerGuestLog(handler.name),
+        )
+        stream = NatsStream(
+            context.directive.connections.nats[handler.connection],
+            handler.resource,
+            group=None if handler.group == "off" else handler.group,
+            client_name=f"atmo-farm/{context.directive.identifier}/{handler.name}/{context.worker}",
+            events=self,
+            envelope=handler.envelope,
+        )
+        worker = Worker(handler, sequence, stream, self._slot)
+        await stream.open()
+        await stream.consume(worker.handle)
+        self._booted = True
+        self.connected()
+        return stream, worker
+
+    async def _drain(self, stream: NatsStream, worker: Worker) -> ChildExit:
+        """No new messages; those in flight finish, until the deadline."""
+        self._slot[Field.STATE] = State.DRAINING
+        deadline = clock.monotonic() + self._context.settings.drain_deadline_s - DRAIN_MARGIN_S
+        drained = asyncio.ensure_future(self._finish_in_flight(stream, worker))
+        await asyncio.wait({drained}, timeout=deadline - clock.monotonic())
+        cut = 0
+        if not drained.done():
+            drained.cancel()
+            cut = await worker.cancel()
+            log.event(
+                logger, logging.ERROR, "drain deadline: messages cut off", handler=self._handler.name, messages=cut
+            )
+        await stream.close()
+        self._heartbeat.stop()
+        return ChildExit.DRAIN_DEADLINE if cut else ChildExit.DRAINED
+
+    async def _finish_in_flight(self, stream: NatsStream, worker: Worker) -> None:
+        await stream.stop()
+        await worker.idle()
+
+    def waiting(self, connection: str, reason: str) -> None:
+        """The broker is out of reach."""
+        self._slot[Field.STATE] = State.WAITING
+        log.event(logger, logging.WARNING, f"waiting for {connection}", handler=self._handler.name, reason=reason)
+        self._channel.waiting(connection, reason)
+
+    def connected(self) -> None:
+        """The broker is there; said to the master only once the boot is done."""
+        if self._booted:
+            self._slot[Field.STATE] = State.READY
+            self._channel.ready()
+
+    def dropped(self, count: int) -> None:
+        """The stream lost messages."""
+        self._slot[Field.DROPPED] += count
+
+    def closed(self, reason: str) -> None:
+        """The connection is gone for good."""
+        log.event(logger, logging.ERROR, "connection closed", handler=self._handler.name, reason=reason)
+        self._finish(ChildExit.BROKER_CLOSED)
+
+    def _finish(self, how: ChildExit) -> None:
+        if not self._end.done():
+            self._end.set_result(how)
+
+    def _command(self, command: Command) -> None:
+        if isinstance(command, LogLevel):
+            log.set_level(command.level)
+        else:
+            log.reopen()

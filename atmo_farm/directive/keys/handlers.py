@@ -1,0 +1,194 @@
+"""The keys of `handlers`, `schedules` and their steps."""
+
+from __future__ import annotations
+
+from atmo_farm.directive.keys.connections import NAME
+from atmo_farm.directive.keys.kinds import Choice, Duration, Flag, Integer, Number, Size, Text
+from atmo_farm.directive.keys.shapes import Either, Key, ListOf, MapOf, Refused, Table
+
+METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
+STREAM_SOURCES = ("server", "nats", "kafka")
+BROKERS = ("nats", "kafka")
+MAX_IN_FLIGHT = 65536
+
+_STATE_KEY = Text("a key of the state")
+_DECISION = Choice(("continue", "return"))
+_JETSTREAM = "durable consumers (JetStream) are"
+_DELIVERY = "settlement and dead letters are"
+_ORDERING = "ordered delivery is"
+_KAFKA = "Kafka is"
+_DURABLE = Text("a durable's name (no dots, blanks or wildcards)", r"[^\s.*>/\\]{1,200}")
+
+ON_ERR = Table(
+    "OnErr",
+    "what happens when a function answers with an error",
+    (
+        Key("any", _DECISION, "for every error; not beside `code`", default="`return`"),
+        Key("code", MapOf(_DECISION, "an error code", r"[0-9]{1,9}"), "error code → what to do"),
+        Key("other", _DECISION, "for codes that `code` does not name", default="`return`"),
+    ),
+)
+
+_AS = Key("as", _STATE_KEY, "the state key that takes the result", default="`fn` as written")
+_WITH = Key("with", MapOf(_STATE_KEY, "an alias"), "alias → state key: what the function sees under another name")
+_ON_ERR = Key("onErr", ON_ERR, "what an error of the function does", default="`any: return`")
+_FN = "the function: `name`, `namespace::name` or a whole `identifier#namespace::name@version`"
+
+CALL = Table("Call", "a function of a group", (Key("fn", Text("a function's name"), _FN, True), _AS, _WITH, _ON_ERR))
+
+STEP = Table(
+    "Step",
+    "one step: a function, or a group of functions that run at the same time",
+    (
+        Key("fn", Text("a function's name"), _FN),
+        _AS,
+        _WITH,
+        _ON_ERR,
+        Key("group", ListOf(CALL), "functions that run at the same time and see the state from before the group"),
+        Key(
+            "transaction",
+            Flag(),
+            "run the function's queries in one transaction",
+            default="`false`",
+            later="transactions are",
+            harmless=(False,),
+        ),
+        Key("forEach", Refused("was removed in Atmo 0.4.0; let the function itself loop"), "no longer there"),
+    ),
+)
+
+RESPOND_TO = Table(
+    "RespondTo",
+    "where a handler's result is published",
+    (
+        Key("resource", Text("a subject or topic"), "the subject or topic", True),
+        Key("source", Choice(BROKERS), "the broker", default="the handler's own `source`"),
+        Key("connection", Text("a connection's name", NAME), "which of several connections", default="the handler's own"),
+        Key("key", Text("a text"), "the key of the Kafka record", default="the incoming record's key"),
+        Key("headers", MapOf(Text("a text"), "a header's name", r"[!-9;-~]{1,128}"), "headers of every result"),
+    ),
+)
+
+RETRY = Table(
+    "Retry",
+    "how transient failures are tried again",
+    (
+        Key("attempts", Integer(1, 1000), "how often in all, the first time counted", default="5"),
+        Key("initialDelay", Duration(), "the first pause", default="`200ms`"),
+        Key("maxDelay", Duration(), "the longest pause", default="`30s`"),
+        Key("multiplier", Number(1, 100), "how much longer each pause is than the one before", default="2"),
+        Key("jitter", Number(0, 1), "the random share of each pause", default="0.2"),
+        Key(
+            "on",
+            ListOf(
+                Text(
+                    "`timeout`, `datasource`, `publish`, `trap`, `error`, an error code or a range like `500-599`",
+                    r"timeout|datasource|publish|trap|error|[0-9]{1,9}(-[0-9]{1,9})?",
+                )
+            ),
+            "which failures are transient",
+            default="`[timeout, datasource, publish]`",
+        ),
+    ),
+)
+
+POOL = Table(
+    "Pool",
+    "how many instances of each function a worker keeps",
+    (
+        Key("warm", Integer(0, 8192), "made before the first message", default="1"),
+        Key("max", Integer(1, MAX_IN_FLIGHT), "never more", default="`maxInFlight`"),
+    ),
+)
+
+JETSTREAM = Table(
+    "JetStream",
+    "how a JetStream consumer is made",
+    (
+        Key("stream", Text("a stream's name", r"[^\s.*>/\\]{1,200}"), "the stream", default="the one that holds `resource`"),
+        Key("durable", _DURABLE, "the consumer's durable name", default="`<identifier>__<name>`"),
+        Key(
+            "deliverPolicy",
+            Choice(("all", "last", "new", "last_per_subject")),
+            "where a new consumer begins",
+            default="`all`",
+        ),
+        Key("ackWait", Duration(), "when an unsettled message is delivered again", default="`30s`"),
+        Key("maxAckPending", Integer(1, 1_000_000), "unsettled messages at once", default="`maxInFlight`"),
+        Key("filterSubjects", ListOf(Text("a subject")), "several subjects in place of `resource`"),
+    ),
+)
+
+DEAD_LETTER = Table(
+    "DeadLetter",
+    "where messages go that cannot be processed",
+    (
+        Key("resource", Text("a subject or topic"), "the subject or topic", default="`atmo.dead.<identifier>.<name>`"),
+        Key("maxAge", Duration(high_s=3650 * 86400.0), "how long dead letters are kept"),
+    ),
+)
+
+HANDLER = Table(
+    "Handler",
+    "an entry of `handlers`",
+    (
+        Key("name", Text("a name of 1 to 64 letters, digits, `_` and `-`", NAME), "its identity; unique",
+            default="`<source>-<resource>`, every other character as `_`"),
+        Key("type", Choice(("request", "stream")), "HTTP requests, or a stream of messages", True),
+        Key("source", Text("`server`, `nats` or `kafka`"), "where a stream comes from", default="`server` (websocket)"),
+        Key("method", Choice(METHODS), "the HTTP method of a request"),
+        Key("resource", Text("a path, subject or topic"), "the HTTP path, NATS subject (wildcards allowed) or Kafka topic", True),
+        Key("steps", ListOf(STEP), "what runs, in this order", True),
+        Key("response", _STATE_KEY, "the state key that holds the result", default="the last function's result"),
+        Key("respondTo", Either(Text("a subject or topic"), RESPOND_TO), "where the result is published",
+            default="the message's reply subject, if it has one"),
+        Key("connection", Text("a connection's name", NAME), "which of several connections", default="`default`",
+            sources=BROKERS),
+        Key("group", Text("a group's name without blanks, or `off`", r"[^\s]{1,200}"),
+            "the queue or consumer group; `off`: every worker gets every message (core NATS only)",
+            default="`<identifier, . as _>__<name>`", sources=BROKERS),
+        Key("workers", Integer(1, 1024), "processes that serve it", default="1"),
+        Key("maxInFlight", Integer(1, MAX_IN_FLIGHT), "messages at once in each worker", default="256"),
+        Key("timeout", Duration(), "the deadline of one message", default="`30s`"),
+        Key("memoryLimit", Size(65536, 4 << 30), "memory of one instance of a function", default="`64MiB`"),
+        Key("isolation", Choice(("pooled", "fresh")), "instances are used again, or new for each message", default="`pooled`"),
+        Key("pool", POOL, "instances of each function"),
+        Key("retry", RETRY, "how transient failures are tried again"),
+        Key("envelope", Choice(("auto", "raw", "grav")), "whether Grav envelopes are unwrapped", default="`auto`",
+            sources=BROKERS),
+        Key("durable", _DURABLE, "consume from JetStream under this durable name", later=_JETSTREAM, sources=("nats",)),
+        Key("jetstream", JETSTREAM, "consume from JetStream", later=_JETSTREAM, sources=("nats",)),
+        Key("output", Choice(("stream", "core")), "whether `respondTo` is published with JetStream's acknowledgement",
+            default="as the server has a stream for it", later=_JETSTREAM, harmless=("core",), sources=("nats",)),
+        Key("ordering", Choice(("none", "partition", "key")), "what stays in order",
+            default="`none`; Kafka: `partition`", later=_ORDERING, harmless=("none",), sources=BROKERS),
+        Key("orderingKey", Text("`subject`, `header:NAME` or `field:NAME`", r"subject|(header|field):\S+"),
+            "what messages of one lane share", later=_ORDERING, sources=BROKERS),
+        Key("deadLetter", Either(Choice(("on", "off")), DEAD_LETTER), "where messages go that cannot be processed",
+            default="on", later=_DELIVERY, harmless=("off",), sources=BROKERS),
+        Key("idempotent", Flag(), "whether a message whose outcome is unknown may run again", default="`false`",
+            later=_DELIVERY, harmless=(False,)),
+        Key("exactlyOnce", Flag(), "Kafka in, Kafka out, in one transaction", default="`false`", later=_KAFKA,
+            harmless=(False,), sources=("kafka",)),
+        Key("startAt", Text("`earliest`, `latest` or a time like `2026-01-31T12:00:00Z`",
+                            r"earliest|latest|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)"),
+            "where a new consumer group begins", default="`latest`", later=_KAFKA, sources=("kafka",)),
+    ),
+)
+
+EVERY = Table(
+    "Every",
+    "how often a schedule runs; the parts are added together",
+    tuple(Key(unit, Integer(0, 10**9), unit) for unit in ("seconds", "minutes", "hours", "days")),
+)
+
+SCHEDULE = Table(
+    "Schedule",
+    "an entry of `schedules`",
+    (
+        Key("name", Text("a name"), "its name", True),
+        Key("every", EVERY, "how often it runs", True),
+        Key("state", MapOf(Text("a text", multiline=True), "a state key"), "the state that it starts with"),
+        Key("steps", ListOf(STEP), "what runs, in this order", True),
+    ),
+)

@@ -1,0 +1,302 @@
+"""Kinds of single values.
+
+Every kind has three faces: `read` (a node to a value, or MISSING when it is wrong, which the report then says),
+`schema` (JSON Schema, generous where YAML would turn a text into a number or a boolean), `words` (for the docs).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import attrs
+
+from atmo_farm.directive import units
+from atmo_farm.directive.model import Reference
+from atmo_farm.directive.report import Report, did_you_mean, listed, shown
+from atmo_farm.directive.yaml_tree import Node, Scalar
+from atmo_farm.errors import Position
+
+MISSING: Final = object()
+"""What `read` gives when there is no usable value."""
+
+ANY_TEXT: Final = ["string", "number", "boolean"]
+"""YAML's own types of what the farm takes as a text."""
+
+REFERENCE = re.compile(r"(env|credential|file)\((.+)\)", re.ASCII)
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
+
+
+class Kind(Protocol):
+    """One kind of value."""
+
+    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+        """The value, or MISSING; `at` is where a wrong value is told."""
+
+    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+        """Its JSON Schema; tables put theirs into `definitions` and refer to it."""
+
+    def words(self) -> str:
+        """What may be written, for the docs."""
+
+
+def scalar_text(node: Node, key: str, at: Position, report: Report, expected: str) -> str | None:
+    """The text of a scalar; anything else is told as not being what was expected."""
+    if isinstance(node, Scalar):
+        return node.text
+    report.error(at, key, f"must be {expected}, not a {'mapping' if hasattr(node, 'entries') else 'list'}")
+    return None
+
+
+@attrs.frozen
+class Text:
+    """A text, taken as it is typed."""
+
+    expected: str = "a text"
+    pattern: str = ""
+    multiline: bool = False
+
+    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+        """A str."""
+        text = scalar_text(node, key, at, report, self.expected)
+        if text is None:
+            return MISSING
+        if self.pattern and not re.fullmatch(self.pattern, text, re.ASCII):
+            report.error(at, key, f"{shown(text)} is not {self.expected}")
+            return MISSING
+        if not self.multiline and not text.isprintable():
+            report.error(at, key, f"must be {self.expected} without line breaks and control characters")
+            return MISSING
+        if REFERENCE.fullmatch(text):
+            report.warn(at, key, f"{shown(text)} is taken as it is typed: only connections, authentication and secrets")
+        return text
+
+    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+        """Any scalar."""
+        return {"type": ANY_TEXT} | ({"pattern": f"^(?:{self.pattern})$"} if self.pattern else {})
+
+    def words(self) -> str:
+        """As in messages."""
+        return self.expected
+
+
+@attrs.frozen
+class SecretText:
+    """A text that may be a reference, and that no message ever shows."""
+
+    check: Callable[[str], Any] | None = None
+    """Turns a literal text into the value, or raises ValueError with what is wrong (without the text)."""
+    expected: str = "a text"
+
+    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+        """A Reference, or what `check` makes of the text."""
+        text = scalar_text(node, key, at, report, self.expected)
+        if text is None:
+            return MISSING
+        try:
+            reference = to_reference(text, key, at)
+            if reference is not None:
+                return reference
+            if not text.isprintable():
+                raise ValueError("must not hold line breaks or control characters")
+            return self.check(text) if self.check else text
+        except ValueError as error:
+            report.error(at, key, str(error))
+            return MISSING
+
+    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+        """Any scalar."""
+        return {"type": ANY_TEXT}
+
+    def words(self) -> str:
+        """As in messages, and that references are allowed."""
+        return f"{self.expected}, `env(NAME)`, `credential(NAME)` or `file(PATH)`"
+
+
+def to_reference(text: str, key: str, at: Position) -> Reference | None:
+    """The reference that a whole text is, None for any other text; ValueError for a malformed name."""
+    match = REFERENCE.fullmatch(text)
+    if match is None:
+        return None
+    kind, name = match[1], match[2].strip()
+    if kind == "env" and not _ENV_NAME.fullmatch(name):
+        raise ValueError("`env(…)` needs the name of an environment variable: letters, digits and `_`")
+    if kind == "credential" and (not _CREDENTIAL_NAME.fullmatch(name) or name.startswith(".")):
+        raise ValueError("`credential(…)` needs the name of a credential: letters, digits, `_`, `-` and `.`")
+    if kind == "file" and (not name or "\0" in name):
+        raise ValueError("`file(…)` needs a path")
+    if kind == "env":
+        return Reference("env", name, key=key, position=at)
+    if kind == "credential":
+        return Reference("credential", name, key=key, position=at)
+    return Reference("file", name, key=key, position=at)
+
+
+@attrs.frozen
+class Choice:
+    """One of a few words."""
+
+    options: tuple[str, ...]
+
+    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+        """A str out of the options."""
+        text = scalar_text(node, key, at, report, listed(self.options))
+        if text is None or text in self.options:
+            return MISSING if text is None else text
+        near = did_you_mean(text, self.options)
+        report.error(at, key, f"{shown(text)} is not one of {listed(self.options)}{near}")
+        return MISSING
+
+    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+        """An enumeration; `off` and `on` also as the booleans that YAML makes of them."""
+        booleans = [value for word, value in (("off", False), ("on", True)) if word in self.options]
+        return {"enum": [*self.options, *booleans]}
+
+    def words(self) -> str:
+        """The options."""
+        return listed(self.options)
+
+
+@attrs.frozen
+class Flag:
+    """true or false."""
+
+    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+        """A bool."""
+        text = scalar_text(node, key, at, report, "true or false")
+        if text is None:
+            return MISSING
+        word = text.lower()
+        if word in ("true", "yes", "on"):
+            return True
+        if word in ("false", "no", "off"):
+            return False
+        report.error(at, key, f"{shown(text)} is neither true nor false")
+        return MISSING
+
+    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+        """A boolean, or its word in quotes."""
+        return {"enum": [True, False, "true", "false", "yes", "no", "on", "off"]}
+
+    def words(self) -> str:
+        """As in messages."""
+        return "`true` or `false`"
+
+
+@attrs.frozen
+class Integer:
+    """A whole number."""
+
+    low: int
+    high: int
+
+    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+        """An int."""
+        expected = f"a whole number from {self.low} to {self.high}"
+        text = scalar_text(node, key, at, report, expected)
+        if text is None:
+            return MISSING
+        if re.fullmatch(r"-?[0-9]{1,18}", text, re.ASCII) and self.low <= int(text) <= self.high:
+            return int(text)
+        report.error(at, key, f"{shown(text)} is not {expected}")
+        return MISSING
+
+    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+        """An integer, or its digits in quotes."""
+        return {"type": ["integer", "string"], "minimum": self.low, "maximum": self.high, "pattern": "^-?[0-9]{1,18}$"}
+
+    def words(self) -> str:
+        """The range."""
+        return f"{self.low} to {self.high}"
+
+
+@attrs.frozen
+class Number:
+    """A number with or without a fraction."""
+
+    low: float
+    high: float
+
+    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+        """A float."""
+        expected = f"a number from {self.low:g} to {self.high:g}"
+        text = scalar_text(node, key, at, report, expected)
+        if text is None:
+            return MISSING
+        if re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,15})?", text, re.ASCII) and self.low <= float(text) <= self.high:
+            return float(text)
+        report.error(at, key, f"{shown(text)} is not {expected}")
+        return MISSING
+
+    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+        """A number, or its digits in quotes."""
+        digits = r"^[0-9]{1,15}(\.[0-9]{1,15})?$"
+        return {"type": ["number", "string"], "minimum": self.low, "maximum": self.high, "pattern": digits}
+
+    def words(self) -> str:
+        """The range."""
+        return f"{self.low:g} to {self.high:g}"
+
+
+@attrs.frozen
+class Duration:
+    """A time span."""
+
+    low_s: float = 0.001
+    high_s: float = 366 * 86400.0
+
+    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+        """Seconds as a float."""
+        text = scalar_text(node, key, at, report, "a duration")
+        if text is None:
+            return MISSING
+        try:
+            value = units.duration_s(text)
+        except ValueError as error:
+            report.error(at, key, f"{shown(text)}: {error}")
+            return MISSING
+        if self.low_s <= value <= self.high_s:
+            return value
+        report.error(at, key, f"{shown(text)} is not between {self.low_s:g} and {self.high_s:g} seconds")
+        return MISSING
+
+    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+        """A number of seconds or a text with its unit."""
+        return {"type": ["number", "string"], "minimum": self.low_s, "pattern": f"^{units.DURATION}$"}
+
+    def words(self) -> str:
+        """As in messages."""
+        return "a duration"
+
+
+@attrs.frozen
+class Size:
+    """A number of bytes."""
+
+    low: int
+    high: int
+
+    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+        """Bytes as an int."""
+        text = scalar_text(node, key, at, report, "a size")
+        if text is None:
+            return MISSING
+        try:
+            value = units.size_bytes(text)
+        except ValueError as error:
+            report.error(at, key, f"{shown(text)}: {error}")
+            return MISSING
+        if self.low <= value <= self.high:
+            return value
+        report.error(at, key, f"{shown(text)} is not between {self.low} and {self.high} bytes")
+        return MISSING
+
+    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+        """A number of bytes or a text with its unit."""
+        return {"type": ["integer", "string"], "minimum": self.low, "pattern": f"^{units.SIZE}$"}
+
+    def words(self) -> str:
+        """As in messages."""
+        return "a size"

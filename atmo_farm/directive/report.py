@@ -1,0 +1,71 @@
+"""Where the reader of the user's files writes down what it finds, so that all of it can be told at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from atmo_farm.errors import Position, Problem, UserFilesError
+
+_SHOWN_CHARACTERS = 60
+
+
+class Report:
+    """Collects problems while files are read; nothing is raised before everything was looked at."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.not_served: list[Problem] = []
+        """What is right but cannot be run by this build yet."""
+
+    def error(self, position: Position, key: str, message: str) -> None:
+        """The files cannot be used as they are."""
+        self.problems.append(Problem(position, key, message))
+
+    def warn(self, position: Position, key: str, message: str) -> None:
+        """The files can be used, but may not mean what their author thinks."""
+        self.problems.append(Problem(position, key, message, "warning"))
+
+    def later(self, position: Position, key: str, message: str) -> None:
+        """The language knows it, this build does not run it: told as a warning, refused by start and reload."""
+        self.not_served.append(Problem(position, key, message, "warning"))
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether anything so far forbids the use of the files."""
+        return any(problem.severity == "error" for problem in self.problems)
+
+    def warnings(self) -> tuple[Problem, ...]:
+        """The warnings, in the order of their places."""
+        return in_order(problem for problem in self.problems if problem.severity == "warning")
+
+    def raise_errors(self) -> None:
+        """Raises UserFilesError with the errors and the warnings, if there is any error."""
+        if self.has_errors:
+            raise UserFilesError(in_order(self.problems))
+
+
+def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """By file, line and column; errors before warnings of the same place."""
+    return tuple(sorted(problems, key=lambda problem: (problem.position, problem.severity, problem.key)))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean X?`, or nothing when no known word is near."""
+    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    if not near:
+        folded = {name.casefold(): name for name in known}
+        near = [folded[word.casefold()]] if word.casefold() in folded else []
+    return f"; did you mean `{near[0]}`?" if near else ""
+
+
+def shown(text: str) -> str:
+    """A user's value as it may stand in a message: one line, escaped, not too long."""
+    cut = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
+    return "`" + "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut) + "`"
+
+
+def listed(words: Iterable[str]) -> str:
+    """`a`, `b` or `c`."""
+    quoted = [f"`{word}`" for word in words]
+    return quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " or " + quoted[-1]

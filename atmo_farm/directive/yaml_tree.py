@@ -1,0 +1,286 @@
+"""A YAML file as a tree that remembers where everything stands.
+
+Scalars stay texts: `off`, `404` and `1.10` are what the user typed, and only the key that holds them decides what they
+mean. So YAML 1.1's surprises (`off` is false, `1_0` is ten) never happen.
+
+The tree is built from libyaml's events, without recursion, and every bound is checked while they arrive: nesting,
+nodes (an alias counts as all that it stands for), and the size of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+import yaml
+
+from atmo_farm.directive.report import Report, shown
+from atmo_farm.errors import Position
+
+MAX_BYTES = 4 << 20
+MAX_DEPTH = 64
+MAX_NODES = 100_000
+MAX_ALIASES = 200
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TAG = "tag:yaml.org,2002:"
+_TAGS = {"!", *(_TAG + name for name in ("str", "int", "float", "bool", "null", "map", "seq"))}
+_NULLS = {"", "~", "null", "Null", "NULL"}
+
+
+@attrs.define(eq=False)
+class Scalar:
+    """A text."""
+
+    text: str
+    style: str | None
+    """None for plain, else the quote or block sign that it was written with."""
+    position: Position
+    size: int = 1
+    height: int = 1
+
+    @property
+    def is_null(self) -> bool:
+        """Whether nothing is written here (or `null`)."""
+        return self.style is None and self.text in _NULLS
+
+
+@attrs.define(eq=False)
+class Sequence:
+    """A list."""
+
+    items: list[Node]
+    position: Position
+    size: int = 1
+    height: int = 1
+
+
+@attrs.define(eq=False)
+class Entry:
+    """A key and its value."""
+
+    key: Scalar
+    value: Node
+
+
+@attrs.define(eq=False)
+class Mapping:
+    """Keys and values in the order of the file; no key twice."""
+
+    entries: dict[str, Entry]
+    position: Position
+    size: int = 1
+    height: int = 1
+
+
+Node = Scalar | Sequence | Mapping
+
+
+class _Refused(Exception):
+    """Nothing more can be read from this file; its problem is in the report."""
+
+
+def parse(data: bytes, file: str, report: Report) -> Node | None:
+    """The tree of a file's only document; None when it is empty or cannot be read, which the report then says."""
+    text = _decoded(data, file, report)
+    if text is None:
+        return None
+    builder = _Builder(file, report)
+    try:
+        for event in yaml.parse(text, Loader=_LOADER):
+            builder.take(event)
+    except _Refused:
+        return None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line, mark.column) if mark else (0, 0)
+        report.error(Position(file, line + 1, column + 1), "", _syntax(error, text, line, column))
+        return None
+    except yaml.YAMLError as error:
+        report.error(_unreadable_place(text, file), "", f"is not YAML: {getattr(error, 'reason', None) or error}")
+        return None
+    if builder.root is None:
+        report.error(Position(file, 1, 1), "", "the file is empty")
+    return builder.root
+
+
+def _decoded(data: bytes, file: str, report: Report) -> str | None:
+    if len(data) > MAX_BYTES:
+        report.error(Position(file), "", f"the file is larger than {MAX_BYTES >> 20} MiB")
+        return None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        line_start = before.rfind(b"\n") + 1
+        column = len(before[line_start:].decode("utf-8", "replace")) + 1
+        report.error(Position(file, before.count(b"\n") + 1, column), "", "the file is not UTF-8 text; save it as UTF-8")
+        return None
+
+
+def _syntax(error: yaml.MarkedYAMLError, text: str, line: int, column: int) -> str:
+    lines = text.splitlines()
+    around = lines[line] if line < len(lines) else ""
+    if "\t" in around[: column + 1] and not around[:column].strip():
+        return "is not YAML: a tab indents this line; use spaces"
+    context = f" {error.context}" if error.context else ""
+    return f"is not YAML: {error.problem}{context}"
+
+
+def _unreadable_place(text: str, file: str) -> Position:
+    """The first control character: libyaml tells no line for these."""
+    for number, line in enumerate(text.split("\n"), 1):
+        for column, character in enumerate(line, 1):
+            if not character.isprintable() and character not in "\t\r\u0085\u00a0\ufeff":
+                return Position(file, number, column)
+    return Position(file, 1, 1)
+
+
+@attrs.define
+class _Frame:
+    """A list or mapping that is still open."""
+
+    node: Sequence | Mapping
+    anchor: str | None
+    key: Scalar | None = None
+    """In a mapping: the key that waits for its value."""
+
+
+class _Builder:
+    """Takes events one by one and keeps every bound."""
+
+    def __init__(self, file: str, report: Report) -> None:
+        self.root: Node | None = None
+        self._file = file
+        self._report = report
+        self._open: list[_Frame] = []
+        self._anchors: dict[str, Node] = {}
+        self._documents = 0
+        self._aliases = 0
+        self._nodes = 0
+
+    def take(self, event: yaml.Event) -> None:
+        """One event of the parser."""
+        if isinstance(event, yaml.ScalarEvent):
+            self._check_tag(event)
+            style = event.style or ('"' if event.tag == _TAG + "str" else None)
+            scalar = Scalar(event.value, style, self._position(event))
+            if event.anchor:
+                self._anchors[event.anchor] = scalar
+            self._add(scalar)
+        elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            self._enter(event)
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            self._leave()
+        elif isinstance(event, yaml.AliasEvent):
+            self._alias(event)
+        elif isinstance(event, yaml.DocumentStartEvent):
+            self._documents += 1
+            if self._documents > 1:
+                self._refuse(self._position(event), "the file holds more than one document; keep one, without `---` lines")
+
+    def _position(self, event: yaml.Event) -> Position:
+        return Position(self._file, event.start_mark.line + 1, event.start_mark.column + 1)
+
+    def _refuse(self, position: Position, message: str) -> None:
+        self._report.error(position, self._path(), message)
+        raise _Refused
+
+    def _path(self) -> str:
+        """The key path of what is being read."""
+        path = ""
+        for frame in self._open:
+            if isinstance(frame.node, Sequence):
+                path += f"[{len(frame.node.items)}]"
+            elif frame.key is not None:
+                path += f".{frame.key.text}" if path else frame.key.text
+        return path
+
+    def _check_tag(self, event: yaml.ScalarEvent | yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
+        if event.tag is not None and event.tag not in _TAGS:
+            self._refuse(self._position(event), f"the YAML tag {shown(event.tag)} is not used here; remove it")
+
+    def _enter(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
+        self._check_tag(event)
+        position = self._position(event)
+        if len(self._open) >= MAX_DEPTH:
+            self._refuse(position, f"is nested deeper than {MAX_DEPTH} levels")
+        if self._open and isinstance(self._open[-1].node, Mapping) and self._open[-1].key is None:
+            self._refuse(position, "a key must be a text, not a list or a mapping")
+        node: Sequence | Mapping
+        node = Mapping({}, position) if isinstance(event, yaml.MappingStartEvent) else Sequence([], position)
+        self._open.append(_Frame(node, event.anchor))
+
+    def _leave(self) -> None:
+        frame = self._open.pop()
+        if isinstance(frame.node, Mapping):
+            self._merge(frame.node)
+        children = list(_children(frame.node))
+        frame.node.height = 1 + max((child.height for child in children), default=0)
+        frame.node.size = 1 + sum(child.size for child in children)
+        if frame.anchor:
+            self._anchors[frame.anchor] = frame.node
+        self._add(frame.node)
+
+    def _alias(self, event: yaml.AliasEvent) -> None:
+        position = self._position(event)
+        name = str(event.anchor)
+        self._aliases += 1
+        if self._aliases > MAX_ALIASES:
+            self._refuse(position, f"more than {MAX_ALIASES} aliases (`*name`) in one file")
+        if any(frame.anchor == name for frame in self._open):
+            self._refuse(position, f"the alias {shown('*' + name)} stands inside of what it names")
+        node = self._anchors.get(name)
+        if node is None:
+            self._refuse(position, f"the alias {shown('*' + name)} names no anchor (`&{name}`) above it")
+            return
+        if len(self._open) + node.height > MAX_DEPTH:
+            self._refuse(position, f"is nested deeper than {MAX_DEPTH} levels")
+        self._nodes += node.size
+        self._add(attrs.evolve(node, position=position))
+
+    def _add(self, node: Node) -> None:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            self._refuse(node.position, f"more than {MAX_NODES:,} values in one file, aliases counted in full")
+        if not self._open:
+            self.root = node
+            return
+        frame = self._open[-1]
+        if isinstance(frame.node, Sequence):
+            frame.node.items.append(node)
+        elif frame.key is None:
+            if not isinstance(node, Scalar):
+                self._refuse(node.position, "a key must be a text, not a list or a mapping")
+            else:
+                frame.key = node
+        else:
+            key = frame.key
+            first = frame.node.entries.get(key.text)
+            if first is None:
+                frame.node.entries[key.text] = Entry(key, node)
+            else:
+                at = f"line {first.key.position.line}"
+                self._report.error(key.position, self._path(), f"is written twice; the first one is on {at}")
+            frame.key = None
+
+    def _merge(self, mapping: Mapping) -> None:
+        """YAML's merge key: `<<: *defaults`; what the mapping says itself wins."""
+        merge = mapping.entries.get("<<")
+        if merge is None or merge.key.style is not None:
+            return
+        del mapping.entries["<<"]
+        sources = merge.value.items if isinstance(merge.value, Sequence) else [merge.value]
+        for source in sources:
+            if not isinstance(source, Mapping):
+                self._report.error(merge.key.position, self._path(), "`<<` takes a mapping or a list of mappings")
+                continue
+            for name, entry in source.entries.items():
+                mapping.entries.setdefault(name, entry)
+
+
+def _children(node: Sequence | Mapping) -> Iterator[Node]:
+    if isinstance(node, Sequence):
+        yield from node.items
+    else:
+        yield from (entry.value for entry in node.entries.values())

@@ -1,0 +1,271 @@
+"""All workers and their processes: forking, listening, watching, killing, reaping.
+
+Each step does what is due and returns the clock.monotonic() second at which it wants its next turn; `math.inf` means
+only after an event.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import selectors
+import signal
+import socket
+from collections.abc import Callable
+
+from atmo_farm import clock, log
+from atmo_farm.ipc import channel
+from atmo_farm.ipc.arena import State
+from atmo_farm.ipc.channel import MasterChannel
+from atmo_farm.ipc.exits import ChildExit
+from atmo_farm.ipc.messages import Command, Failed, Waiting
+from atmo_farm.master import forking
+from atmo_farm.master.slots import Slots
+from atmo_farm.master.worker import Process, Worker
+from atmo_farm.settings import Settings
+
+logger = logging.getLogger("atmo_farm.master")
+
+HEARTBEAT_CHECK_S = 1.0
+
+FORKS_IN_A_TURN = 8
+"""After so many forks the loop turns, so that a signal does not wait for hundreds of them."""
+
+MODULES_RETRY_S = 0.5
+"""How often a worker whose compiled modules are missing looks for them."""
+
+Entry = Callable[[Worker, socket.socket], int]
+"""What a child process runs: its worker and its end of the channel; returns the exit code."""
+
+
+class Fleet:
+    """The workers. `shed` closes in a child what belongs to the master; the fleet closes its own channels there."""
+
+    def __init__(self, entry: Entry, settings: Settings, selector: selectors.BaseSelector, shed: Callable[[], None]):
+        self._entry = entry
+        self._settings = settings
+        self._selector = selector
+        self._shed = shed
+        self._heartbeats_checked_at = clock.monotonic()
+        self._awake_since = 0.0
+        self.slots = Slots()
+        self.workers: list[Worker] = []
+        self.modules_missing = False
+        """A worker could not be forked because its compiled modules are gone."""
+
+    # The life of a worker
+
+    def add(self, worker: Worker) -> None:
+        """Want this worker; its process is forked by the next `fork_due`."""
+        self.workers.append(worker)
+
+    def dismiss(self, worker: Worker, now: float) -> None:
+        """Want it no more: its process may finish what it holds, until the drain deadline."""
+        if worker.leaving:
+            return
+        worker.leaving = True
+        worker.kill_at = now + self._settings.drain_deadline_s
+        if worker.process is None:
+            self._remove(worker)
+        else:
+            os.kill(worker.process.pid, signal.SIGTERM)
+
+    def kill(self, worker: Worker, because: str) -> None:
+        """SIGKILL its process, if there is one."""
+        if worker.process is not None and not worker.process.killed_because:
+            worker.process.killed_because = because
+            os.kill(worker.process.pid, signal.SIGKILL)
+
+    def tell(self, command: Command) -> None:
+        """Send a command to every process."""
+        for worker in self.workers:
+            if worker.process is not None:
+                worker.process.channel.send(command)
+                self._watch(worker)
+
+    # Steps of the master's loop, in their order
+
+    def listen(self, ready: list[selectors.SelectorKey]) -> None:
+        """Read and write the channels that are ready."""
+        for key in ready:
+            worker = key.data
+            if isinstance(worker, Worker) and worker.process is not None and worker.process.channel is key.fileobj:
+                worker.process.channel.flush()
+                self._hear(worker)
+                self._watch(worker)
+
+    def reaped(self, pid: int, status: int) -> bool:
+        """Take note of a child's end; False if it is none of ours."""
+        for worker in self.workers:
+            if worker.process is not None and worker.process.pid == pid:
+                self._ended(worker, worker.process, status)
+                return True
+        return False
+
+    def check_heartbeats(self, now: float) -> float:
+        """Kill a process whose loop stands. A process that has not beaten yet is the boot timeout's business."""
+        if now < (due := self._heartbeats_checked_at + HEARTBEAT_CHECK_S):
+            return due
+        if now > due + HEARTBEAT_CHECK_S:
+            self._awake_since = now  # the whole machine stood, or the master did: nobody can be blamed
+        self._heartbeats_checked_at = now
+        for worker in self.workers:
+            beat = worker.heartbeat()
+            if worker.process is not None and beat:
+                silent_s = now - max(beat, self._awake_since)
+                if silent_s > self._settings.heartbeat_timeout_s:
+                    self.kill(worker, f"no heartbeat for {silent_s:.1f} s")
+        return now + HEARTBEAT_CHECK_S
+
+    def check_boots(self, now: float) -> float:
+        """Kill a process that takes too long to say that it is ready, or what it waits for."""
+        wake = math.inf
+        for worker in self.workers:
+            process = worker.process
+            if process is not None and process.state is State.BOOTING and not process.killed_because:
+                deadline = process.forked_at + self._settings.boot_timeout_s
+                if now >= deadline:
+                    self.kill(worker, f"not ready after {self._settings.boot_timeout_s:g} s (setting timeouts.boot)")
+                else:
+                    wake = min(wake, deadline)
+        return wake
+
+    def check_drains(self, now: float) -> float:
+        """Kill a leaving process at its deadline."""
+        wake = math.inf
+        for worker in self.workers:
+            if worker.leaving and worker.process is not None and not worker.process.killed_because:
+                if now >= worker.kill_at:
+                    self.kill(worker, f"not drained after {self._settings.drain_deadline_s:g} s")
+                else:
+                    wake = min(wake, worker.kill_at)
+        return wake
+
+    def fork_due(self, now: float) -> float:
+        """Fork for each worker that has no process and has waited long enough."""
+        wake = math.inf
+        forks = 0
+        for worker in self.workers:
+            if worker.process is not None or worker.leaving:
+                continue
+            if now < worker.respawn.next_at:
+                wake = min(wake, worker.respawn.next_at)
+            elif forks == FORKS_IN_A_TURN:
+                return now
+            elif missing := worker.generation.missing_modules(worker.handler):
+                log.event(logger, logging.WARNING, "compiled module is gone", worker=worker.name, path=str(missing[0]))
+                self.modules_missing = True
+                worker.respawn.next_at = now + MODULES_RETRY_S
+                wake = min(wake, worker.respawn.next_at)
+            else:
+                self._fork(worker, now)
+                forks += 1
+        return wake
+
+    # Parts
+
+    def _fork(self, worker: Worker, now: float) -> None:
+        worker.slot.vacate()
+        try:
+            master_end, child_end = channel.pair()
+        except OSError as error:
+            self._not_forked(worker, now, error)
+            return
+        process_channel = MasterChannel(master_end, worker.name)
+
+        def shed() -> None:
+            self._shed()
+            process_channel.close()
+            for other in self.workers:
+                if other.process is not None:
+                    other.process.channel.close()
+
+        try:
+            pid = forking.fork(f"atmo {worker.name}", lambda: self._entry(worker, child_end), shed)
+        except OSError as error:
+            process_channel.close()
+            self._not_forked(worker, now, error)
+            return
+        finally:
+            child_end.close()
+        worker.process = Process(pid, process_channel, now)
+        self._selector.register(process_channel, selectors.EVENT_READ, worker)
+        log.event(logger, logging.INFO, "worker started", worker=worker.name, pid=pid)
+
+    def _not_forked(self, worker: Worker, now: float, error: OSError) -> None:
+        worker.respawn.died(now, now, was_ready=False)
+        worker.failure = f"no process for it: {error.strerror}"
+        wait_s = round(worker.respawn.next_at - now, 1)
+        log.event(logger, logging.ERROR, "no fork", worker=worker.name, reason=str(error), again_in_s=wait_s)
+
+    def _hear(self, worker: Worker) -> bool:
+        """Read its channel once; whether it had said something."""
+        process = worker.process
+        assert process is not None
+        events = process.channel.receive()
+        for event in events:
+            process.told(event)
+            if isinstance(event, Waiting):
+                log.event(logger, logging.WARNING, "worker waits", worker=worker.name, on=event.on, reason=event.reason)
+            elif not isinstance(event, Failed):
+                worker.failure = ""
+                log.event(logger, logging.INFO, "worker ready", worker=worker.name, pid=process.pid)
+        return bool(events)
+
+    def _watch(self, worker: Worker) -> None:
+        process = worker.process
+        assert process is not None
+        if process.channel.closed:
+            if process.channel.fileno() in self._selector.get_map():
+                self._selector.unregister(process.channel)
+            return
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if process.channel.wants_write else 0)
+        self._selector.modify(process.channel, events, worker)
+
+    def _ended(self, worker: Worker, process: Process, status: int) -> None:
+        while self._hear(worker):  # its last words
+            pass
+        self._watch(worker)
+        process.channel.close()
+        worker.process = None
+        worker.slot.vacate()
+        now = clock.monotonic()
+        if worker.leaving:
+            self._log_end(worker, process, status, None)
+            self._remove(worker)
+            return
+        worker.respawn.died(now, process.forked_at, process.was_ready)
+        if not process.was_ready:
+            worker.failure = process.failure or _cause(process, status)
+        self._log_end(worker, process, status, worker.respawn.next_at - now)
+
+    def _remove(self, worker: Worker) -> None:
+        self.workers.remove(worker)
+        self.slots.give_back(worker.slot, worker.handler.name)
+
+    def _log_end(self, worker: Worker, process: Process, status: int, again_in_s: float | None) -> None:
+        wished = worker.leaving and status == 0
+        log.event(
+            logger,
+            logging.INFO if wished else logging.ERROR,
+            "worker ended",
+            worker=worker.name,
+            pid=process.pid,
+            cause=_cause(process, status),
+            reason=process.failure,
+            uptime_s=round(clock.monotonic() - process.forked_at, 1),
+            again_in_s=None if again_in_s is None else round(again_in_s, 1),
+        )
+
+
+def _cause(process: Process, status: int) -> str:
+    """The end of a process in words; `status` as waitpid gives it."""
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
+        return f"{name}: {process.killed_because}" if process.killed_because else f"killed by {name}"
+    try:
+        return f"exit {code} ({ChildExit(code).name.lower().replace('_', ' ')})"
+    except ValueError:
+        return f"exit {code}"

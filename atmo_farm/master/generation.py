@@ -1,0 +1,155 @@
+"""A generation: one accepted application, as the farm runs it; and the folder that keeps the last ones.
+
+    state/generations/7.zip     the application as a bundle
+    state/generations/7.json    its checksum, when and why it was accepted, where it came from, why it was rolled back
+
+The master, its children and every respawn read only these, never the user's files.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from atmo_farm import clock, directive
+from atmo_farm.directive import build
+from atmo_farm.directive.model import Directive, Handler
+from atmo_farm.errors import AtmoFarmError
+from atmo_farm.settings import HandlerDefaults
+
+if TYPE_CHECKING:
+    from atmo_farm.runtime.modules import CompiledModule
+
+KEPT = 5
+
+
+@attrs.frozen
+class Generation:
+    """One accepted application, ready to be run."""
+
+    number: int
+    application: directive.Application
+    directive: Directive
+    """With every reference resolved, as they stood when the generation was accepted."""
+    modules: Mapping[str, CompiledModule]
+    """`namespace::name` → its module, compiled."""
+
+    def stream_handlers(self) -> tuple[Handler, ...]:
+        """Those that get consumers."""
+        return tuple(handler for handler in self.directive.handlers if handler.type == "stream")
+
+    def recipe(self, handler: Handler) -> tuple[Any, ...]:
+        """All that decides what a consumer of the handler does: two equal recipes need no new process.
+
+        Neither the application's version nor the number of workers is in it.
+        """
+        running = self.directive
+        functions = sorted({call.function for step in handler.steps for call in step.calls})
+        return (
+            attrs.evolve(handler, workers=1),
+            running.identifier,
+            running.capabilities,
+            running.authentication,
+            running.queries,
+            attrs.evolve(running.connections, nats={}, kafka={}),
+            running.connections.nats.get(handler.connection) if handler.source == "nats" else None,
+            running.connections.kafka.get(handler.connection) if handler.source == "kafka" else None,
+            tuple(self.modules[function] for function in functions),
+        )
+
+    def missing_modules(self, handler: Handler) -> list[Path]:
+        """Compiled modules of the handler's that are no longer there."""
+        functions = {call.function for step in handler.steps for call in step.calls}
+        return [path for path in (self.modules[function].path for function in functions) if not path.exists()]
+
+
+class Generations:
+    """The folder of the last generations."""
+
+    def __init__(self, state: Path):
+        self._folder = state / "generations"
+
+    def write(self, application: directive.Application, cause: str, source: Path) -> int:
+        """Keep an accepted application and return its number: whole or not at all, on the disk when this returns."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        number = max((number for number, _ in self._files()), default=0) + 1
+        unfinished = self._folder / f"{number}.zip.unfinished"
+        build.write_bundle(application, unfinished)
+        bundle = unfinished.read_bytes()
+        record = {
+            "generation": number,
+            "identifier": application.directive.identifier,
+            "app_version": application.directive.app_version,
+            "time": datetime.datetime.fromtimestamp(clock.wall(), datetime.UTC).isoformat(timespec="milliseconds"),
+            "cause": cause,
+            "source": str(source),
+            "sha256": hashlib.sha256(bundle).hexdigest(),
+        }
+        _settle(unfinished, self.bundle(number))
+        self._write_record(number, record)
+        return number
+
+    def load(self, number: int, defaults: HandlerDefaults) -> directive.Application:
+        """A kept application; AtmoFarmError if its bundle is not what was written."""
+        path = self.bundle(number)
+        try:
+            expected = json.loads(self._record(number).read_bytes())["sha256"]
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+        except (OSError, ValueError, KeyError) as error:
+            raise AtmoFarmError(f"generation {number} cannot be read: {error}; reload makes a new one") from error
+        if found != expected:
+            raise AtmoFarmError(
+                f"generation {number} was changed after it was accepted ({path}); reload makes a new one"
+            )
+        return directive.load(path, defaults)
+
+    def refuse(self, number: int, reason: str) -> None:
+        """A generation that did not get ready: its record says so, its bundle goes."""
+        record = json.loads(self._record(number).read_bytes())
+        self._write_record(number, {**record, "refused": reason})
+        self.bundle(number).unlink(missing_ok=True)
+
+    def prune(self, in_force: int) -> None:
+        """Remove all but the last ones and the one in force."""
+        last = sorted({number for number, _ in self._files()})[-KEPT:]
+        for number, path in self._files():
+            if number not in last and number != in_force:
+                path.unlink(missing_ok=True)
+
+    def bundle(self, number: int) -> Path:
+        """Where its application is."""
+        return self._folder / f"{number}.zip"
+
+    def _record(self, number: int) -> Path:
+        return self._folder / f"{number}.json"
+
+    def _write_record(self, number: int, record: Mapping[str, object]) -> None:
+        unfinished = self._folder / f"{number}.json.unfinished"
+        unfinished.write_text(json.dumps(record, indent=1) + "\n")
+        _settle(unfinished, self._record(number))
+
+    def _files(self) -> list[tuple[int, Path]]:
+        paths = [path for path in self._folder.iterdir() if path.suffix in (".zip", ".json", ".unfinished")]
+        return [(int(head), path) for path in paths if (head := path.name.split(".")[0]).isdigit()]
+
+
+def _settle(unfinished: Path, path: Path) -> None:
+    """Give a file that is fully written its name, so that a crash leaves the old state or the new one."""
+    _sync(unfinished)
+    unfinished.rename(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

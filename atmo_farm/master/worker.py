@@ -1,0 +1,89 @@
+"""A worker, which the farm wants to run, and the process that runs as it at the moment."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+
+from atmo_farm.directive.model import Handler
+from atmo_farm.ipc.arena import Field, State
+from atmo_farm.ipc.channel import MasterChannel
+from atmo_farm.ipc.messages import Event, Failed, Ready, Waiting
+from atmo_farm.master.generation import Generation
+from atmo_farm.master.respawn import Respawn
+from atmo_farm.master.slots import Slot
+
+
+@attrs.define(eq=False)
+class Process:
+    """One child process, from its fork until it is reaped. Times are clock.monotonic() seconds."""
+
+    pid: int
+    channel: MasterChannel
+    forked_at: float
+    state: State = State.BOOTING
+    """BOOTING until it says something, then READY or WAITING by what it said last."""
+    was_ready: bool = False
+    waiting: Waiting | None = None
+    """What it waits for, while it does."""
+    failure: str = ""
+    """Why it cannot boot, in its own words."""
+    killed_because: str = ""
+    """Why the master sent it SIGKILL; empty if it did not."""
+
+    def told(self, event: Event) -> None:
+        """Take in what it said."""
+        if isinstance(event, Failed):
+            self.failure = event.reason
+            return
+        self.waiting = event if isinstance(event, Waiting) else None
+        self.state = State.READY if isinstance(event, Ready) else State.WAITING
+        self.was_ready = self.was_ready or self.state is State.READY
+
+
+class Worker:
+    """One of a handler's `workers`, of one generation. It outlives its processes; its slot is its own."""
+
+    def __init__(self, generation: Generation, handler: Handler, number: int, slot: Slot):
+        self.generation = generation
+        self.handler = handler
+        self.number = number
+        self.slot = slot
+        self.recipe = generation.recipe(handler)
+        self.process: Process | None = None
+        self.respawn = Respawn()
+        self.failure = ""
+        """Why the last process could not boot; empty once one is up."""
+        self.leaving = False
+        """It was told to end and gets no other process."""
+        self.kill_at = math.inf
+        """When a leaving worker's process is killed."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Handler and number: what stays the same over generations."""
+        return self.handler.name, self.number
+
+    @property
+    def name(self) -> str:
+        """`users-get/0`, for people."""
+        return f"{self.handler.name}/{self.number}"
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it serves, or would if its broker could be reached."""
+        return self.process is not None and self.process.state in (State.READY, State.WAITING)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it serves."""
+        return self.process is not None and self.process.state is State.READY
+
+    def heartbeat(self) -> float:
+        """clock.monotonic() of its process's last sign of life; 0.0 if it has not given one yet."""
+        return self.slot.numbers[Field.HEARTBEAT_NS] / 1e9
+
+    def adopt(self, generation: Generation, handler: Handler) -> None:
+        """Go on unchanged as part of a newer generation; the next process is made from that one."""
+        self.generation, self.handler = generation, handler

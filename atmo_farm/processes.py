@@ -1,0 +1,60 @@
+"""The entry points of the farm's processes: the one file through which the master reaches what runs in children.
+
+Importing it costs nothing; what children need is imported by `preload`, in the master, once its signal handlers stand.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atmo_farm import log
+from atmo_farm.directive import Application
+from atmo_farm.errors import Problem
+from atmo_farm.ipc.arena import Field, State
+
+if TYPE_CHECKING:
+    from atmo_farm.consumer.context import ChildContext
+    from atmo_farm.runtime.modules import CompiledModule
+
+PRELOADED = ("atmo_farm.consumer.main", "uvloop", "concurrent.futures.thread")
+"""With all that they import: asyncio, nats, wasmtime. None of them starts a thread."""
+
+
+def preload() -> None:
+    """Import what children need, so that they share it instead of each having its own."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+
+
+def run_consumer(context: ChildContext) -> int:
+    """One worker of a stream handler; runs in its own process and returns the exit code (`ipc.exits.ChildExit`)."""
+    import uvloop
+
+    from atmo_farm.consumer import main
+
+    slot = context.slot
+    slot[Field.PID], slot[Field.GENERATION], slot[Field.STATE] = os.getpid(), context.generation, State.BOOTING
+    slot[Field.STARTS] += 1
+    log.bind(process=f"consumer {context.handler.name}/{context.worker}", generation=context.generation)
+    return int(uvloop.run(main.run(context)))
+
+
+def compile_modules(application: Application, folder: Path) -> tuple[Mapping[str, CompiledModule], list[Problem]]:
+    """Compile every function's module into the cache folder; runs in a helper process.
+
+    Returns what was compiled, by `namespace::name`, and a problem for each module that this farm cannot run.
+    """
+    from atmo_farm.runtime.modules import ModuleProblem, compile_module
+
+    compiled: dict[str, CompiledModule] = {}
+    problems: list[Problem] = []
+    for runnable in application.directive.runnables:
+        try:
+            compiled[runnable.key] = compile_module(application.module(runnable.key), folder)
+        except ModuleProblem as error:
+            problems.append(Problem(runnable.position, runnable.key, str(error)))
+    return compiled, problems

@@ -1,0 +1,6 @@
+"""The farm's own settings on this machine: flags, environment, `conf/atmo-farm.yaml` and defaults, in that order."""
+
+from atmo_farm.settings.load import Loaded, Value, load
+from atmo_farm.settings.model import HandlerDefaults, Settings, Tracer
+
+__all__ = ["HandlerDefaults", "Loaded", "Settings", "Tracer", "Value", "load"]

@@ -1,0 +1,83 @@
+"""The settings as objects. Durations are seconds (`_s`), sizes are bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+
+@attrs.frozen
+class HandlerDefaults:
+    """What a handler gets where its Directive entry says nothing."""
+
+    workers: int = 1
+    max_in_flight: int = 256
+    timeout_s: float = 30.0
+    memory_limit: int = 64 << 20
+    isolation: Literal["pooled", "fresh"] = "pooled"
+    pool_warm: int = 1
+    pool_max: int | None = None
+    """None: as many as maxInFlight."""
+    retry_attempts: int = 5
+    retry_initial_delay_s: float = 0.2
+    retry_max_delay_s: float = 30.0
+    retry_multiplier: float = 2.0
+    retry_jitter: float = 0.2
+
+
+@attrs.frozen
+class Tracer:
+    """Atmo's ATMO_TRACER_* values: read and checked, not served by this build (`load` warns unless type is none)."""
+
+    type: Literal["none", "collector", "honeycomb"] = "none"
+    probability: float = 0.5
+    service_name: str = "atmo"
+    collector_endpoint: str = ""
+    honeycomb_endpoint: str = ""
+    honeycomb_api_key: str = attrs.field(default="", repr=False)
+    honeycomb_dataset: str = ""
+
+
+@attrs.frozen
+class Settings:
+    """All settings in force; `Settings()` is the defaults."""
+
+    run_dir: Path | None = None
+    """None: by the precedence of `folders.folders`."""
+    state_dir: Path | None = None
+    """None: by the precedence of `folders.folders`."""
+    log_level: Literal["trace", "debug", "info", "warn", "error"] = "info"
+    log_format: Literal["auto", "text", "json", "journal"] = "auto"
+    """auto: text on a terminal, native entries under systemd's journal, JSON lines anywhere else."""
+    log_file: Path | None = None
+    """None: standard error."""
+    app_name: str = ""
+    """What log lines call the application; empty: the Directive's identifier."""
+    bundle_path: Path | None = None
+    """The application that `start` runs when its command line names none."""
+    wait: bool = False
+    """Wait for the application's files to appear, looking each second."""
+    require_connections: bool = False
+    """End with exit code 3 when a connection is down at the start, instead of waiting for it."""
+    run_schedules: bool = True
+    """False: the schedules of the Directive stay off."""
+    headless: bool = False
+    """Atmo's headless mode; not served by this build, `start` refuses it."""
+    http_port: int = 8080
+    """Of request handlers; unused while this build serves none."""
+    tls_port: int = 443
+    """Of request handlers; unused while this build serves none."""
+    domain: str = ""
+    """Of request handlers; unused while this build serves none."""
+    heartbeat_timeout_s: float = 10.0
+    """A child whose last heartbeat is older is killed and replaced."""
+    drain_deadline_s: float = 25.0
+    """How long a child that was told to stop may finish what it holds."""
+    boot_timeout_s: float = 30.0
+    """How long a child may take until it is ready or says what it waits for."""
+    load_timeout_s: float = 60.0
+    """How long reading, checking and compiling an application may take."""
+    tracer: Tracer = Tracer()
+    defaults: HandlerDefaults = HandlerDefaults()

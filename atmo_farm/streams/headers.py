@@ -1,0 +1,55 @@
+"""NATS message headers on the wire: `NATS/1.0[ status]\\r\\n`, then `Name: value\\r\\n` lines, then an empty line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from atmo_farm.errors import PublishError
+
+MESSAGE_ID = "nats-msg-id"
+"""The header (as a received name) with the id that JetStream removes duplicates by."""
+
+SERVICE_ERROR_CODE = "Nats-Service-Error-Code"
+SERVICE_ERROR = "Nats-Service-Error"
+"""The headers of an error answer, as NATS services send them."""
+
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_NEWLINES = re.compile(r"[\r\n\x00]+")
+
+
+def decode(block: bytes) -> dict[str, str]:
+    """The headers of a received block: names in lower case, the last value of a repeated name, broken lines left out."""
+    headers: dict[str, str] = {}
+    for line in block.split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
+        if colon:
+            headers[name.strip().decode("ascii", "replace").lower()] = value.strip().decode("utf-8", "replace")
+    return headers
+
+
+def encode(headers: Mapping[str, str]) -> bytes:
+    """The block of headers to send; line breaks inside a value become blanks. PublishError for a name that is not legal."""
+    parts = ["NATS/1.0\r\n"]
+    for name, value in headers.items():
+        parts.append(f"{checked_name(name)}: {clean(value)}\r\n")
+    parts.append("\r\n")
+    return "".join(parts).encode("utf-8", "replace")
+
+
+def checked_name(name: str) -> str:
+    """The name without blanks around it; PublishError unless it is made of letters, digits and !#$%&'*+-.^_`|~."""
+    stripped = name.strip()
+    if not _NAME.fullmatch(stripped):
+        raise PublishError(f"the header name {name[:64]!r} is not legal: letters, digits and dashes only", transient=False)
+    return stripped
+
+
+def clean(value: str) -> str:
+    """The value in one line, as it arrives at the other end."""
+    return _NEWLINES.sub(" ", value).strip()
+
+
+def error_answer(code: int, text: str) -> dict[str, str]:
+    """The headers that tell a sender that its message failed; the text is cut at 1,000 characters."""
+    return {SERVICE_ERROR_CODE: str(code), SERVICE_ERROR: text[:1000]}

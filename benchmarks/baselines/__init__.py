@@ -1,0 +1,1 @@
+"""What the farm is measured against: the same work without the farm."""

@@ -1,0 +1,35 @@
+"""Fixtures that all tests share: real servers, started once where they keep no state between tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers.nats import NatsServer
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """A plain nats-server for the whole run: use subjects of your own, do not stop it."""
+    server = NatsServer(tmp_path_factory.mktemp("nats"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def start_nats(tmp_path: Path) -> Iterator[Callable[[str], NatsServer]]:
+    """`start_nats(config="")` starts a server for this test alone: it may be killed, paused and restarted."""
+    servers: list[NatsServer] = []
+
+    def start(config: str = "") -> NatsServer:
+        server = NatsServer(tmp_path / f"nats-{len(servers)}", config)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()

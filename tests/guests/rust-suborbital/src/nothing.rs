@@ -1,0 +1,1 @@
+//! The package's own library: empty, the guests are its examples.

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import attrs
 
-from atmo_farm.errors import Position
+from atmo_farm.errors import Position, Problem
 
 NOWHERE = Position("")
 
@@ -26,6 +26,9 @@ class Reference:
 
     kind: Literal["env", "credential", "file"]
     name: str
+    key: str = attrs.field(default="", eq=False, repr=False)
+    """The key path that holds it, for problems."""
+    position: Position = _place()
 
     def __str__(self) -> str:
         return f"{self.kind}({self.name})"
@@ -93,12 +96,35 @@ class RedisConnection:
 
 
 @attrs.frozen
+class DatabaseTarget:
+    """A connection string, parsed: where the database is and how to speak to it."""
+
+    hosts: tuple[tuple[str, int], ...] = ()
+    """(host, port) pairs, to be tried in this order; empty where `socket` or `path` says it."""
+    socket: str = ""
+    """A Unix socket: its folder for PostgreSQL, its path for MySQL."""
+    path: str = ""
+    """SQLite: the database's file."""
+    user: str = ""
+    password: str = attrs.field(default="", repr=False)
+    database: str = ""
+    options: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    """What the driver takes, by its own names (libpq keywords, Go driver parameters); may hold secrets."""
+    settings: Mapping[str, str] = attrs.field(factory=dict)
+    """What the server is to be told for the session: `search_path`, `sql_mode`, …"""
+    ignored: tuple[str, ...] = ()
+    """Options that only Atmo's drivers knew."""
+
+
+@attrs.frozen
 class DatabaseConnection:
     """`connections.database` (name `default`) or one of `connections.databases`."""
 
     name: str
     type: Literal["postgresql", "mysql", "sqlite"]
     connection_string: Value = attrs.field(repr=False)
+    target: DatabaseTarget | None = None
+    """The parsed connection string; None while that is a reference."""
     pool_size: int | None = None
     connect_timeout_s: float | None = None
     statement_timeout_s: float | None = None
@@ -137,7 +163,7 @@ class Call:
     fn: str
     """As written: `getUser`, `db::get`, or a whole FQFN."""
     function: str
-    """The runnable that it names, `namespace::name`: a key of `Application.functions`."""
+    """The runnable that it names, `namespace::name`."""
     key: str
     """Where its result goes in the state: `as`, else `fn`."""
     with_: Mapping[str, str] = attrs.field(factory=dict)
@@ -209,7 +235,7 @@ class Handler:
     retry: Retry = Retry()
     envelope: Literal["auto", "raw", "grav"] = "auto"
     not_served: Mapping[str, Position] = attrs.field(factory=dict, eq=False)
-    """Keys that the language knows and this build does not run yet (`durable`, `ordering`, …), with their places."""
+    """Keys of it that this build does not run yet (`durable`, `ordering`, …), with their places."""
     extra: Mapping[str, Any] = attrs.field(factory=dict)
     """The parsed values of those keys, for the issues that will serve them."""
     position: Position = _place()
@@ -276,6 +302,9 @@ class Directive:
     schedules: tuple[Schedule, ...] = ()
     queries: tuple[Query, ...] = ()
     runnables: tuple[Runnable, ...] = ()
+    """In the order of their keys."""
+    not_served: tuple[Problem, ...] = attrs.field(default=(), eq=False, repr=False)
+    """All that this build cannot run yet, a sentence each."""
 
     def runnable(self, key: str) -> Runnable:
         """The runnable of `namespace::name`; KeyError if there is none."""

@@ -7,31 +7,28 @@ import math
 import os
 import selectors
 import signal
-from collections.abc import Callable
 
 from atmo_farm import clock, log
 from atmo_farm.errors import AtmoFarmError, CannotStart
-from atmo_farm.ipc.arena import Field
 from atmo_farm.ipc.messages import ReopenLog
+from atmo_farm.master import status
 from atmo_farm.master.fleet import Fleet
 from atmo_farm.master.generation import Generation
-from atmo_farm.master.helper import Accepted, Helper
+from atmo_farm.master.helper import Helper
+from atmo_farm.master.loader import Loader
 from atmo_farm.master.notify import RETRY_S, Notifier
-from atmo_farm.master.reload import Roll
+from atmo_farm.master.reload import Reload
 from atmo_farm.master.signals import SignalQueue
 from atmo_farm.settings import Settings
 
 logger = logging.getLogger("atmo_farm.master")
 
 STATUS_S = 1.0
-"""How often what people read is brought up to date."""
+"""How often the status line is brought up to date."""
 
 
 class Arbiter:
-    """Keeps a farm as its generation wants it, until it is told to stop.
-
-    `loader` makes generations; the arbiter only decides when, and what becomes of them.
-    """
+    """Keeps the fleet as the generation in force wants it, until it is told to stop."""
 
     def __init__(
         self,
@@ -43,12 +40,184 @@ class Arbiter:
         selector: selectors.BaseSelector,
         notifier: Notifier,
     ):
+        self._generation = generation
         self._fleet = fleet
         self._loader = loader
         self._settings = settings
         self._signals = signals
         self._selector = selector
         self._notifier = notifier
-        self._generation = generation
-        self._roll: Roll | None = None
-        ...
+        self._reload: Reload | None = None
+        self._reload_wanted = False
+        self._recompile: Helper | None = None
+        self._ready_told = False
+        self._stopping = False
+        self._error: AtmoFarmError | None = None
+        self._note = ""
+        self._status_at = self._watchdog_at = 0.0
+        self._steps = (
+            self.handle_signals,
+            self.reap_children,
+            fleet.check_heartbeats,
+            fleet.check_boots,
+            fleet.check_drains,
+            self.compile_missing,
+            self.reload,
+            fleet.fork_due,
+            self.tell_ready,
+            self.tell_status,
+            self.feed_watchdog,
+        )
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT, then drain; returns 0.
+
+        CannotStart if a connection is down at the start and settings.require_connections says that it must not be.
+        """
+        for handler in self._generation.stream_handlers():
+            for number in range(handler.workers):
+                self._fleet.add(self._generation, handler, number)
+        try:
+            while self._fleet.workers or not self._stopping:
+                now = clock.monotonic()
+                self._wait(min(step(now) for step in self._steps))
+        finally:
+            self._end_all()
+        if self._error is not None:
+            raise self._error
+        return 0
+
+    # The steps, in their order
+
+    def handle_signals(self, now: float) -> float:
+        """Act on what the handlers have queued."""
+        for number in self._signals.take():  # those that came while the application was loaded, too
+            if number in (signal.SIGTERM, signal.SIGINT):
+                log.event(logger, logging.INFO, f"{signal.Signals(number).name}: {self._stop_word()}")
+                self._stop(now)
+            elif number == signal.SIGHUP:
+                self._reload_wanted = True
+            elif number == signal.SIGUSR1:
+                log.reopen()
+                self._fleet.tell(ReopenLog())
+                log.event(logger, logging.INFO, "log reopened")
+        return math.inf
+
+    def reap_children(self, _now: float) -> float:
+        """Take note of every child that has ended; the rest of the steps draw the consequences."""
+        while True:
+            try:
+                pid, how = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return math.inf
+            if not pid:
+                return math.inf
+            if not self._fleet.reaped(pid, how):
+                self._loader.reaped(pid, how)
+
+    def compile_missing(self, now: float) -> float:
+        """Compile the generation in force again when its compiled modules are gone from the cache."""
+        if self._recompile is None:
+            if not self._fleet.modules_missing or self._loader.busy or self._stopping:
+                return math.inf
+            self._fleet.modules_missing = False
+            try:
+                self._recompile = self._loader.recompile(self._generation)
+            except OSError as error:
+                log.event(logger, logging.ERROR, "no helper process", reason=str(error))
+                return math.inf
+        wake = self._recompile.step(now)
+        if self._recompile.result is None:
+            return wake
+        if isinstance(self._recompile.result, AtmoFarmError):
+            log.event(logger, logging.ERROR, "not compiled again", reason=str(self._recompile.result))
+        self._recompile = None
+        self._loader.finish()
+        return math.inf
+
+    def reload(self, now: float) -> float:
+        """Carry a reload on, or begin one that was asked for; what is asked for meanwhile is one more after it."""
+        if self._reload is None:
+            if not self._reload_wanted or self._loader.busy or self._stopping:
+                return math.inf
+            self._reload_wanted = False
+            self._reload = Reload(self._generation, self._fleet, self._loader, self._settings)
+            if self._ready_told:
+                self._notifier.reloading()
+        wake = self._reload.step(now)
+        self._generation = self._reload.generation
+        if not self._reload.is_over:
+            return wake
+        self._note = f"last reload {self._reload.refusal}" if self._reload.refusal else ""
+        self._reload = None
+        self._status_at = 0.0
+        if self._ready_told:
+            self._notifier.ready()
+        return now
+
+    def tell_ready(self, now: float) -> float:
+        """Say once that the farm is up: every worker is ready, or waits for its broker."""
+        if self._ready_told or self._stopping or self._reload is not None:
+            return math.inf
+        workers = self._fleet.workers
+        waiting = next((worker.waiting for worker in workers if worker.waiting), None)
+        if waiting is not None and self._settings.require_connections:
+            self._error = CannotStart(f"{waiting.on} is out of reach: {waiting.reason}")
+            self._stop(now)
+            return now
+        if all(worker.is_up for worker in workers):
+            self._ready_told = True
+            self._status_at = 0.0
+            self._notifier.ready()
+            log.event(logger, logging.INFO, "farm is up", generation=self._generation.number, workers=len(workers))
+        return math.inf
+
+    def tell_status(self, now: float) -> float:
+        """Keep the status line true, and try again to send what the manager's socket had no room for."""
+        if now >= self._status_at:
+            doing = "stopping: " if self._stopping else "reloading: " if self._reload else ""
+            self._notifier.status(status.line(self._generation.number, self._fleet, doing, self._note))
+            self._status_at = now + STATUS_S
+        return self._status_at if self._notifier.flush() else now + RETRY_S
+
+    def feed_watchdog(self, now: float) -> float:
+        """Show the service manager that this loop turns."""
+        if self._notifier.watchdog_s is None:
+            return math.inf
+        if now >= self._watchdog_at:
+            self._notifier.watchdog()
+            self._watchdog_at = now + self._notifier.watchdog_s
+        return self._watchdog_at
+
+    # Parts
+
+    def _wait(self, wake: float) -> None:
+        """Sleep until something comes or is due, and let the fleet hear what its channels brought."""
+        timeout = None if wake == math.inf else max(0.0, wake - clock.monotonic())
+        self._fleet.listen([key for key, _ in self._selector.select(timeout)])
+
+    def _stop_word(self) -> str:
+        return "ending at once" if self._stopping else "draining"
+
+    def _stop(self, now: float) -> None:
+        """Drain; called once more, end at once."""
+        if self._stopping:
+            for worker in self._fleet.workers:
+                self._fleet.kill(worker, "told to end at once")
+            return
+        self._stopping = True
+        self._status_at = 0.0
+        self._notifier.stopping()
+        self._recompile = self._reload = None
+        self._loader.finish()
+        for worker in list(self._fleet.workers):
+            self._fleet.dismiss(worker, now)
+
+    def _end_all(self) -> None:
+        """Leave nothing running, also when a step has failed."""
+        self._loader.finish()
+        for worker in self._fleet.workers:
+            self._fleet.kill(worker, "the master ends")
+        for worker in self._fleet.workers:
+            if worker.process is not None:
+                os.waitpid(worker.process.pid, 0)

@@ -15,12 +15,15 @@ import socket
 from collections.abc import Callable
 
 from atmo_farm import clock, log
+from atmo_farm.directive.model import Handler
+from atmo_farm.errors import CannotStart
 from atmo_farm.ipc import channel
 from atmo_farm.ipc.arena import State
 from atmo_farm.ipc.channel import MasterChannel
 from atmo_farm.ipc.exits import ChildExit
 from atmo_farm.ipc.messages import Command, Failed, Waiting
 from atmo_farm.master import forking
+from atmo_farm.master.generation import Generation
 from atmo_farm.master.slots import Slots
 from atmo_farm.master.worker import Process, Worker
 from atmo_farm.settings import Settings
@@ -56,13 +59,20 @@ class Fleet:
 
     # The life of a worker
 
-    def add(self, worker: Worker) -> None:
-        """Want this worker; its process is forked by the next `fork_due`."""
+    def check_places(self, count: int) -> None:
+        """CannotStart unless the arena has room for so many more workers."""
+        if count > self.slots.free:
+            raise CannotStart(f"{count} workers wanted, room for {self.slots.free}: give handlers fewer `workers`")
+
+    def add(self, generation: Generation, handler: Handler, number: int) -> Worker:
+        """Want one more worker; its process is forked by the next `fork_due`."""
+        worker = Worker(generation, handler, number, self.slots.take())
         self.workers.append(worker)
+        return worker
 
     def dismiss(self, worker: Worker, now: float) -> None:
         """Want it no more: its process may finish what it holds, until the drain deadline."""
-        if worker.leaving:
+        if worker.leaving or worker not in self.workers:
             return
         worker.leaving = True
         worker.kill_at = now + self._settings.drain_deadline_s
@@ -209,7 +219,7 @@ class Fleet:
             if isinstance(event, Waiting):
                 log.event(logger, logging.WARNING, "worker waits", worker=worker.name, on=event.on, reason=event.reason)
             elif not isinstance(event, Failed):
-                worker.failure = ""
+                worker.failure, worker.cannot_boot = "", False
                 log.event(logger, logging.INFO, "worker ready", worker=worker.name, pid=process.pid)
         return bool(events)
 
@@ -238,6 +248,7 @@ class Fleet:
         worker.respawn.died(now, process.forked_at, process.was_ready)
         if not process.was_ready:
             worker.failure = process.failure or _cause(process, status)
+            worker.cannot_boot = os.waitstatus_to_exitcode(status) == ChildExit.BOOT_FAILED
         self._log_end(worker, process, status, worker.respawn.next_at - now)
 
     def _remove(self, worker: Worker) -> None:

@@ -35,7 +35,6 @@ class Generation:
     """One accepted application, ready to be run."""
 
     number: int
-    application: directive.Application
     directive: Directive
     """With every reference resolved, as they stood when the generation was accepted."""
     modules: Mapping[str, CompiledModule]

@@ -165,6 +165,11 @@ class Helper:
             os.kill(self.pid, signal.SIGKILL)
             self._reap(0)
 
+    def shed(self) -> None:
+        """In a child that is forked meanwhile: close the copy of the master's end."""
+        if self._lines is not None:
+            self._lines.close()
+
     def _reap(self, options: int) -> bool:
         if self.pid:
             pid, self._status = os.waitpid(self.pid, options)
@@ -182,7 +187,8 @@ class Helper:
         elif "problems" in report:
             self.result = UserFilesError(_problems(report["problems"]))
         else:
-            self.result = (CannotStart if report["refused"] == CannotStart.exit_code else AtmoFarmError)(report["reason"])
+            kind = CannotStart if report["refused"] == CannotStart.exit_code else AtmoFarmError
+            self.result = kind(report["reason"])
 
 
 def _run_job(job: Job, side: HelperSide) -> int:

@@ -1,80 +1,163 @@
-"""From one generation to the next without a gap: what stays, what is started, what ends.
+"""From one generation to the next without a gap.
 
     check      a helper process makes the new generation; on any problem the old one runs on untouched
     start      workers that are new or changed, beside the old ones, in slots of their own
-    commit     when all of them are up: the old ones drain
-    or back    when one cannot boot, or too much time goes by: the new ones end, the old ones never noticed
+    end        when all of them are up, the old ones drain; when one cannot boot or time is up, the new ones do
+
+It is over when what was to end has ended: so at no time more than two generations run, however many reloads are asked
+for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+import math
+from collections.abc import Callable
 
-from atmo_farm.errors import CannotStart
+from atmo_farm import log
+from atmo_farm.errors import AtmoFarmError, CannotStart
 from atmo_farm.master.fleet import Fleet
 from atmo_farm.master.generation import Generation
+from atmo_farm.master.helper import Helper
+from atmo_farm.master.loader import Loader, freeze
 from atmo_farm.master.worker import Worker
+from atmo_farm.settings import Settings
+
+logger = logging.getLogger("atmo_farm.master")
 
 
-class Roll:
-    """One way from the workers of one generation to those of `new`; `kept` need not change."""
+class Reload:
+    """One reload; `step` is called by the master's loop until `is_over`."""
 
-    def __init__(self, fleet: Fleet, new: Generation, deadline: float):
-        """Start what is new. CannotStart if the arena has no place for it."""
+    def __init__(self, current: Generation, fleet: Fleet, loader: Loader, settings: Settings):
         self._fleet = fleet
-        self._deadline = deadline
-        self.new = new
-        wanted = {(handler.name, number): handler for handler in new.stream_handlers() for number in range(handler.workers)}
-        self.kept: list[Worker] = []
-        self.ending: list[Worker] = []
-        for worker in fleet.workers:
+        self._loader = loader
+        self._settings = settings
+        self._helper: Helper | None = None
+        self._new = current
+        self._kept: list[Worker] = []
+        self._starting: list[Worker] = []
+        self._ending: list[Worker] = []
+        self._deadline = math.inf
+        self._phase: Callable[[float], float] = self._begin
+        self.generation = current
+        """The one in force: the new one from the moment all of it is up."""
+        self.refusal = ""
+        """Why the old one stays; empty if it does not."""
+        self.is_over = False
+
+    def step(self, now: float) -> float:
+        """Go on as far as possible; returns when it wants its next turn."""
+        return self._phase(now)
+
+    def abandon(self) -> None:
+        """The farm ends: leave everything as it is."""
+        self._loader.finish()
+        self.is_over = True
+
+    # The phases, in their order
+
+    def _begin(self, now: float) -> float:
+        log.event(logger, logging.INFO, "reload: checking")
+        try:
+            self._helper = self._loader.reload()
+        except OSError as error:
+            self._refuse(CannotStart(f"no helper process: {error.strerror}"))
+            return now
+        self._phase = self._check
+        return now
+
+    def _check(self, now: float) -> float:
+        assert self._helper is not None
+        wake = self._helper.step(now)
+        result = self._helper.result
+        if result is None:
+            return wake
+        self._loader.finish()
+        if isinstance(result, AtmoFarmError):
+            self._refuse(result)
+            return now
+        for warning in result.warnings:
+            log.event(logger, logging.WARNING, str(warning))
+        try:
+            self._new = self._loader.take_in(result)
+            self._plan()
+        except AtmoFarmError as error:
+            self._loader.generations.refuse(result.generation, str(error))
+            self._refuse(error)
+            return now
+        freeze()
+        self._deadline = now + self._settings.boot_timeout_s
+        self._phase = self._start
+        return now
+
+    def _plan(self) -> None:
+        """Sort the workers into kept and ending, and add those that are new. CannotStart if there is no place left."""
+        wanted = {(handler.name, n): handler for handler in self._new.stream_handlers() for n in range(handler.workers)}
+        for worker in self._fleet.workers:
             handler = wanted.get(worker.key)
-            if handler is not None and new.recipe(handler) == worker.recipe:
-                self.kept.append(worker)
+            if handler is not None and self._new.recipe(handler) == worker.recipe:
+                self._kept.append(worker)
                 del wanted[worker.key]
             else:
-                self.ending.append(worker)
-        if len(wanted) > fleet.slots.free:
-            raise CannotStart(
-                f"{len(wanted)} workers are to be started and {fleet.slots.free} places are left; give handlers fewer `workers`"
-            )
-        self.starting = [Worker(new, handler, number, fleet.slots.take()) for (_, number), handler in wanted.items()]
-        for worker in self.starting:
-            fleet.add(worker)
+                self._ending.append(worker)
+        self._fleet.check_places(len(wanted))
+        self._starting = [self._fleet.add(self._new, handler, number) for (_, number), handler in wanted.items()]
+        log.event(
+            logger,
+            logging.INFO,
+            f"reload: generation {self._new.number} accepted",
+            unchanged=len(self._kept),
+            starting=" ".join(worker.name for worker in self._starting),
+            ending=" ".join(worker.name for worker in self._ending),
+        )
 
-    @property
-    def is_up(self) -> bool:
-        """Whether everything new serves, or would if its broker could be reached."""
-        return all(worker.is_up for worker in self.starting)
+    def _start(self, now: float) -> float:
+        failed = next((worker for worker in self._starting if worker.cannot_boot), None)
+        if all(worker.is_up for worker in self._starting):
+            self._commit(now)
+        elif failed is not None:
+            self._roll_back(now, f"{failed.name} cannot boot: {failed.failure}")
+        elif now >= self._deadline:
+            late = ", ".join(worker.name for worker in self._starting if not worker.is_up)
+            self._roll_back(now, f"not ready after {self._settings.boot_timeout_s:g} s: {late}")
+        else:
+            return self._deadline
+        self._phase = self._end
+        return now
 
-    def failure(self, now: float) -> str:
-        """Why the new generation does not get ready; empty as long as it may."""
-        for worker in self.starting:
-            if worker.failure:
-                return f"{worker.name}: {worker.failure}"
-        if now >= self._deadline:
-            late = [worker.name for worker in self.starting if not worker.is_up]
-            return f"not ready in time: {', '.join(late)}"
-        return ""
+    def _end(self, _now: float) -> float:
+        """Wait for what leaves."""
+        self.is_over = not any(worker in self._fleet.workers for worker in self._ending)
+        return math.inf
 
-    def commit(self, now: float) -> None:
-        """The new generation is the farm's."""
-        handlers = {handler.name: handler for handler in self.new.stream_handlers()}
-        for worker in self.kept:
-            worker.adopt(self.new, handlers[worker.handler.name])
-        self._dismiss(self.ending, now)
+    # Ways out
 
-    def roll_back(self, now: float) -> None:
-        """The old generation stays the farm's."""
-        self.ending = self.starting
-        self._dismiss(self.ending, now)
+    def _commit(self, now: float) -> None:
+        handlers = {handler.name: handler for handler in self._new.stream_handlers()}
+        for worker in self._kept:
+            worker.adopt(self._new, handlers[worker.handler.name])
+        self.generation = self._new
+        self._loader.generations.prune(self._new.number)
+        log.bind(generation=self._new.number)
+        log.event(logger, logging.INFO, "reload: in force")
+        for worker in self._ending:
+            self._fleet.dismiss(worker, now)
 
-    @property
-    def is_over(self) -> bool:
-        """After `commit` or `roll_back`: whether what was to end has ended."""
-        return not any(worker in self._fleet.workers for worker in self.ending)
+    def _roll_back(self, now: float, reason: str) -> None:
+        self._loader.generations.refuse(self._new.number, reason)
+        self._loader.generations.prune(self.generation.number)
+        self.refusal = f"generation {self._new.number} was rolled back: {reason}"
+        log.event(logger, logging.ERROR, f"reload: {self.refusal}; generation {self.generation.number} goes on")
+        self._ending = self._starting
+        for worker in self._ending:
+            self._fleet.dismiss(worker, now)
 
-    def _dismiss(self, workers: Iterable[Worker], now: float) -> None:
-        for worker in list(workers):
-            if worker in self._fleet.workers:
-                self._fleet.dismiss(worker, now)
+    def _refuse(self, error: AtmoFarmError) -> None:
+        problems = str(error).splitlines() or [type(error).__name__]
+        for problem in problems:
+            log.event(logger, logging.ERROR, f"reload: {problem}")
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        self.refusal = f"refused: {problems[0]}{more}"
+        log.event(logger, logging.ERROR, f"reload refused; generation {self.generation.number} goes on")
+        self.is_over = True

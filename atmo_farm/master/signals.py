@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Container
 from types import FrameType
 
 QUEUED = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCHLD)
@@ -33,8 +34,8 @@ class SignalQueue:
         """Readable when signals may be waiting."""
         return self._read_end
 
-    def take(self) -> list[int]:
-        """The signals that came since, in their order."""
+    def take(self, numbers: Container[int] = QUEUED) -> list[int]:
+        """Those of these signals that came since, in their order; the others stay."""
         try:
             while os.read(self._read_end, 4096):
                 pass
@@ -42,7 +43,9 @@ class SignalQueue:
             pass
         # The wake-up byte is written after the interpreter knows of the signal, so all that woke us is queued by now;
         # a signal from here on wakes the loop again.
-        taken, self._queue = self._queue, []
+        taken = [number for number in self._queue if number in numbers]
+        for number in taken:
+            self._queue.remove(number)
         return taken
 
     def close(self) -> None:

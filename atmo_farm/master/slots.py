@@ -1,6 +1,6 @@
 """Who writes which slot of the arena.
 
-    a worker's slot    one for each (handler, worker) that runs; its processes, one after the other, count in it
+    a worker's slot    one for each worker; its processes, one after the other, count in it
     a retired slot     one for each handler that ever gave a worker up; the master adds the given-up counts there
 
 So the sum over a handler's slots and its retired slot never falls, whatever dies, rolls or is scaled. While a reload
@@ -11,42 +11,6 @@ from __future__ import annotations
 
 from atmo_farm.errors import CannotStart
 from atmo_farm.ipc.arena import COUNTS, SLOT_SIZE, SLOTS, Arena, Field
-
-
-class Slots:
-    """The arena and its free slots."""
-
-    def __init__(self) -> None:
-        self._arena = Arena()
-        self._free = list(range(SLOTS - 1, -1, -1))
-        self._retired: dict[str, memoryview] = {}
-
-    @property
-    def free(self) -> int:
-        """How many more workers have a place."""
-        return len(self._free)
-
-    def take(self) -> Slot:
-        """A slot, all zero; CannotStart when there is none."""
-        if not self._free:
-            raise CannotStart(f"all {SLOTS} places for workers are taken; give handlers fewer `workers`")
-        index = self._free.pop()
-        return Slot(index, self._arena.slot(index))
-
-    def give_back(self, slot: Slot, handler: str) -> None:
-        """Add the counts of a slot that no process writes any more to the handler's retired ones, and free it."""
-        if handler not in self._retired and self._free:
-            self._retired[handler] = self._arena.slot(self._free.pop())
-        retired = self._retired.get(handler)
-        if retired is not None:
-            for field in COUNTS:
-                retired[field] += slot.numbers[field]
-        slot.clear()
-        self._free.append(slot.index)
-
-    def retired(self, handler: str, field: Field) -> int:
-        """What workers of the handler counted that are gone for good."""
-        return self._retired[handler][field] if handler in self._retired else 0
 
 
 class Slot:
@@ -65,3 +29,49 @@ class Slot:
     def clear(self) -> None:
         """All zero, for another worker."""
         self.numbers.cast("B")[:] = bytes(SLOT_SIZE)
+
+
+class Slots:
+    """The arena, and which of its slots are free, taken and retired."""
+
+    def __init__(self) -> None:
+        self._arena = Arena()
+        self._free = list(range(SLOTS - 1, -1, -1))
+        self._taken: set[Slot] = set()
+        self._retired: dict[str, Slot] = {}
+
+    @property
+    def free(self) -> int:
+        """How many more workers have a place."""
+        return len(self._free)
+
+    def take(self) -> Slot:
+        """A slot, all zero; CannotStart when there is none."""
+        if not self._free:
+            raise CannotStart(f"all {SLOTS} places for workers are taken; give handlers fewer `workers`")
+        index = self._free.pop()
+        slot = Slot(index, self._arena.slot(index))
+        self._taken.add(slot)
+        return slot
+
+    def give_back(self, slot: Slot, handler: str) -> None:
+        """A slot that no process writes any more: its counts join the handler's retired ones, and it is free.
+
+        The first one of a handler becomes its retired slot, so that this needs no free slot.
+        """
+        self._taken.discard(slot)
+        slot.vacate()
+        retired = self._retired.setdefault(handler, slot)
+        if retired is not slot:
+            for field in COUNTS:
+                retired.numbers[field] += slot.numbers[field]
+            slot.clear()
+            self._free.append(slot.index)
+
+    def retired(self, handler: str, field: Field) -> int:
+        """What workers of the handler counted that are gone for good."""
+        return self._retired[handler].numbers[field] if handler in self._retired else 0
+
+    def total(self, field: Field) -> int:
+        """What all workers counted since the farm's start."""
+        return sum(slot.numbers[field] for slot in (*self._taken, *self._retired.values()))

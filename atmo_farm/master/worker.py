@@ -54,7 +54,9 @@ class Worker:
         self.process: Process | None = None
         self.respawn = Respawn()
         self.failure = ""
-        """Why the last process could not boot; empty once one is up."""
+        """How the last process ended, if it was never ready; empty once one is up."""
+        self.cannot_boot = False
+        """That process said itself that it cannot boot: the next one will most likely say the same."""
         self.leaving = False
         """It was told to end and gets no other process."""
         self.kill_at = math.inf
@@ -79,6 +81,11 @@ class Worker:
     def is_ready(self) -> bool:
         """Whether it serves."""
         return self.process is not None and self.process.state is State.READY
+
+    @property
+    def waiting(self) -> Waiting | None:
+        """What its process waits for, if it does."""
+        return self.process.waiting if self.process is not None else None
 
     def heartbeat(self) -> float:
         """clock.monotonic() of its process's last sign of life; 0.0 if it has not given one yet."""

@@ -12,11 +12,11 @@ from typing import Any, Final, Protocol
 
 import attrs
 
-from atmo_farm.directive import units
 from atmo_farm.directive.model import Reference
 from atmo_farm.directive.report import Report, did_you_mean, listed, shown
 from atmo_farm.directive.yaml_tree import Node, Scalar
 from atmo_farm.errors import Position
+from atmo_farm.units import parse_duration, parse_size
 
 MISSING: Final = object()
 """What `read` gives when there is no usable value."""
@@ -240,6 +240,11 @@ class Number:
         return f"{self.low:g} to {self.high:g}"
 
 
+def _short(text: str) -> str:
+    """The text, or what no unit is made of when it is far too long to be a number."""
+    return text if len(text) <= 32 else f"{text[:32]}…"
+
+
 @attrs.frozen
 class Duration:
     """A time span."""
@@ -253,9 +258,9 @@ class Duration:
         if text is None:
             return MISSING
         try:
-            value = units.duration_s(text)
+            value = parse_duration(_short(text))
         except ValueError as error:
-            report.error(at, key, f"{shown(text)}: {error}")
+            report.error(at, key, str(error))
             return MISSING
         if self.low_s <= value <= self.high_s:
             return value
@@ -264,7 +269,7 @@ class Duration:
 
     def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
         """A number of seconds or a text with its unit."""
-        return {"type": ["number", "string"], "minimum": self.low_s, "pattern": f"^{units.DURATION}$"}
+        return {"type": ["number", "string"], "minimum": self.low_s, "pattern": r"^\s*(\d+(\.\d+)?|\.\d+)\s*(ms|s|m|h)?\s*$"}
 
     def words(self) -> str:
         """As in messages."""
@@ -284,9 +289,9 @@ class Size:
         if text is None:
             return MISSING
         try:
-            value = units.size_bytes(text)
+            value = parse_size(_short(text))
         except ValueError as error:
-            report.error(at, key, f"{shown(text)}: {error}")
+            report.error(at, key, str(error))
             return MISSING
         if self.low <= value <= self.high:
             return value
@@ -295,7 +300,7 @@ class Size:
 
     def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
         """A number of bytes or a text with its unit."""
-        return {"type": ["integer", "string"], "minimum": self.low, "pattern": f"^{units.SIZE}$"}
+        return {"type": ["integer", "string"], "minimum": self.low, "pattern": r"^\s*(\d+|(\d+(\.\d+)?|\.\d+)\s*(B|KiB|MiB|GiB))\s*$"}
 
     def words(self) -> str:
         """As in messages."""

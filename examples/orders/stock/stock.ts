@@ -1,4 +1,4 @@
-// Takes an order's articles from the shelf: {"sku":"tea","count":3} → {"reserved":3,"left":37}; 409 when there are too few
+// Are there enough on the shelf? {"sku":"tea","count":3} → {"reserved":3,"left":37}; 409 when there are too few
 import { Field, fail, getField, register } from "../../sdk/atmo"
 export { allocate, deallocate, run_e } from "../../sdk/atmo"
 

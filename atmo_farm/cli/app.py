@@ -1,0 +1,101 @@
+"""The root command, and how every error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from atmo_farm import __version__
+from atmo_farm.cli import about, invoke, project, start
+from atmo_farm.cli.session import Session, exit_codes, verb_settings
+from atmo_farm.errors import AtmoFarmError, UserFilesError
+
+INTERNAL = 70
+INTERRUPTED = 130
+"""128 and SIGINT: what a shell expects of a command that Ctrl-C has ended."""
+BROKEN_PIPE = 141
+"""128 and SIGPIPE: what the reader of a pipe has ended."""
+
+
+class Root(click.Group):
+    """Runs a verb and ends the process with the exit code of spec 0, whatever the verb raises."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """As click's; with `standalone_mode` (the default) it exits."""
+        session = Session()
+        extra = {"obj": session, "color": False if os.environ.get("NO_COLOR") else None, **extra}
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        try:
+            result = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            sys.stdout.flush()
+        except Exception as error:
+            if session.debug:
+                traceback.print_exc()
+            code = _tell(error)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        else:
+            code = result if isinstance(result, int) else 0
+        if code == BROKEN_PIPE:  # nothing more can be written; the interpreter must not try at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(code)
+
+
+def _tell(error: Exception) -> int:
+    """Say on standard error what went wrong; returns the exit code."""
+    if isinstance(error, click.Abort):
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        return BROKEN_PIPE
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    color = False if os.environ.get("NO_COLOR") else None
+    if isinstance(error, UserFilesError):
+        click.echo(str(error), err=True, color=color)
+        return error.exit_code
+    head = click.style("Error:", fg="red")
+    if isinstance(error, AtmoFarmError):
+        click.echo(f"{head} {error}", err=True, color=color)
+        return error.exit_code
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    click.echo(f"{head} internal error: {' '.join(what.split())}; --debug shows where", err=True, color=color)
+    return INTERNAL
+
+
+@click.command(
+    cls=Root,
+    **verb_settings,
+    epilog=exit_codes(0, 1, 2, 3, 4, 5, 70)
+    + """
+
+\b
+Examples:
+  atmo-farm start                     serve the application in this folder
+  atmo-farm check shop.wasm.zip       all that is wrong with a bundle
+  atmo-farm invoke . hello --input hi
+  atmo-farm COMMAND --help            more examples""",
+)
+@click.version_option(__version__, message="atmo-farm %(version)s")
+def cli() -> None:
+    """Run Atmo applications: WebAssembly handlers of NATS streams in a supervised worker farm."""
+
+
+for verb in (start.start, project.check, project.build, invoke.invoke, project.schema):
+    cli.add_command(verb)
+for verb in (about.config, about.version, about.completion):
+    cli.add_command(verb)

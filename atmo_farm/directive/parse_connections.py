@@ -1,0 +1,171 @@
+"""`connections`, `authentication` and `capabilities`: from sections to the model."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+from atmo_farm.directive import dsn
+from atmo_farm.directive.model import (
+    Connections,
+    DatabaseConnection,
+    DatabaseTarget,
+    KafkaConnection,
+    NatsConnection,
+    RedisConnection,
+    Reference,
+    Tls,
+    Value,
+)
+from atmo_farm.directive.report import Report
+from atmo_farm.directive.section import Section, plain
+
+
+def connections(section: Section | None, report: Report) -> Connections:
+    """All connections that could be read; the report says what is wrong with the others."""
+    if section is None:
+        return Connections()
+    databases: dict[str, DatabaseConnection] = {}
+    single, named = section.section("database"), section.section("databases")
+    if single:
+        _add(databases, _database("default", single, report))
+    for name, entry in _entries(named):
+        if name == "default" and single:
+            report.error(entry.position, entry.path, "`connections.database` has this name already")
+        else:
+            _add(databases, _database(name, entry, report))
+    redis = section.section("redis")
+    return Connections(
+        nats={name: _nats(name, entry) for name, entry in _entries(section.section("nats"))},
+        kafka={name: _kafka(name, entry) for name, entry in _entries(section.section("kafka"))},
+        redis=_redis(redis) if redis else None,
+        databases=databases,
+    )
+
+
+def _entries(section: Section | None) -> list[tuple[str, Section]]:
+    return list(section.values.items()) if section else []
+
+
+def _add(databases: dict[str, DatabaseConnection], database: DatabaseConnection | None) -> None:
+    if database:
+        databases[database.name] = database
+
+
+def _nats(name: str, section: Section) -> NatsConnection:
+    return NatsConnection(
+        name=name,
+        server_addresses=_addresses(section, "serverAddress"),
+        client_name=section.get("name", ""),
+        user=section.get("user", ""),
+        password=section.get("password", ""),
+        token=section.get("token", ""),
+        credentials_file=section.get("credentialsFile", ""),
+        nkey_seed_file=section.get("nkeySeedFile", ""),
+        inbox_prefix=section.get("inboxPrefix", ""),
+        tls=_tls(section),
+        position=section.position,
+    )
+
+
+def _kafka(name: str, section: Section) -> KafkaConnection:
+    sasl = section.section("sasl") or Section("", section.position)
+    return KafkaConnection(
+        name=name,
+        broker_addresses=_addresses(section, "brokerAddress"),
+        client_id=section.get("clientId", ""),
+        security_protocol=section.get("securityProtocol", ""),
+        sasl_mechanism=sasl.get("mechanism", ""),
+        sasl_username=sasl.get("username", ""),
+        sasl_password=sasl.get("password", ""),
+        tls=_tls(section),
+        driver=section.get("driver", "auto"),
+        position=section.position,
+    )
+
+
+def _redis(section: Section) -> RedisConnection:
+    return RedisConnection(
+        server_address=section.get("serverAddress", ""),
+        username=section.get("username", ""),
+        password=section.get("password", ""),
+        database=section.get("database", 0),
+        key_prefix=section.get("keyPrefix", ""),
+        tls=_tls(section),
+        position=section.position,
+    )
+
+
+def _database(name: str, section: Section, report: Report) -> DatabaseConnection | None:
+    kind, text = section.text("type"), section.get("connectionString", cast(Value, ""))
+    if not kind or not text:
+        return None
+    target: DatabaseTarget | None = None
+    if isinstance(text, str):
+        try:
+            target = dsn.parse(kind, text)
+        except ValueError as error:
+            report.error(section.at("connectionString"), section.key("connectionString"), str(error))
+            return None
+        for option in target.ignored:
+            message = f"the option `{option}` was Atmo's driver's own and has no effect here"
+            report.warn(section.at("connectionString"), section.key("connectionString"), message)
+    return DatabaseConnection(
+        name=name,
+        type=cast(Literal["postgresql", "mysql", "sqlite"], kind),
+        connection_string=text,
+        target=target,
+        pool_size=section.get("poolSize", None),
+        connect_timeout_s=section.get("connectTimeout", None),
+        statement_timeout_s=section.get("statementTimeout", None),
+        idle_timeout_s=section.get("idleTimeout", None),
+        tls=_tls(section),
+        position=section.position,
+    )
+
+
+def _tls(section: Section) -> Tls | None:
+    tls = section.section("tls")
+    if tls is None:
+        return None
+    return Tls(
+        ca_file=tls.get("caFile", ""),
+        cert_file=tls.get("certFile", ""),
+        key_file=tls.get("keyFile", ""),
+        server_name=tls.get("serverName", ""),
+        handshake_first=tls.get("handshakeFirst", False),
+    )
+
+
+def _addresses(section: Section, name: str) -> tuple[Value, ...]:
+    """One flat tuple: a single text may hold several addresses, and so may each item of a list."""
+    value: Any = section.get(name, ())
+    if isinstance(value, Reference):
+        return (value,)
+    flat: list[Value] = []
+    for item in value:
+        flat += item if isinstance(item, tuple) else [item]
+    return tuple(flat)
+
+
+def authentication(section: Section | None) -> dict[str, tuple[str, Value]]:
+    """host → (headerType, value)."""
+    domains = section.section("domains") if section else None
+    return {
+        host: (entry.get("headerType", "bearer"), entry.get("value", cast(Value, "")))
+        for host, entry in _entries(domains)
+    }
+
+
+def capabilities(section: Section | None, report: Report) -> dict[str, Any]:
+    """The capabilities as written, in plain dicts; a warning for each that is asked for and does not work yet."""
+    if section is None:
+        return {}
+    for name, entry in _entries(section):
+        if name not in SERVED_CAPABILITIES and entry.get("enabled", True):
+            message = "does not work in this build yet: functions get the error `capability is not enabled`"
+            report.warn(section.at(name), section.key(name), message)
+    return cast(dict[str, Any], plain(section))
+
+
+SERVED_CAPABILITIES = ("logger", "requestHandler")
+"""Capabilities that this build gives to functions."""

@@ -1,0 +1,278 @@
+"""`handlers` and `schedules`: from sections to the model."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal, cast
+
+import attrs
+
+from atmo_farm.directive import resources, served
+from atmo_farm.directive.keys.handlers import HANDLER
+from atmo_farm.directive.model import Handler, Retry, Schedule
+from atmo_farm.directive.parse_respond_to import Brokers, dead_letter, respond_to
+from atmo_farm.directive.parse_steps import Functions, steps
+from atmo_farm.directive.report import Report, did_you_mean, listed, shown
+from atmo_farm.directive.section import Section, plain
+from atmo_farm.settings import HandlerDefaults
+
+_NAME_LENGTH = 64
+_LATER = tuple(key for key in HANDLER.keys if key.later)
+
+
+@attrs.frozen
+class Surroundings:
+    """What a handler may refer to."""
+
+    identifier: str
+    functions: Functions
+    brokers: Brokers
+    defaults: HandlerDefaults
+
+
+def handlers(sections: tuple[Section, ...], around: Surroundings, report: Report) -> tuple[Handler, ...]:
+    """All handlers that could be read; names and routes are checked against each other."""
+    result: list[Handler] = []
+    names: dict[str, int] = {}
+    routes: dict[str, list[str]] = {}
+    for section in sections:
+        handler = _handler(section, around, report)
+        if handler is None:
+            continue
+        line = section.position.line
+        if handler.name in names:
+            own = "is taken" if section.is_written("name") else "is also this one's by default; give it a `name`"
+            message = f"the handler name `{handler.name}` {own}; the other is on line {names[handler.name]}"
+            report.error(section.at("name"), section.key("name"), message)
+        names.setdefault(handler.name, line)
+        if handler.source in ("", "server"):
+            method = handler.method or "GET"
+            _check_route(section, handler.resource, method, routes.setdefault(method, []), report)
+        result.append(handler)
+    return tuple(result)
+
+
+def _check_route(section: Section, path: str, method: str, others: list[str], report: Report) -> None:
+    conflict = resources.route_conflict(path, others)
+    if conflict:
+        same = "is there already" if conflict == path else f"cannot stand beside {shown(conflict)}"
+        report.error(section.at("resource"), section.key("resource"), f"the route {method} {shown(path)} {same}")
+    others.append(path)
+
+
+def _handler(section: Section, around: Surroundings, report: Report) -> Handler | None:
+    type_ = cast(Literal["request", "stream"] | None, section.get("type", None))
+    state: set[str] = set()
+    sequence = steps(section, around.functions, state, report)
+    _check_response(section, state, report)
+    source = _source(section, type_, around.brokers, report)
+    if type_ is None or source is None:
+        return None
+    resource = _resource(section, type_, source, report)
+    connection = around.brokers.connection(section, source, report)
+    _check_keys_of_source(section, source or "request", report)
+    _check_delivery(section, source, report)
+    answer = respond_to(section, source, connection, resource, around.brokers, report)
+    dead_letter(section, source, resource, report)
+    served.check_handler(section, type_, source, report)
+    name = _name(section, type_, source, resource, report)
+    if not resource or not name:
+        return None
+    handler = Handler(
+        name=name,
+        type=type_,
+        source=source,
+        resource=resource,
+        steps=sequence,
+        method=section.text("method"),
+        response=section.text("response"),
+        respond_to=answer,
+        connection=connection,
+        group=section.text("group") or f"{around.identifier.replace('.', '_')}__{name}",
+        envelope=section.get("envelope", cast(Literal["auto", "raw", "grav"], "auto")),
+        not_served={key.name: section.at(key.name) for key in _LATER if _is_refused(section, key.name)},
+        extra={key.name: plain(section.values[key.name]) for key in _LATER if key.name in section.values},
+        position=section.position,
+    )
+    return _with_limits(handler, section, around.defaults, report)
+
+
+def _is_refused(section: Section, name: str) -> bool:
+    return name in section.values and plain(section.values[name]) not in HANDLER.by_name[name].harmless
+
+
+def _source(
+    section: Section, type_: str | None, brokers: Brokers, report: Report
+) -> Literal["", "server", "nats", "kafka"] | None:
+    """The source with its default; None when it is wrong."""
+    given = section.text("source")
+    if section.is_written("source") and section.get("source", None) is None and type_ == "stream":
+        given = "server"
+    if type_ == "request":
+        if given not in ("", "server"):
+            report.error(section.at("source"), section.key("source"), "only a handler of type `stream` has a source")
+        return ""
+    source = given or "server"
+    if source == "server":
+        return "server"
+    if source not in ("nats", "kafka"):
+        near = did_you_mean(source, ("server", "nats", "kafka"))
+        message = f"{shown(source)} is not one of {listed(('server', 'nats', 'kafka'))}{near}"
+        report.error(section.at("source"), section.key("source"), message)
+        return None
+    if not brokers.has(source):
+        message = f"`connections.{source}` is not set; write where it is there"
+        report.error(section.value_at("source"), section.key("source"), message)
+    return cast(Literal["nats", "kafka"], source)
+
+
+def _resource(section: Section, type_: str, source: str, report: Report) -> str:
+    """The resource; empty when it is not set or not legal for the source."""
+    resource = section.text("resource")
+    if type_ == "request":
+        if not section.is_written("method"):
+            report.error(section.position, section.key("method"), "is missing: a request handler needs a `method`")
+        elif section.get("method", None) is None and not _was_told(section, "method", report):
+            report.error(section.at("method"), section.key("method"), "must be set; nothing stands here")
+    elif section.text("method"):
+        report.warn(section.at("method"), section.key("method"), "has no meaning for a stream")
+    if not resource:
+        return ""
+    check = {"nats": resources.subject_problem, "kafka": resources.topic_problem}.get(source, resources.path_problem)
+    problem = check(resource)
+    if problem:
+        report.error(section.at("resource"), section.key("resource"), f"{shown(resource)}: {problem}")
+        return ""
+    return resource
+
+
+def _was_told(section: Section, name: str, report: Report) -> bool:
+    return any(problem.key == section.key(name) for problem in report.problems)
+
+
+def _name(section: Section, type_: str, source: str, resource: str, report: Report) -> str:
+    """The handler's identity. Requests have the method in it, because one path is often served for several."""
+    if section.is_written("name") and section.get("name", None) is not None:
+        return section.text("name")
+    if not resource:
+        return ""
+    kind = f"request-{section.text('method')}" if type_ == "request" else source
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{kind}-{resource}")
+    if len(name) > _NAME_LENGTH:
+        message = f"the name made from source and resource is over {_NAME_LENGTH} characters; give it a `name`"
+        report.error(section.position, section.key("name"), message)
+        return ""
+    return name
+
+
+def _check_response(section: Section, state: set[str], report: Report) -> None:
+    response = section.text("response")
+    written = section.sections("steps")
+    if response and response not in state:
+        near = did_you_mean(response, state) or (f"; they set {listed(sorted(state)[:10])}" if state else "")
+        report.error(section.value_at("response"), section.key("response"), f"no step sets {shown(response)}{near}")
+    elif not response and not section.is_written("response") and written and written[-1].is_written("group"):
+        message = "ends with a group, so `response` must say whose result is the handler's"
+        report.error(written[-1].position, written[-1].path, message)
+
+
+def _check_keys_of_source(section: Section, source: str, report: Report) -> None:
+    for name in section:
+        only = HANDLER.by_name[name].sources
+        if only and source not in only:
+            where = " and ".join(f"`{one}`" for one in only)
+            report.error(section.at(name), section.key(name), f"has a meaning only for streams with source {where}")
+
+
+def _check_delivery(section: Section, source: str, report: Report) -> None:
+    """The rules between keys of delivery: JetStream, ordering, groups."""
+
+    def wrong(name: str, message: str) -> None:
+        report.error(section.at(name), section.key(name), message)
+
+    jetstream = section.section("jetstream")
+    uses_jetstream = jetstream is not None or bool(section.text("durable"))
+    if jetstream and jetstream.text("durable") and section.text("durable"):
+        later = max(section.at("durable"), jetstream.at("durable"))
+        key = "durable" if later == section.at("durable") else "jetstream.durable"
+        report.error(later, section.key(key), "`durable` and `jetstream.durable` are the same key; keep one")
+    if section.text("group") == "off" and (source == "kafka" or uses_jetstream):
+        wrong("group", "`off` is for core NATS only; here a group keeps the place in the stream")
+    ordering = section.text("ordering")
+    if ordering in ("partition", "key"):
+        if source == "nats" and not uses_jetstream:
+            wrong("ordering", "core NATS keeps no order; use `durable`, or `ordering: none`")
+        elif source == "nats" and section.get("workers", 1) != 1:
+            wrong("ordering", "on JetStream an order needs `workers: 1`")
+        elif jetstream and jetstream.get("maxAckPending", 1) > section.get("maxInFlight", 256):
+            message = "on JetStream an order needs `maxAckPending` of at most `maxInFlight`"
+            report.error(jetstream.at("maxAckPending"), jetstream.key("maxAckPending"), message)
+    if ordering == "key" and not section.is_written("orderingKey"):
+        wrong("ordering", "`ordering: key` needs `orderingKey` beside it")
+    if section.text("orderingKey") and ordering != "key":
+        wrong("orderingKey", "needs `ordering: key` beside it")
+
+
+def _with_limits(handler: Handler, section: Section, defaults: HandlerDefaults, report: Report) -> Handler:
+    in_flight = section.get("maxInFlight", defaults.max_in_flight)
+    pool = section.section("pool") or Section("", section.position)
+    most = pool.get("max", defaults.pool_max or in_flight)
+    if "warm" in pool.values and pool.get("warm", 0) > most:
+        report.error(pool.at("warm"), pool.key("warm"), f"cannot be more than `max`, {most}")
+    return attrs.evolve(
+        handler,
+        workers=section.get("workers", defaults.workers),
+        max_in_flight=in_flight,
+        timeout_s=section.get("timeout", defaults.timeout_s),
+        memory_limit=section.get("memoryLimit", defaults.memory_limit),
+        isolation=section.get("isolation", defaults.isolation),
+        pool_warm=min(pool.get("warm", defaults.pool_warm), most),
+        pool_max=most,
+        retry=_retry(section.section("retry"), defaults, report),
+    )
+
+
+def _retry(section: Section | None, defaults: HandlerDefaults, report: Report) -> Retry:
+    section = section or Section("", Handler.__attrs_attrs__.position.default)  # type: ignore[attr-defined]
+    initial = section.get("initialDelay", defaults.retry_initial_delay_s)
+    longest = section.get("maxDelay", defaults.retry_max_delay_s)
+    if "initialDelay" in section.values and initial > longest:
+        report.error(section.at("initialDelay"), section.key("initialDelay"), f"is longer than `maxDelay`, {longest:g} s")
+    for index, cause in enumerate(section.get("on", cast(tuple[str, ...], ()))):
+        low, dash, high = cause.partition("-")
+        if dash and int(low) > int(high):
+            report.error(section.at("on"), f"{section.key('on')}[{index}]", f"{shown(cause)} ends before it begins")
+    return Retry(
+        attempts=section.get("attempts", defaults.retry_attempts),
+        initial_delay_s=initial,
+        max_delay_s=longest,
+        multiplier=section.get("multiplier", defaults.retry_multiplier),
+        jitter=section.get("jitter", defaults.retry_jitter),
+        on=section.get("on", Retry().on),
+    )
+
+
+def schedules(sections: tuple[Section, ...], functions: Functions, report: Report) -> tuple[Schedule, ...]:
+    """All schedules that could be read."""
+    result: dict[str, Schedule] = {}
+    for section in sections:
+        initial = section.section("state")
+        state: dict[str, Any] = dict(initial.values) if initial else {}
+        sequence = steps(section, functions, set(state), report)
+        served.check_schedule(section, report)
+        every = section.section("every")
+        seconds = _seconds(every) if every else 0
+        if every and not seconds and not any(_was_told(every, unit, report) for unit in every.places):
+            report.error(section.at("every"), section.key("every"), "adds up to nothing; set seconds, minutes, hours or days")
+        name = section.text("name")
+        if name in result:
+            message = f"the schedule name {shown(name)} is taken; the other is on line {result[name].position.line}"
+            report.error(section.at("name"), section.key("name"), message)
+        elif name:
+            result[name] = Schedule(name, seconds, sequence, state, section.position)
+    return tuple(result.values())
+
+
+def _seconds(every: Section) -> int:
+    units = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
+    return sum(every.get(unit, 0) * length for unit, length in units.items())

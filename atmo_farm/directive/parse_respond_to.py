@@ -1,0 +1,116 @@
+"""Where handlers publish: `respondTo` and `deadLetter`, and the connections that they and `connection` name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Literal, cast
+
+import attrs
+
+from atmo_farm.directive import resources
+from atmo_farm.directive.model import RespondTo
+from atmo_farm.directive.report import Report, did_you_mean, listed, shown
+from atmo_farm.directive.section import Section
+
+
+@attrs.frozen
+class Brokers:
+    """The names of the connections that the file holds, right or wrong."""
+
+    names: Mapping[str, Collection[str]]
+    """`nats` and `kafka` → names."""
+
+    def has(self, source: str) -> bool:
+        """Whether there is any connection of this broker."""
+        return bool(self.names.get(source))
+
+    def connection(self, section: Section, source: str, report: Report) -> str:
+        """The name that the section's `connection` says, or its default: the only one, else `default`."""
+        names = self.names.get(source, ())
+        given = section.text("connection")
+        if not names:
+            return given or "default"
+        if given and given not in names:
+            near = did_you_mean(given, names) or f"; there is {listed(sorted(names))}"
+            message = f"`connections.{source}` has no {shown(given)}{near}"
+            report.error(section.value_at("connection"), section.key("connection"), message)
+        if given:
+            return given
+        if len(names) == 1:
+            return next(iter(names))
+        if "default" not in names:
+            message = f"is missing: there are several connections, {listed(sorted(names))}, and none is named `default`"
+            report.error(section.position, section.key("connection"), message)
+        return "default"
+
+
+def respond_to(
+    section: Section, source: str, connection: str, resource: str, brokers: Brokers, report: Report
+) -> RespondTo | None:
+    """The handler's `respondTo`; None when there is none or it is wrong."""
+    if "respondTo" not in section.values:
+        return None
+    at, key, given = section.at("respondTo"), section.key("respondTo"), section.values["respondTo"]
+    if source == "":
+        report.error(at, key, "a request handler answers its request; it has no `respondTo`")
+        return None
+    if isinstance(given, str):
+        target, own = given, Section(key, at)
+    else:
+        target, own = given.text("resource"), given
+    broker = own.text("source") or source
+    if broker == "server":
+        report.error(at, key, "a websocket handler answers on its socket; name a broker with `source: nats` or `kafka`")
+        return None
+    if not target:
+        return None
+    at, key = (at, key) if isinstance(given, str) else (own.at("resource"), own.key("resource"))
+    if broker != source and not brokers.has(broker):
+        message = f"`connections.{broker}` is not set; write where it is there"
+        report.error(own.value_at("source"), own.key("source"), message)
+    name = own.text("connection") or (connection if broker == source else "")
+    if not name or name != connection:
+        name = brokers.connection(own, broker, report)
+    if own.text("key") and broker != "kafka":
+        report.error(own.at("key"), own.key("key"), "has a meaning only for Kafka")
+    problem = _target_problem(broker, target)
+    if not problem and broker == source and name == connection and resource:
+        problem = _own_resource(broker, resource, target)
+    if problem:
+        report.error(at, key, f"{shown(target)}: {problem}")
+        return None
+    headers = own.section("headers")
+    return RespondTo(
+        source=cast(Literal["nats", "kafka"], broker),
+        resource=target,
+        connection=name,
+        key=own.text("key"),
+        headers=dict(headers.values) if headers else {},
+        position=section.at("respondTo"),
+    )
+
+
+def dead_letter(section: Section, source: str, resource: str, report: Report) -> None:
+    """Check the place of the dead letters, if one is given."""
+    given = section.get("deadLetter", None)
+    if not isinstance(given, Section) or source not in ("nats", "kafka"):
+        return
+    target = given.text("resource")
+    if not target:
+        return
+    problem = _target_problem(source, target) or (_own_resource(source, resource, target) if resource else "")
+    if problem:
+        report.error(given.at("resource"), given.key("resource"), f"{shown(target)}: {problem}")
+
+
+def _target_problem(broker: str, target: str) -> str:
+    if broker == "kafka":
+        return resources.topic_problem(target)
+    if resources.has_wildcard(target):
+        return "nothing can be published to a wildcard"
+    return resources.subject_problem(target)
+
+
+def _own_resource(broker: str, resource: str, target: str) -> str:
+    own = resources.subject_matches(resource, target) if broker == "nats" else resource == target
+    return f"is what the handler itself gets ({shown(resource)}); it would answer itself for ever" if own else ""

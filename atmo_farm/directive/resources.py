@@ -1,0 +1,79 @@
+"""Subjects, topics and routes: what is legal, what matches what, which routes exclude each other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
+
+
+def subject_problem(subject: str) -> str:
+    """What is wrong with a NATS subject that may hold wildcards; empty when it is legal."""
+    tokens = subject.split(".")
+    if re.search(r"\s", subject):
+        return "a subject holds no blanks"
+    if not all(tokens):
+        return "a subject is made of parts joined by single dots"
+    if any(len(token) > 1 and (token.startswith(">") or token.endswith(">")) for token in tokens):
+        return "`>` stands alone, as the last part"
+    if ">" in tokens[:-1]:
+        return "`>` can only be the last part"
+    return ""
+
+
+def topic_problem(topic: str) -> str:
+    """What is wrong with a Kafka topic; empty when it is legal."""
+    if not _TOPIC.fullmatch(topic) or topic in (".", ".."):
+        return "a topic is 1 to 249 letters, digits, `.`, `_` and `-`"
+    return ""
+
+
+def has_wildcard(subject: str) -> bool:
+    """Whether a subject names more than one."""
+    return any(token in ("*", ">") for token in subject.split("."))
+
+
+def subject_matches(pattern: str, subject: str) -> bool:
+    """Whether a subscription to the pattern gets messages of the subject."""
+    wanted, given = pattern.split("."), subject.split(".")
+    for index, token in enumerate(wanted):
+        if token == ">":
+            return len(given) > index
+        if index >= len(given) or token not in ("*", given[index]):
+            return False
+    return len(wanted) == len(given)
+
+
+def path_problem(path: str) -> str:
+    """What is wrong with a route's path, by httprouter's rules; empty when it is legal."""
+    if not path.startswith("/"):
+        return "a path starts with `/`"
+    segments = path.split("/")[1:]
+    for index, segment in enumerate(segments):
+        if segment in (":", "*"):
+            return f"`{segment}` needs a name after it"
+        if re.search(r"[:*]", segment[1:]):
+            return "a part holds one `:name` or `*name`, and only at its start"
+        if segment.startswith("*") and index != len(segments) - 1:
+            return "`*name` can only be the last part"
+    names = [segment[1:] for segment in segments if segment.startswith((":", "*"))]
+    if len(set(names)) != len(names):
+        return "two parts have the same name"
+    return ""
+
+
+def route_conflict(path: str, others: Iterable[str]) -> str:
+    """The first of the other paths (of one method) that cannot stand beside this one; empty when all can."""
+    for other in others:
+        for mine, theirs in zip(path.split("/"), other.split("/"), strict=False):
+            if mine == theirs:
+                continue
+            catches_all = mine.startswith("*") or theirs.startswith("*")
+            if catches_all or (mine.startswith(":") and theirs.startswith(":")):
+                return other
+            break
+        else:
+            if path.count("/") == other.count("/"):
+                return other
+    return ""

@@ -1,0 +1,50 @@
+"""What this build can run. The language is larger: everything else is read and checked, then refused by name.
+
+Keys say it themselves, in their tables (`later=`); here are the kinds of handlers.
+"""
+
+from __future__ import annotations
+
+from atmo_farm.directive.model import Directive
+from atmo_farm.directive.report import Report
+from atmo_farm.directive.section import Section
+from atmo_farm.errors import Problem
+
+_START = "remove the handler to start the farm"
+
+
+def not_served(directive: Directive) -> tuple[Problem, ...]:
+    """One sentence for each thing that this build cannot run yet: start and reload refuse them, check warns of them."""
+    return directive.not_served
+
+
+def check_handler(section: Section, type_: str, source: str, report: Report) -> None:
+    """Note kinds of handlers, and targets of results, that are not served."""
+    if type_ == "request":
+        report.later(section.at("type"), section.key("type"), f"HTTP requests are not served by this build yet; {_START}")
+    elif source == "server":
+        at, name = (section.at("source"), "source") if section.is_written("source") else (section.at("type"), "type")
+        report.later(at, section.key(name), f"websockets are not served by this build yet; {_START}")
+    elif source == "kafka":
+        report.later(section.at("source"), section.key("source"), f"Kafka is not served by this build yet; {_START}")
+    answer = section.get("respondTo", None)
+    if not isinstance(answer, Section):
+        return
+    if answer.text("source") not in ("", source):
+        message = "results to another broker are not served by this build yet; remove the key to start the farm"
+        report.later(answer.at("source"), answer.key("source"), message)
+    elif answer.text("connection") not in ("", section.text("connection") or "default"):
+        message = "results to another connection are not served by this build yet; remove the key to start the farm"
+        report.later(answer.at("connection"), answer.key("connection"), message)
+
+
+def check_schedule(section: Section, report: Report) -> None:
+    """Note a schedule."""
+    message = "schedules are not served by this build yet; remove it to start the farm"
+    report.later(section.position, section.path, message)
+
+
+def check_query(section: Section, report: Report) -> None:
+    """Note a query."""
+    message = "named queries are not served by this build yet; remove it to start the farm"
+    report.later(section.position, section.path, message)

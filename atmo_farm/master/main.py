@@ -1,0 +1,130 @@
+"""The master from its first line to its exit code: signal handlers, application, folders, lock, preload, loop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import socket
+from collections.abc import MutableMapping
+from pathlib import Path
+
+from atmo_farm import clock, log, processes
+from atmo_farm.errors import AtmoFarmError, CannotStart
+from atmo_farm.folders import ensure_private_folder, folders
+from atmo_farm.master import instance, pidfile
+from atmo_farm.master.arbiter import Arbiter
+from atmo_farm.master.fleet import Fleet
+from atmo_farm.master.generation import Generation
+from atmo_farm.master.loader import Loader, freeze
+from atmo_farm.master.notify import Notifier
+from atmo_farm.master.pidfile import PidFile
+from atmo_farm.master.signals import SignalQueue
+from atmo_farm.master.worker import Worker
+from atmo_farm.settings import Settings
+
+logger = logging.getLogger("atmo_farm.master")
+
+
+class Master:
+    """One farm. `source` is the application, a folder or a bundle; logging is set up already."""
+
+    def __init__(self, source: Path, settings: Settings, environ: MutableMapping[str, str] = os.environ):
+        self._settings = settings
+        self._environ = environ
+        self._signals = SignalQueue()
+        self._notifier = Notifier(environ)
+        self._selector = selectors.DefaultSelector()
+        self._pid_files: list[PidFile] = []
+        self._loader = Loader(source, settings, self._selector, self._shed)
+
+    def run(self) -> int:
+        """Run the farm until it is told to stop; returns the exit code.
+
+        UserFilesError if the application has problems; CannotStart if the run folder is held by another farm, this
+        build does not serve all of the application, or a required connection is down.
+        """
+        self._signals.install()
+        self._selector.register(self._signals, selectors.EVENT_READ)
+        try:
+            generation = self._load()
+            if generation is None:
+                return 0
+            log.bind(generation=generation.number)
+            freeze()
+            fleet = Fleet(self._run_consumer, self._settings, self._selector, self._shed)
+            arbiter = Arbiter(
+                generation, fleet, self._loader, self._settings, self._signals, self._selector, self._notifier
+            )
+            return arbiter.run()
+        finally:
+            self._loader.finish()
+            for pid_file in self._pid_files:
+                pid_file.release()
+
+    def _load(self) -> Generation | None:
+        """The first generation; None if the farm was told to stop before it was there."""
+        self._notifier.status("loading the application")
+        helper = self._loader.start("start", self._settle)
+        processes.preload()  # meanwhile
+        while helper.result is None:
+            if self._signals.take({signal.SIGTERM, signal.SIGINT}):
+                return None
+            self._selector.select(max(0.0, helper.step(clock.monotonic()) - clock.monotonic()))
+        self._loader.finish()
+        if isinstance(helper.result, AtmoFarmError):
+            raise helper.result
+        for warning in helper.result.warnings:
+            log.event(logger, logging.WARNING, str(warning))
+        generation = self._loader.take_in(helper.result)
+        self._loader.generations.prune(generation.number)
+        return generation
+
+    def _settle(self, identifier: str) -> Path:
+        """Take possession of this application's folders; returns the state folder."""
+        log.bind(app=self._settings.app_name or identifier)
+        places = folders(self._settings, identifier, self._environ)
+        ensure_private_folder(places.run)
+        ensure_private_folder(places.state)
+        self._lock(places.run)
+        try:
+            self._lock(places.state)
+        except CannotStart as error:
+            log.event(logger, logging.WARNING, "state folder shared", reason=str(error))
+        log.event(
+            logger, logging.INFO, "farm starts", instance=instance.identity(places.state), run_dir=str(places.run)
+        )
+        return places.state
+
+    def _lock(self, folder: Path) -> None:
+        pid_file = PidFile(folder / pidfile.NAME)
+        if pid_file.path not in (held.path for held in self._pid_files):  # both folders may be the same one
+            pid_file.acquire()
+            self._pid_files.append(pid_file)
+
+    def _shed(self) -> None:
+        """In a child: close what belongs to the master."""
+        for pid_file in self._pid_files:
+            pid_file.close()
+        self._selector.close()
+        self._signals.close()
+        self._notifier.close()
+        self._loader.shed()
+
+    def _run_consumer(self, worker: Worker, channel: socket.socket) -> int:
+        from atmo_farm.consumer.context import ChildContext
+
+        return processes.run_consumer(
+            ChildContext(
+                handler=worker.handler,
+                directive=worker.generation.directive,
+                modules=worker.generation.modules,
+                settings=self._settings,
+                slot=worker.slot.numbers,
+                channel=channel,
+                worker=worker.number,
+                generation=worker.generation.number,
+                master_pid=os.getppid(),
+            )
+        )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +54,14 @@ def compile_modules(application: Application, folder: Path) -> tuple[Mapping[str
     problems: list[Problem] = []
     for runnable in application.directive.runnables:
         try:
-            compiled[runnable.key] = compile_module(application.module(runnable.key), folder)
+            compiled[runnable.key] = compile_module(application.module(runnable.key), folder, runnable.interface)
         except ModuleProblem as error:
             problems.append(Problem(runnable.position, runnable.key, str(error)))
     return compiled, problems
+
+
+def prune_modules(folder: Path, keep: Iterable[CompiledModule]) -> None:
+    """Remove compiled modules that none of `keep` needs; runs in a helper process."""
+    from atmo_farm.runtime.modules import prune
+
+    prune(folder, keep)

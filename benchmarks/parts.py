@@ -19,6 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 HELLO = ROOT / "examples/hello"
+HELLO_WASM = HELLO / "greet/greet.wasm"
 READY_TIMEOUT_S = 30.0
 
 
@@ -79,7 +80,7 @@ def hello_app(folder: Path, url: str, handlers: int = 1, extra: str = "") -> Pat
     """An application of so many `hello` handlers on subjects bench.0, bench.1, …"""
     shutil.copytree(HELLO, folder, ignore=shutil.ignore_patterns("Directive.yaml"))
     entries = "".join(
-        f"  - type: stream\n    source: nats\n    resource: bench.{i}\n{extra}    steps:\n      - fn: hello\n"
+        f"  - type: stream\n    source: nats\n    resource: bench.{i}\n{extra}    steps:\n      - fn: greet\n"
         for i in range(handlers)
     )
     (folder / "Directive.yaml").write_text(

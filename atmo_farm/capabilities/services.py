@@ -20,6 +20,18 @@ class GuestLog(Protocol):
         """One log_msg; level as in the ABI (error 1, warn 2, info 3, debug 4)."""
 
 
+class Capabilities:
+    """What the functions of one handler can reach; made once per process."""
+
+    def __init__(self, rules: Rules, log: GuestLog):
+        self.rules = rules
+        self.log = log
+
+    def for_call(self, function: str, request: Request) -> CallServices:
+        """The view of one run; `function` as the Directive writes it, for log lines."""
+        return CallServices(self.rules, self.log, function, request)
+
+
 class CallServices:
     """One run's view of the outside. `changes` and `headers` are what the run leaves behind for the sequence."""
 

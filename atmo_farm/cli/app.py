@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -22,26 +22,22 @@ BROKEN_PIPE = 141
 """128 and SIGPIPE: what the reader of a pipe has ended."""
 
 
+class _ReaderGone(Exception):
+    """Standard output leads nowhere any more; a BrokenPipeError click itself would turn into exit code 1."""
+
+
 class Root(click.Group):
     """Runs a verb and ends the process with the exit code of spec 0, whatever the verb raises."""
 
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        windows_expand_args: bool = True,
-        **extra: Any,
-    ) -> Any:
+    def main(self, *args: Any, **extra: Any) -> Any:
         """As click's; with `standalone_mode` (the default) it exits."""
         session = Session()
         extra = {"obj": session, "color": False if os.environ.get("NO_COLOR") else None, **extra}
-        if not standalone_mode:
-            return super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        run: Callable[..., Any] = super().main
+        if not extra.pop("standalone_mode", True):
+            return run(*args, standalone_mode=False, **extra)
         try:
-            result = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
-            sys.stdout.flush()
+            result = run(*args, standalone_mode=False, **extra)
         except Exception as error:
             if session.debug:
                 traceback.print_exc()
@@ -54,12 +50,21 @@ class Root(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(code)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb, with all that it printed."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise _ReaderGone from error
+        return result
+
 
 def _tell(error: Exception) -> int:
     """Say on standard error what went wrong; returns the exit code."""
     if isinstance(error, click.Abort):
         return INTERRUPTED
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, _ReaderGone):
         return BROKEN_PIPE
     if isinstance(error, click.ClickException):
         error.show()

@@ -1,9 +1,9 @@
 """Files of environment variables, as --env-file takes them.
 
-    # a comment
-    NAME=plain text, up to the end of the line or a blank and #
-    export TOKEN='kept as it is'
-    GREETING="two\\nlines, \\"quotes\\", \\\\ and \\$"
+# a comment
+NAME=plain text, up to the end of the line or a blank and #
+export TOKEN='kept as it is'
+GREETING="two\\nlines, \\"quotes\\", \\\\ and \\$"
 """
 
 from __future__ import annotations

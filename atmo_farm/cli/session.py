@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import attrs
 import click
@@ -15,6 +15,14 @@ from atmo_farm.errors import Problem
 from atmo_farm.settings import Loaded, load
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Decorator(Protocol):
+    """Adds an option to a verb's function."""
+
+    def __call__(self, function: F, /) -> F:
+        """The same function."""
+
 
 verb_settings: Any = {"context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 100}}
 
@@ -57,18 +65,18 @@ def _set_debug(context: click.Context, _parameter: click.Parameter, value: bool)
         session.debug = True
 
 
-debug_option = click.option(
+debug_option: Decorator = click.option(
     "--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show the stack trace of an error."
 )
 
-env_file_option = click.option(
+env_file_option: Decorator = click.option(
     "--env-file",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Read KEY=VALUE lines; a variable that is set already keeps its value.",
 )
 
-config_option = click.option(
+config_option: Decorator = click.option(
     "--config",
     metavar="FILE",
     help="The settings file.  [default: ATMO_FARM_CONFIG, else /etc/atmo-farm/atmo-farm.yaml]",

@@ -11,6 +11,7 @@ import signal
 
 from atmo_farm import clock, log
 from atmo_farm.capabilities.rules import Rules
+from atmo_farm.capabilities.services import Capabilities
 from atmo_farm.consumer.context import ChildContext
 from atmo_farm.consumer.guest_log import HandlerGuestLog
 from atmo_farm.consumer.sequence import Sequence
@@ -73,7 +74,7 @@ class Consumer:
     async def _boot(self) -> tuple[NatsStream, Worker]:
         """Warm instances first, then the broker: nothing is received before it can be handled."""
         handler, context = self._handler, self._context
-        engine = Engine(memory_reservation=handler.memory_limit)
+        engine = Engine()
         for key in {call.function for step in handler.steps for call in step.calls}:
             function = Function(
                 engine,
@@ -89,8 +90,7 @@ class Consumer:
             handler.steps,
             handler.response,
             self._functions,
-            Rules.from_directive(context.directive.capabilities),
-            HandlerGuestLog(handler.name),
+            Capabilities(Rules.from_directive(context.directive.capabilities), HandlerGuestLog(handler.name)),
         )
         stream = NatsStream(
             context.directive.connections.nats[handler.connection],

@@ -10,8 +10,7 @@ from typing import Protocol
 import attrs
 
 from atmo_farm.capabilities.request import Request
-from atmo_farm.capabilities.rules import Rules
-from atmo_farm.capabilities.services import CallServices, GuestLog
+from atmo_farm.capabilities.services import CallServices, Capabilities
 from atmo_farm.directive.model import Call, Step
 from atmo_farm.errors import AtmoFarmError, GuestOutOfMemory, GuestTrapped, RunnableError
 from atmo_farm.runtime.services import Services
@@ -45,15 +44,14 @@ class Sequence:
     """Runs the steps; made once per process, used by all its messages at the same time."""
 
     def __init__(
-        self, steps: tuple[Step, ...], response: str, functions: Mapping[str, Runs], rules: Rules, log: GuestLog
+        self, steps: tuple[Step, ...], response: str, functions: Mapping[str, Runs], capabilities: Capabilities
     ):
         self._steps = [
             (step.is_group, [(call, functions[call.function]) for call in step.calls], step is steps[-1])
             for step in steps
         ]
         self._response = response
-        self._rules = rules
-        self._log = log
+        self._capabilities = capabilities
 
     async def run(self, request: Request, deadline: float) -> Result:
         """All steps for one request, whose state is filled on the way; deadline in clock.monotonic() seconds.
@@ -87,7 +85,7 @@ class Sequence:
         self, call: Call, function: Runs, request: Request, deadline: float
     ) -> tuple[CallServices | None, bytes | None]:
         """What the run left behind, and its output; nothing is left behind by one that failed."""
-        services = CallServices(self._rules, self._log, call.fn, _with(call, request) if call.with_ else request)
+        services = self._capabilities.for_call(call.fn, _with(call, request) if call.with_ else request)
         try:
             return services, await function.call(request.body, services, deadline)
         except RunnableError as error:

@@ -13,7 +13,9 @@ from typing import Any
 Check = Callable[[str], Any]
 
 _HOST = r"(?:\[[0-9A-Fa-f:.%a-z]+\]|[A-Za-z0-9_](?:[A-Za-z0-9_.-]*))"
-_ADDRESS = re.compile(rf"(?:(?P<scheme>[a-z+]+)://)?(?:(?P<user>[^@/\s]*)@)?(?P<host>{_HOST})(?::(?P<port>\d{{1,5}}))?/?", re.ASCII)
+_ADDRESS = re.compile(
+    rf"(?:(?P<scheme>[a-z+]+)://)?(?:(?P<user>[^@/\s]*)@)?(?P<host>{_HOST})(?::(?P<port>\d{{1,5}}))?/?", re.ASCII
+)
 
 
 def nats(text: str) -> tuple[str, ...]:

@@ -11,26 +11,31 @@ from urllib.parse import unquote
 
 from atmo_farm.directive.model import DatabaseTarget
 
-_LIBPQ = frozenset(
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_LIBPQ = _words(
     "host hostaddr port dbname user password passfile require_auth channel_binding connect_timeout client_encoding "
     "options application_name fallback_application_name keepalives keepalives_idle keepalives_interval "
     "keepalives_count tcp_user_timeout replication gssencmode sslmode requiressl sslnegotiation sslcompression sslcert "
     "sslkey sslpassword sslcertmode sslrootcert sslcrl sslcrldir sslsni requirepeer ssl_min_protocol_version "
-    "ssl_max_protocol_version krbsrvname gsslib gssdelegation service target_session_attrs load_balance_hosts".split()
+    "ssl_max_protocol_version krbsrvname gsslib gssdelegation service target_session_attrs load_balance_hosts"
 )
-_PGX_ONLY = frozenset(
+_PGX_ONLY = _words(
     "pool_max_conns pool_min_conns pool_min_idle_conns pool_max_conn_lifetime pool_max_conn_lifetime_jitter "
     "pool_max_conn_idle_time pool_health_check_period statement_cache_capacity statement_cache_mode "
-    "description_cache_capacity default_query_exec_mode prefer_simple_protocol min_read_buffer_size".split()
+    "description_cache_capacity default_query_exec_mode prefer_simple_protocol min_read_buffer_size"
 )
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-_GO_MYSQL = frozenset(
-    "charset collation timeout readTimeout writeTimeout tls maxAllowedPacket clientFoundRows connectionAttributes".split()
+_GO_MYSQL = _words(
+    "charset collation timeout readTimeout writeTimeout tls maxAllowedPacket clientFoundRows connectionAttributes"
 )
-_GO_MYSQL_ONLY = frozenset(
+_GO_MYSQL_ONLY = _words(
     "allowAllFiles allowCleartextPasswords allowFallbackToPlaintext allowNativePasswords allowOldPasswords "
     "checkConnLiveness columnsWithAlias compress interpolateParams loc multiStatements parseTime rejectReadOnly "
-    "serverPubKey timeTruncate".split()
+    "serverPubKey timeTruncate"
 )
 _SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*", re.ASCII)
 
@@ -47,10 +52,7 @@ def parse(database: str, text: str) -> DatabaseTarget:
 
 
 def _postgresql(text: str) -> DatabaseTarget:
-    if "://" in text.partition("=")[0]:
-        given = _postgresql_url(text)
-    else:
-        given = _key_values(text)
+    given = _postgresql_url(text) if "://" in text.partition("=")[0] else _key_values(text)
     if given.get("sslmode", "prefer") not in _SSL_MODES:
         raise ValueError("has an unknown `sslmode`; known are " + ", ".join(_SSL_MODES))
     ports = [_port(port or "5432") for port in given.pop("port", "5432").split(",")]

@@ -1,4 +1,4 @@
-"""The Directive as Python objects: what parse produces and everything else reads. All frozen, all with defaults filled in.
+"""The Directive as Python objects: what parse makes and everything else reads. All frozen, with defaults filled in.
 
 Durations are seconds (float, `_s`), sizes are bytes (int). `position` is where the item stands in the user's file; it
 does not take part in comparisons, so that moving a handler in the file is no change.
@@ -16,10 +16,6 @@ from atmo_farm.errors import Position, Problem
 NOWHERE = Position("")
 
 
-def _place() -> Any:
-    return attrs.field(default=NOWHERE, eq=False, repr=False)
-
-
 @attrs.frozen
 class Reference:
     """`env(NAME)`, `credential(NAME)` or `file(PATH)` as a whole value: read when the farm starts or reloads."""
@@ -28,7 +24,7 @@ class Reference:
     name: str
     key: str = attrs.field(default="", eq=False, repr=False)
     """The key path that holds it, for problems."""
-    position: Position = _place()
+    position: Position = attrs.field(default=NOWHERE, eq=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.kind}({self.name})"
@@ -63,7 +59,7 @@ class NatsConnection:
     nkey_seed_file: Value = ""
     inbox_prefix: Value = ""
     tls: Tls | None = None
-    position: Position = _place()
+    position: Position = attrs.field(default=NOWHERE, eq=False, repr=False)
 
 
 @attrs.frozen
@@ -79,7 +75,7 @@ class KafkaConnection:
     sasl_password: Value = attrs.field(default="", repr=False)
     tls: Tls | None = None
     driver: str = "auto"
-    position: Position = _place()
+    position: Position = attrs.field(default=NOWHERE, eq=False, repr=False)
 
 
 @attrs.frozen
@@ -92,7 +88,7 @@ class RedisConnection:
     database: int = 0
     key_prefix: Value = ""
     tls: Tls | None = None
-    position: Position = _place()
+    position: Position = attrs.field(default=NOWHERE, eq=False, repr=False)
 
 
 @attrs.frozen
@@ -130,7 +126,7 @@ class DatabaseConnection:
     statement_timeout_s: float | None = None
     idle_timeout_s: float | None = None
     tls: Tls | None = None
-    position: Position = _place()
+    position: Position = attrs.field(default=NOWHERE, eq=False, repr=False)
 
 
 @attrs.frozen
@@ -169,7 +165,7 @@ class Call:
     with_: Mapping[str, str] = attrs.field(factory=dict)
     """alias → key of the state."""
     on_err: OnErr = OnErr()
-    position: Position = _place()
+    position: Position = attrs.field(default=NOWHERE, eq=False, repr=False)
 
 
 @attrs.frozen
@@ -179,7 +175,7 @@ class Step:
     calls: tuple[Call, ...]
     is_group: bool = False
     transaction: bool = False
-    position: Position = _place()
+    position: Position = attrs.field(default=NOWHERE, eq=False, repr=False)
 
 
 @attrs.frozen
@@ -191,7 +187,7 @@ class RespondTo:
     connection: str = "default"
     key: str = ""
     headers: Mapping[str, str] = attrs.field(factory=dict)
-    position: Position = _place()
+    position: Position = attrs.field(default=NOWHERE, eq=False, repr=False)
 
 
 @attrs.frozen
@@ -238,7 +234,7 @@ class Handler:
     """Keys of it that this build does not run yet (`durable`, `ordering`, …), with their places."""
     extra: Mapping[str, Any] = attrs.field(factory=dict)
     """The parsed values of those keys, for the issues that will serve them."""
-    position: Position = _place()
+    position: Position = attrs.field(default=NOWHERE, eq=False, repr=False)
 
 
 @attrs.frozen
@@ -249,7 +245,7 @@ class Schedule:
     every_s: int
     steps: tuple[Step, ...]
     state: Mapping[str, str] = attrs.field(factory=dict)
-    position: Position = _place()
+    position: Position = attrs.field(default=NOWHERE, eq=False, repr=False)
 
 
 @attrs.frozen
@@ -261,7 +257,7 @@ class Query:
     type: Literal["select", "insert", "update", "delete"]
     var_count: int
     database: str = "default"
-    position: Position = _place()
+    position: Position = attrs.field(default=NOWHERE, eq=False, repr=False)
 
 
 @attrs.frozen
@@ -278,7 +274,7 @@ class Runnable:
     interface: Literal["runnable", "wasi-command"] = "runnable"
     module: str = ""
     """The file name of its module inside a bundle: `name.wasm`, or `namespace.name.wasm` where two share a name."""
-    position: Position = _place()
+    position: Position = attrs.field(default=NOWHERE, eq=False, repr=False)
 
     @property
     def key(self) -> str:

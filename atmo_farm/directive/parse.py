@@ -65,7 +65,9 @@ def parse(texts: Texts, defaults: HandlerDefaults, report: Report) -> Parsed | N
     written = top.section("connections")
     connections = parse_connections.connections(written, report)
     brokers = Brokers({name: _names(written, name) for name in ("nats", "kafka")})
-    databases = set(_names(written, "databases")) | ({"default"} if written and written.is_written("database") else set())
+    databases = set(_names(written, "databases")) | (
+        {"default"} if written and written.is_written("database") else set()
+    )
     directive = Directive(
         identifier=identifier,
         app_version=version,
@@ -111,8 +113,8 @@ def _runnable_sections(texts: Texts, top: Section | None, report: Report) -> lis
             sections.append((Section("", Position(file.file, 1, 1)), file.folder))
             continue
         _, section = _read(file.text, file.file, RUNNABLE, report)
-        if section is not None:
-            sections.append((section, file.folder))
+        # A file that cannot be read still stands for a function, or every step that names it would be called wrong.
+        sections.append((section or Section("", Position(file.file, 1, 1)), file.folder))
     return sections
 
 

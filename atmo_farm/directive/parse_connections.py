@@ -147,9 +147,12 @@ def _addresses(section: Section, name: str) -> tuple[Value, ...]:
     return tuple(flat)
 
 
-def authentication(section: Section | None) -> dict[str, tuple[str, Value]]:
-    """host → (headerType, value)."""
+def authentication(section: Section | None, report: Report) -> dict[str, tuple[str, Value]]:
+    """host → (headerType, value); a warning while functions cannot make requests."""
     domains = section.section("domains") if section else None
+    if section and domains and domains.values:
+        message = "is not used in this build yet: functions cannot make HTTP requests"
+        report.warn(section.at("domains"), section.key("domains"), message)
     return {
         host: (entry.get("headerType", "bearer"), entry.get("value", cast(Value, "")))
         for host, entry in _entries(domains)

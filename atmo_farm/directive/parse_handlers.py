@@ -9,7 +9,7 @@ import attrs
 
 from atmo_farm.directive import resources, served
 from atmo_farm.directive.keys.handlers import HANDLER
-from atmo_farm.directive.model import Handler, Retry, Schedule
+from atmo_farm.directive.model import NOWHERE, Handler, Retry, Schedule
 from atmo_farm.directive.parse_respond_to import Brokers, dead_letter, respond_to
 from atmo_farm.directive.parse_steps import Functions, steps
 from atmo_farm.directive.report import Report, did_you_mean, listed, shown
@@ -61,7 +61,7 @@ def _check_route(section: Section, path: str, method: str, others: list[str], re
 
 
 def _handler(section: Section, around: Surroundings, report: Report) -> Handler | None:
-    type_ = cast(Literal["request", "stream"] | None, section.get("type", None))
+    type_ = cast(Literal["request", "stream"] | None, section.find("type"))
     state: set[str] = set()
     sequence = steps(section, around.functions, state, report)
     _check_response(section, state, report)
@@ -74,7 +74,7 @@ def _handler(section: Section, around: Surroundings, report: Report) -> Handler 
     _check_delivery(section, source, report)
     answer = respond_to(section, source, connection, resource, around.brokers, report)
     dead_letter(section, source, resource, report)
-    served.check_handler(section, type_, source, report)
+    served.check_handler(section, type_, source, connection, answer, report)
     name = _name(section, type_, source, resource, report)
     if not resource or not name:
         return None
@@ -89,7 +89,7 @@ def _handler(section: Section, around: Surroundings, report: Report) -> Handler 
         respond_to=answer,
         connection=connection,
         group=section.text("group") or f"{around.identifier.replace('.', '_')}__{name}",
-        envelope=section.get("envelope", cast(Literal["auto", "raw", "grav"], "auto")),
+        envelope=section.get("envelope", "auto"),
         not_served={key.name: section.at(key.name) for key in _LATER if _is_refused(section, key.name)},
         extra={key.name: plain(section.values[key.name]) for key in _LATER if key.name in section.values},
         position=section.position,
@@ -106,8 +106,8 @@ def _source(
 ) -> Literal["", "server", "nats", "kafka"] | None:
     """The source with its default; None when it is wrong."""
     given = section.text("source")
-    if section.is_written("source") and section.get("source", None) is None and type_ == "stream":
-        given = "server"
+    if section.is_wrong("source"):
+        return None
     if type_ == "request":
         if given not in ("", "server"):
             report.error(section.at("source"), section.key("source"), "only a handler of type `stream` has a source")
@@ -131,9 +131,7 @@ def _resource(section: Section, type_: str, source: str, report: Report) -> str:
     resource = section.text("resource")
     if type_ == "request":
         if not section.is_written("method"):
-            report.error(section.position, section.key("method"), "is missing: a request handler needs a `method`")
-        elif section.get("method", None) is None and not _was_told(section, "method", report):
-            report.error(section.at("method"), section.key("method"), "must be set; nothing stands here")
+            report.error(section.at("method"), section.key("method"), "is missing: a request handler needs a `method`")
     elif section.text("method"):
         report.warn(section.at("method"), section.key("method"), "has no meaning for a stream")
     if not resource:
@@ -146,16 +144,10 @@ def _resource(section: Section, type_: str, source: str, report: Report) -> str:
     return resource
 
 
-def _was_told(section: Section, name: str, report: Report) -> bool:
-    return any(problem.key == section.key(name) for problem in report.problems)
-
-
 def _name(section: Section, type_: str, source: str, resource: str, report: Report) -> str:
     """The handler's identity. Requests have the method in it, because one path is often served for several."""
-    if section.is_written("name") and section.get("name", None) is not None:
+    if section.is_written("name") or not resource:
         return section.text("name")
-    if not resource:
-        return ""
     kind = f"request-{section.text('method')}" if type_ == "request" else source
     name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{kind}-{resource}")
     if len(name) > _NAME_LENGTH:
@@ -215,7 +207,7 @@ def _check_delivery(section: Section, source: str, report: Report) -> None:
 
 def _with_limits(handler: Handler, section: Section, defaults: HandlerDefaults, report: Report) -> Handler:
     in_flight = section.get("maxInFlight", defaults.max_in_flight)
-    pool = section.section("pool") or Section("", section.position)
+    pool = section.section("pool") or Section("", NOWHERE)
     most = pool.get("max", defaults.pool_max or in_flight)
     if "warm" in pool.values and pool.get("warm", 0) > most:
         report.error(pool.at("warm"), pool.key("warm"), f"cannot be more than `max`, {most}")
@@ -233,11 +225,13 @@ def _with_limits(handler: Handler, section: Section, defaults: HandlerDefaults, 
 
 
 def _retry(section: Section | None, defaults: HandlerDefaults, report: Report) -> Retry:
-    section = section or Section("", Handler.__attrs_attrs__.position.default)  # type: ignore[attr-defined]
+    section = section or Section("", NOWHERE)
     initial = section.get("initialDelay", defaults.retry_initial_delay_s)
     longest = section.get("maxDelay", defaults.retry_max_delay_s)
     if "initialDelay" in section.values and initial > longest:
-        report.error(section.at("initialDelay"), section.key("initialDelay"), f"is longer than `maxDelay`, {longest:g} s")
+        report.error(
+            section.at("initialDelay"), section.key("initialDelay"), f"is longer than `maxDelay`, {longest:g} s"
+        )
     for index, cause in enumerate(section.get("on", cast(tuple[str, ...], ()))):
         low, dash, high = cause.partition("-")
         if dash and int(low) > int(high):
@@ -259,11 +253,12 @@ def schedules(sections: tuple[Section, ...], functions: Functions, report: Repor
         initial = section.section("state")
         state: dict[str, Any] = dict(initial.values) if initial else {}
         sequence = steps(section, functions, set(state), report)
-        served.check_schedule(section, report)
         every = section.section("every")
         seconds = _seconds(every) if every else 0
-        if every and not seconds and not any(_was_told(every, unit, report) for unit in every.places):
-            report.error(section.at("every"), section.key("every"), "adds up to nothing; set seconds, minutes, hours or days")
+        if every and not seconds and not any(every.is_wrong(unit) for unit in every.places):
+            report.error(
+                section.at("every"), section.key("every"), "adds up to nothing; set seconds, minutes, hours or days"
+            )
         name = section.text("name")
         if name in result:
             message = f"the schedule name {shown(name)} is taken; the other is on line {result[name].position.line}"

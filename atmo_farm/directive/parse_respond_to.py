@@ -68,9 +68,8 @@ def respond_to(
     if broker != source and not brokers.has(broker):
         message = f"`connections.{broker}` is not set; write where it is there"
         report.error(own.value_at("source"), own.key("source"), message)
-    name = own.text("connection") or (connection if broker == source else "")
-    if not name or name != connection:
-        name = brokers.connection(own, broker, report)
+    is_own = broker == source and not own.text("connection")
+    name = connection if is_own else brokers.connection(own, broker, report)
     if own.text("key") and broker != "kafka":
         report.error(own.at("key"), own.key("key"), "has a meaning only for Kafka")
     problem = _target_problem(broker, target)
@@ -92,7 +91,7 @@ def respond_to(
 
 def dead_letter(section: Section, source: str, resource: str, report: Report) -> None:
     """Check the place of the dead letters, if one is given."""
-    given = section.get("deadLetter", None)
+    given = section.find("deadLetter")
     if not isinstance(given, Section) or source not in ("nats", "kafka"):
         return
     target = given.text("resource")

@@ -34,7 +34,7 @@ def runnables(
             lang=section.text("lang"),
             version=section.text("version") or version,
             fqfn=str(Fqfn(identifier, namespace, name, version)),
-            interface=section.get("interface", Runnable.__attrs_attrs__.interface.default),  # type: ignore[attr-defined]
+            interface=section.get("interface", "runnable"),
             position=section.at("name"),
         )
         other = found.get(runnable.key)

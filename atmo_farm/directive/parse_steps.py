@@ -41,8 +41,6 @@ class Functions:
 def steps(section: Section, functions: Functions, state: set[str], report: Report) -> tuple[Step, ...]:
     """The steps of a handler or schedule; `state` holds the keys it starts with and gets those that steps set."""
     result = []
-    if section.is_written("steps") and section.get("steps", None) == ():
-        report.error(section.at("steps"), section.key("steps"), "holds no step that can run; give it at least one")
     for step in section.sections("steps"):
         calls = _calls(step, functions, state, report)
         state.update(call.key for call in calls)
@@ -64,26 +62,18 @@ def _calls(step: Section, functions: Functions, state: set[str], report: Report)
         return []
     if step.is_written("group"):
         return _group(step, functions, state, report)
-    if not step.is_written("fn"):
-        if not step.is_written("forEach"):
-            report.error(step.position, step.path, "a step needs `fn` or `group`")
-        return []
-    if not step.text("fn"):
-        report.error(step.at("fn"), step.key("fn"), "must name a function")
-        return []
+    if not step.is_written("fn") and not step.is_written("forEach"):
+        report.error(step.position, step.path, "a step needs `fn` or `group`")
     call = _call(step, functions, state, report)
     return [call] if call else []
 
 
 def _group(step: Section, functions: Functions, state: set[str], report: Report) -> list[Call]:
-    members = step.sections("group")
-    if not members and not step.get("group", None):
-        report.error(step.at("group"), step.key("group"), "holds no function; give it at least one")
     for name in ("as", "with", "onErr"):
         if step.is_written(name):
             report.error(step.at(name), step.key(name), "belongs to a function: write it beside the `fn` in the group")
     calls: list[Call] = []
-    for member in members:
+    for member in step.sections("group"):
         call = _call(member, functions, state, report)
         if call is None:
             continue

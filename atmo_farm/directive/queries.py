@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-from atmo_farm.directive import served, sql
+from atmo_farm.directive import sql
 from atmo_farm.directive.model import DatabaseConnection, Query
 from atmo_farm.directive.report import Report, did_you_mean, listed, shown
 from atmo_farm.directive.section import Section
@@ -17,7 +17,6 @@ def queries(
     """All queries that could be read; `names` are the databases that the file holds, right or wrong."""
     result: dict[str, Query] = {}
     for section in sections:
-        served.check_query(section, report)
         query = _query(section, databases, names, report)
         if query is None:
             continue

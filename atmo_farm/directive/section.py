@@ -18,6 +18,8 @@ class Place:
 
     key: Position
     value: Position
+    is_unset: bool = False
+    """Nothing stands after the key, or an empty text: the same as if the key were not there."""
 
 
 @attrs.frozen(eq=False)
@@ -43,6 +45,10 @@ class Section:
         """The text of a key; empty when it is not set."""
         return self.get(name, "")
 
+    def find(self, name: str) -> Any:
+        """The value of a key, or None."""
+        return self.values.get(name)
+
     def section(self, name: str) -> Section | None:
         """The mapping under a key."""
         return self.get(name, None)
@@ -52,8 +58,13 @@ class Section:
         return self.get(name, ())
 
     def is_written(self, name: str) -> bool:
-        """Whether the key stands in the file, whatever its value."""
-        return name in self.places
+        """Whether the key has a value in the file, right or wrong."""
+        place = self.places.get(name)
+        return place is not None and not place.is_unset
+
+    def is_wrong(self, name: str) -> bool:
+        """Whether the key has a value that could not be read; the report has told why."""
+        return self.is_written(name) and name not in self.values
 
     def at(self, name: str) -> Position:
         """Where the key stands; the item's first line when it is not written."""

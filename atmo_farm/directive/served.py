@@ -5,7 +5,7 @@ Keys say it themselves, in their tables (`later=`); here are the kinds of handle
 
 from __future__ import annotations
 
-from atmo_farm.directive.model import Directive
+from atmo_farm.directive.model import Directive, RespondTo
 from atmo_farm.directive.report import Report
 from atmo_farm.directive.section import Section
 from atmo_farm.errors import Problem
@@ -18,33 +18,25 @@ def not_served(directive: Directive) -> tuple[Problem, ...]:
     return directive.not_served
 
 
-def check_handler(section: Section, type_: str, source: str, report: Report) -> None:
+def check_handler(
+    section: Section, type_: str, source: str, connection: str, answer: RespondTo | None, report: Report
+) -> None:
     """Note kinds of handlers, and targets of results, that are not served."""
     if type_ == "request":
-        report.later(section.at("type"), section.key("type"), f"HTTP requests are not served by this build yet; {_START}")
+        report.later(
+            section.at("type"), section.key("type"), f"HTTP requests are not served by this build yet; {_START}"
+        )
     elif source == "server":
         at, name = (section.at("source"), "source") if section.is_written("source") else (section.at("type"), "type")
         report.later(at, section.key(name), f"websockets are not served by this build yet; {_START}")
     elif source == "kafka":
         report.later(section.at("source"), section.key("source"), f"Kafka is not served by this build yet; {_START}")
-    answer = section.get("respondTo", None)
-    if not isinstance(answer, Section):
+    written = section.find("respondTo")
+    if answer is None or not isinstance(written, Section):
         return
-    if answer.text("source") not in ("", source):
+    if answer.source != source:
         message = "results to another broker are not served by this build yet; remove the key to start the farm"
-        report.later(answer.at("source"), answer.key("source"), message)
-    elif answer.text("connection") not in ("", section.text("connection") or "default"):
+        report.later(written.at("source"), written.key("source"), message)
+    elif answer.connection != connection:
         message = "results to another connection are not served by this build yet; remove the key to start the farm"
-        report.later(answer.at("connection"), answer.key("connection"), message)
-
-
-def check_schedule(section: Section, report: Report) -> None:
-    """Note a schedule."""
-    message = "schedules are not served by this build yet; remove it to start the farm"
-    report.later(section.position, section.path, message)
-
-
-def check_query(section: Section, report: Report) -> None:
-    """Note a query."""
-    message = "named queries are not served by this build yet; remove it to start the farm"
-    report.later(section.position, section.path, message)
+        report.later(written.at("connection"), written.key("connection"), message)

@@ -67,7 +67,9 @@ _RULES: dict[Dialect, re.Pattern[str]] = {
 class Token:
     """A piece of SQL: `sql[start:end]`."""
 
-    kind: Literal["blank", "comment", "string", "identifier", "numbered", "word", "number", "escaped", "question", "other"]
+    kind: Literal[
+        "blank", "comment", "string", "identifier", "numbered", "word", "number", "escaped", "question", "other"
+    ]
     start: int
     end: int
 

@@ -9,6 +9,7 @@ nodes (an alias counts as all that it stands for), and the size of the file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import attrs
@@ -25,6 +26,7 @@ MAX_ALIASES = 200
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 _TAGS = {"!", *(_TAG + name for name in ("str", "int", "float", "bool", "null", "map", "seq"))}
+_NOT_YAML = re.compile("[^\\t\\n\\r\\x20-\\x7e\\x85\\xa0-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 _NULLS = {"", "~", "null", "Null", "NULL"}
 
 
@@ -76,8 +78,20 @@ class Mapping:
 Node = Scalar | Sequence | Mapping
 
 
-class _Refused(Exception):
+def is_unset(node: Node) -> bool:
+    """Nothing is written, or an empty text: both mean the same as leaving the key out."""
+    return isinstance(node, Scalar) and (node.is_null or not node.text)
+
+
+class _RefusedError(Exception):
     """Nothing more can be read from this file; its problem is in the report."""
+
+
+def is_blank(data: bytes) -> bool:
+    """Whether a file holds nothing but blanks and comments."""
+    return all(
+        not line.strip() or line.lstrip().startswith(b"#") for line in data.removeprefix(b"\xef\xbb\xbf").splitlines()
+    )
 
 
 def parse(data: bytes, file: str, report: Report) -> Node | None:
@@ -89,11 +103,11 @@ def parse(data: bytes, file: str, report: Report) -> Node | None:
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             builder.take(event)
-    except _Refused:
+    except _RefusedError:
         return None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line, column = (mark.line, mark.column) if mark else (0, 0)
+        line, column = (0, 0) if mark is None else (mark.line, mark.column)
         report.error(Position(file, line + 1, column + 1), "", _syntax(error, text, line, column))
         return None
     except yaml.YAMLError as error:
@@ -114,7 +128,9 @@ def _decoded(data: bytes, file: str, report: Report) -> str | None:
         before = data[: error.start]
         line_start = before.rfind(b"\n") + 1
         column = len(before[line_start:].decode("utf-8", "replace")) + 1
-        report.error(Position(file, before.count(b"\n") + 1, column), "", "the file is not UTF-8 text; save it as UTF-8")
+        report.error(
+            Position(file, before.count(b"\n") + 1, column), "", "the file is not UTF-8 text; save it as UTF-8"
+        )
         return None
 
 
@@ -128,12 +144,10 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, line: int, column: int) -> s
 
 
 def _unreadable_place(text: str, file: str) -> Position:
-    """The first control character: libyaml tells no line for these."""
-    for number, line in enumerate(text.split("\n"), 1):
-        for column, character in enumerate(line, 1):
-            if not character.isprintable() and character not in "\t\r\u0085\u00a0\ufeff":
-                return Position(file, number, column)
-    return Position(file, 1, 1)
+    """The first character that YAML does not allow: libyaml tells no line for these."""
+    match = _NOT_YAML.search(text)
+    before = text[: match.start()] if match else ""
+    return Position(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
 
 
 @attrs.define
@@ -177,14 +191,18 @@ class _Builder:
         elif isinstance(event, yaml.DocumentStartEvent):
             self._documents += 1
             if self._documents > 1:
-                self._refuse(self._position(event), "the file holds more than one document; keep one, without `---` lines")
+                self._refuse(
+                    self._position(event), "the file holds more than one document; keep one, without `---` lines"
+                )
 
     def _position(self, event: yaml.Event) -> Position:
-        return Position(self._file, event.start_mark.line + 1, event.start_mark.column + 1)
+        mark = event.start_mark
+        assert mark is not None  # events of a parser always have one
+        return Position(self._file, mark.line + 1, mark.column + 1)
 
     def _refuse(self, position: Position, message: str) -> None:
         self._report.error(position, self._path(), message)
-        raise _Refused
+        raise _RefusedError
 
     def _path(self) -> str:
         """The key path of what is being read."""

@@ -19,7 +19,7 @@ from atmo_farm.log.lines import Formatter, JournalFormatter, JsonFormatter, Text
 from atmo_farm.log.redact import Redactor
 from atmo_farm.log.targets import FileTarget, JournalTarget, NoTarget, Target, is_journal, standard_error
 
-__all__ = ["TRACE", "RateLimit", "bind", "configure", "dropped", "event", "reopen", "set_level"]
+__all__ = ["LEVELS", "TRACE", "RateLimit", "bind", "configure", "dropped", "event", "redact", "reopen", "set_level"]
 
 TRACE = 5
 """Below DEBUG: what each message and each guest does."""
@@ -78,6 +78,11 @@ def configure(
 def bind(**fields: Value) -> None:
     """Set fields of every further line of this process: who it is after a fork, the generation after a reload."""
     _handler.fields = {**_handler.fields, **fields}
+
+
+def redact(secrets: Iterable[str]) -> None:
+    """Keep these values out of all further lines, instead of those given before: a reload may change them."""
+    _handler.redactor = Redactor(secrets)
 
 
 def event(

@@ -18,9 +18,10 @@ class LineHandler(logging.Handler):
     def __init__(self, formatter: Formatter, target: Target):
         super().__init__()
         self._formatter = formatter
-        self._redactor = Redactor()
         self._unreported = 0
         self.target = target
+        self.redactor = Redactor()
+        """What keeps secrets out of the lines."""
         self.fields: Mapping[str, Value] = {}
         """What stands in every line."""
         self.dropped = 0
@@ -29,7 +30,7 @@ class LineHandler(logging.Handler):
     def use(self, formatter: Formatter, target: Target, redactor: Redactor) -> None:
         """Change where and how lines are written."""
         self.target.close()
-        self._formatter, self.target, self._redactor = formatter, target, redactor
+        self._formatter, self.target, self.redactor = formatter, target, redactor
 
     def forget_counts(self) -> None:
         """Start at zero: in a forked child, the parent's losses are the parent's."""
@@ -42,7 +43,7 @@ class LineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write it; the first line after a loss is preceded by one that says how many are missing."""
         try:
-            line = make(record, self.fields, self._redactor, self._formatter)
+            line = make(record, self.fields, self.redactor, self._formatter)
             if (self._unreported and not self._report()) or not self.target.write(line):
                 self._lose()
         except Exception:
@@ -56,7 +57,7 @@ class LineHandler(logging.Handler):
         text = "log lines were dropped: their reader was too slow, or the disk full"
         record = logging.LogRecord(logger.name, logging.WARNING, "", 0, text, (), None)
         record.fields = {"lines_dropped": self._unreported}
-        if not self.target.write(make(record, self.fields, self._redactor, self._formatter)):
+        if not self.target.write(make(record, self.fields, self.redactor, self._formatter)):
             return False
         self._unreported = 0
         return True

@@ -8,6 +8,8 @@ import os
 import selectors
 import signal
 
+import attrs
+
 from atmo_farm import clock, log
 from atmo_farm.errors import AtmoFarmError, CannotStart
 from atmo_farm.ipc.messages import ReopenLog
@@ -118,7 +120,7 @@ class Arbiter:
     def compile_missing(self, now: float) -> float:
         """Compile the generation in force again when its compiled modules are gone from the cache."""
         if self._recompile is None:
-            if not self._fleet.modules_missing or self._loader.busy or self._stopping:
+            if not self._fleet.modules_missing or self._reload is not None or self._stopping:
                 return math.inf
             self._fleet.modules_missing = False
             try:
@@ -129,16 +131,20 @@ class Arbiter:
         wake = self._recompile.step(now)
         if self._recompile.result is None:
             return wake
-        if isinstance(self._recompile.result, AtmoFarmError):
-            log.event(logger, logging.ERROR, "not compiled again", reason=str(self._recompile.result))
-        self._recompile = None
+        result, self._recompile = self._recompile.result, None
         self._loader.finish()
-        return math.inf
+        if isinstance(result, AtmoFarmError):
+            log.event(logger, logging.ERROR, "not compiled again", reason=str(result))
+        else:
+            self._generation = attrs.evolve(self._generation, modules=result.modules)
+            for worker in self._fleet.workers:
+                worker.generation = self._generation
+        return now
 
     def reload(self, now: float) -> float:
         """Carry a reload on, or begin one that was asked for; what is asked for meanwhile is one more after it."""
         if self._reload is None:
-            if not self._reload_wanted or self._loader.busy or self._stopping:
+            if not self._reload_wanted or self._recompile is not None or self._stopping:
                 return math.inf
             self._reload_wanted = False
             self._reload = Reload(self._generation, self._fleet, self._loader, self._settings)

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from atmo_farm import clock, directive
-from atmo_farm.directive import build
+from atmo_farm import clock
+from atmo_farm.directive import Application, load
+from atmo_farm.directive.build import write_bundle
 from atmo_farm.directive.model import Directive, Handler
 from atmo_farm.errors import AtmoFarmError
 from atmo_farm.settings import HandlerDefaults
@@ -60,13 +61,13 @@ class Generation:
             attrs.evolve(running.connections, nats={}, kafka={}),
             running.connections.nats.get(handler.connection) if handler.source == "nats" else None,
             running.connections.kafka.get(handler.connection) if handler.source == "kafka" else None,
-            tuple(self.modules[function] for function in functions),
+            tuple((self.modules[function].sha256, self.modules[function].interface) for function in functions),
         )
 
     def missing_modules(self, handler: Handler) -> list[Path]:
         """Compiled modules of the handler's that are no longer there."""
         functions = {call.function for step in handler.steps for call in step.calls}
-        return [path for path in (self.modules[function].path for function in functions) if not path.exists()]
+        return [path for function in functions for path in self.modules[function].files if not path.exists()]
 
 
 class Generations:
@@ -75,12 +76,12 @@ class Generations:
     def __init__(self, state: Path):
         self._folder = state / "generations"
 
-    def write(self, application: directive.Application, cause: str, source: Path) -> int:
+    def write(self, application: Application, cause: str, source: Path) -> int:
         """Keep an accepted application and return its number: whole or not at all, on the disk when this returns."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
         number = max((number for number, _ in self._files()), default=0) + 1
         unfinished = self._folder / f"{number}.zip.unfinished"
-        build.write_bundle(application, unfinished)
+        write_bundle(application, unfinished)
         bundle = unfinished.read_bytes()
         record = {
             "generation": number,
@@ -95,7 +96,7 @@ class Generations:
         self._write_record(number, record)
         return number
 
-    def load(self, number: int, defaults: HandlerDefaults) -> directive.Application:
+    def load(self, number: int, defaults: HandlerDefaults) -> Application:
         """A kept application; AtmoFarmError if its bundle is not what was written."""
         path = self.bundle(number)
         try:
@@ -107,7 +108,7 @@ class Generations:
             raise AtmoFarmError(
                 f"generation {number} was changed after it was accepted ({path}); reload makes a new one"
             )
-        return directive.load(path, defaults)
+        return load(path, defaults)
 
     def refuse(self, number: int, reason: str) -> None:
         """A generation that did not get ready: its record says so, its bundle goes."""

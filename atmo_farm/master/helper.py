@@ -5,7 +5,7 @@ compiler ends a helper. They talk over a socketpair, one JSON object in each lin
 
     helper → master   {"identifier": "com.example.app"}          read and valid so far
     master → helper   {"state": "/var/lib/atmo-farm"}            go on, this is the state folder
-    helper → master   {"accepted": 7, "warnings": […], "modules": {"default::hello": {…}}}
+    helper → master   {"accepted": 7, "warnings": […], "modules": {"default::hello": {…}}, "changes": "…"}
     or                {"refused": 1, "problems": […]}            with the exit code that `start` ends with
     or                {"refused": 3, "reason": "…"}
 """
@@ -51,6 +51,8 @@ class Accepted:
     generation: int
     warnings: tuple[Problem, ...]
     modules: Mapping[str, CompiledModule]
+    changes: str = ""
+    """What is different from the generation in force, for people."""
 
 
 class HelperSide:
@@ -69,7 +71,9 @@ class HelperSide:
         """Report the new generation."""
         modules = {key: attrs.asdict(module) for key, module in accepted.modules.items()}
         warnings = [attrs.asdict(problem) for problem in accepted.warnings[:MOST_PROBLEMS]]
-        self._send({"accepted": accepted.generation, "warnings": warnings, "modules": modules})
+        self._send(
+            {"accepted": accepted.generation, "warnings": warnings, "modules": modules, "changes": accepted.changes}
+        )
 
     def refuse(self, error: AtmoFarmError) -> None:
         """Report why not."""
@@ -183,7 +187,8 @@ class Helper:
             state = self._on_identified(report["identifier"])
             self._lines.send(json.dumps({"state": str(state)}).encode() + b"\n")
         elif "accepted" in report:
-            self.result = Accepted(report["accepted"], _problems(report["warnings"]), _modules(report["modules"]))
+            warnings, modules = _problems(report["warnings"]), _modules(report["modules"])
+            self.result = Accepted(report["accepted"], warnings, modules, report["changes"])
         elif "problems" in report:
             self.result = UserFilesError(_problems(report["problems"]))
         else:
@@ -218,4 +223,4 @@ def _problems(items: list[dict[str, Any]]) -> tuple[Problem, ...]:
 def _modules(items: Mapping[str, dict[str, Any]]) -> dict[str, CompiledModule]:
     from atmo_farm.runtime.modules import CompiledModule
 
-    return {key: CompiledModule(**{**item, "path": Path(item["path"])}) for key, item in items.items()}
+    return {key: CompiledModule(**item) for key, item in items.items()}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import gc
-import os
 import selectors
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from atmo_farm.directive import references
@@ -16,50 +15,50 @@ from atmo_farm.settings import Settings
 
 
 class Loader:
-    """Runs helper processes for one farm, one at a time. `source` is the user's application."""
+    """Runs helper processes for one farm, one at a time.
 
-    def __init__(self, source: Path, settings: Settings, selector: selectors.BaseSelector, shed: Callable[[], None]):
-        self._source = source
+    `source` is the user's application, `environ` what references are resolved with, `shed` closes in a child what
+    belongs to the master.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        settings: Settings,
+        environ: Mapping[str, str],
+        selector: selectors.BaseSelector,
+        shed: Callable[[], None],
+    ):
+        self._source = source.absolute()
         self._settings = settings
+        self._environ = environ
         self._selector = selector
         self._shed = shed
         self._helper: Helper | None = None
-        self._identifier = ""
         self._state: Path | None = None
-
-    @property
-    def busy(self) -> bool:
-        """Whether a helper is at work, or its result was not taken yet."""
-        return self._helper is not None
 
     @property
     def generations(self) -> Generations:
         """The kept generations."""
-        assert self._state is not None
-        return Generations(self._state)
+        return Generations(self._known_state())
 
-    def start(self, cause: str, on_identified: Callable[[str], Path]) -> Helper:
-        """Begin to make a generation of the user's application as it is now. OSError when nothing can be forked."""
+    def start(self, on_identified: Callable[[str], Path]) -> Helper:
+        """Begin to make the first generation; `on_identified` as in `Helper`. OSError when nothing can be forked."""
 
         def identified(identifier: str) -> Path:
             self._state = on_identified(identifier)
-            self._identifier = identifier
             return self._state
 
-        job = Prepare(self._source.absolute(), self._settings.defaults, cause, self._identifier)
-        return self._run(job, identified)
+        return self._run(self._prepare("start", None), identified)
 
-    def reload(self) -> Helper:
-        """The same for a farm that runs: another application is refused."""
-        assert self._state is not None
-        state = self._state
-        return self.start("reload", lambda _: state)
+    def reload(self, in_force: Generation) -> Helper:
+        """Begin to make the next one, of the user's application as it is now."""
+        return self._run(self._prepare("reload", in_force), self._known_state)
 
-    def recompile(self, generation: Generation) -> Helper:
+    def recompile(self, in_force: Generation) -> Helper:
         """Begin to compile a kept generation again."""
-        assert self._state is not None
-        state = self._state
-        return self._run(Recompile(state, generation.number, self._settings.defaults), lambda _: state)
+        job = Recompile(self._known_state(), in_force.number, self._settings.defaults)
+        return self._run(job, self._known_state)
 
     def take_in(self, accepted: Accepted) -> Generation:
         """Load the generation that a helper has kept, with every reference resolved as it stands now.
@@ -67,7 +66,7 @@ class Loader:
         AtmoFarmError if its bundle was changed since, or a reference is gone.
         """
         application = self.generations.load(accepted.generation, self._settings.defaults)
-        resolved = references.resolve(application.directive, os.environ, credentials_folder())
+        resolved = references.resolve(application.directive, self._environ, credentials_folder(self._environ))
         return Generation(accepted.generation, resolved, accepted.modules)
 
     def finish(self) -> None:
@@ -85,6 +84,13 @@ class Loader:
         """In a child: the helper's channel belongs to the master."""
         if self._helper is not None:
             self._helper.shed()
+
+    def _prepare(self, cause: str, in_force: Generation | None) -> Job:
+        return Prepare(self._source, self._settings.defaults, self._environ, cause, in_force)
+
+    def _known_state(self, _identifier: str = "") -> Path:
+        assert self._state is not None
+        return self._state
 
     def _run(self, job: Job, on_identified: Callable[[str], Path]) -> Helper:
         assert self._helper is None

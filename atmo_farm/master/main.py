@@ -7,7 +7,7 @@ import os
 import selectors
 import signal
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from atmo_farm import clock, log, processes
@@ -28,16 +28,17 @@ logger = logging.getLogger("atmo_farm.master")
 
 
 class Master:
-    """One farm. `source` is the application, a folder or a bundle; logging is set up already."""
+    """One farm. `source` is the application, a folder or a bundle; `environ` is what `env(NAME)` and the folders are
+    taken from. Logging is set up already."""
 
-    def __init__(self, source: Path, settings: Settings, environ: MutableMapping[str, str] = os.environ):
+    def __init__(self, source: Path, settings: Settings, environ: Mapping[str, str] = os.environ):
         self._settings = settings
         self._environ = environ
         self._signals = SignalQueue()
-        self._notifier = Notifier(environ)
+        self._notifier = Notifier(os.environ)
         self._selector = selectors.DefaultSelector()
         self._pid_files: list[PidFile] = []
-        self._loader = Loader(source, settings, self._selector, self._shed)
+        self._loader = Loader(source, settings, environ, self._selector, self._shed)
 
     def run(self) -> int:
         """Run the farm until it is told to stop; returns the exit code.
@@ -46,6 +47,7 @@ class Master:
         build does not serve all of the application, or a required connection is down.
         """
         self._signals.install()
+        log.bind(process="master")
         self._selector.register(self._signals, selectors.EVENT_READ)
         try:
             generation = self._load()
@@ -66,7 +68,7 @@ class Master:
     def _load(self) -> Generation | None:
         """The first generation; None if the farm was told to stop before it was there."""
         self._notifier.status("loading the application")
-        helper = self._loader.start("start", self._settle)
+        helper = self._loader.start(self._settle)
         processes.preload()  # meanwhile
         while helper.result is None:
             if self._signals.take({signal.SIGTERM, signal.SIGINT}):

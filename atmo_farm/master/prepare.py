@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
 
-from atmo_farm import directive, processes
-from atmo_farm.directive import references, served
-from atmo_farm.errors import CannotStart, Problem, UserFilesError
+from atmo_farm import processes
+from atmo_farm.directive import Application, diff, load, references, served
+from atmo_farm.errors import AtmoFarmError, CannotStart, Problem, UserFilesError
 from atmo_farm.folders import ensure_private_folder
-from atmo_farm.master.generation import Generations
+from atmo_farm.master.generation import Generation, Generations
 from atmo_farm.master.helper import Accepted, HelperSide
 from atmo_farm.settings import HandlerDefaults
 
@@ -25,34 +25,46 @@ class Prepare:
 
     source: Path
     defaults: HandlerDefaults
+    environ: Mapping[str, str]
     cause: str
     """Why: `start` or `reload`; it goes into the generation's record."""
-    identifier: str = ""
-    """The application that the farm runs already; another one is refused."""
+    in_force: Generation | None = None
+    """What the farm runs so far."""
 
     def __call__(self, side: HelperSide) -> None:
         """Every problem is reported at once, as far as one does not hide the next."""
-        application = directive.load(self.source, self.defaults)
-        running = application.directive
-        if self.identifier and running.identifier != self.identifier:
+        application = load(self.source, self.defaults)
+        directive = application.directive
+        if self.in_force is not None and directive.identifier != self.in_force.directive.identifier:
             raise CannotStart(
-                f"the identifier is now {running.identifier}, and this farm runs {self.identifier}: that is another "
-                "application, start a farm of its own for it"
+                f"the identifier is now {directive.identifier}, and this farm runs "
+                f"{self.in_force.directive.identifier}: that is another application, start a farm of its own for it"
             )
-        if not_served := served.not_served(running):
+        if not_served := served.not_served(directive):
             raise CannotStart("\n".join(str(problem) for problem in not_served))
         problems: list[Problem] = []
         try:
-            references.resolve(running, os.environ, credentials_folder())
+            references.resolve(directive, self.environ, credentials_folder(self.environ))
         except UserFilesError as error:
             problems += error.problems
-        state = side.identify(running.identifier)
+        state = side.identify(directive.identifier)
         modules, module_problems = processes.compile_modules(application, modules_folder(state))
         problems += module_problems
         if problems:
             raise UserFilesError(problems)
-        number = Generations(state).write(application, self.cause, self.source)
-        side.accept(Accepted(number, application.warnings, modules))
+        generations = Generations(state)
+        number = generations.write(application, self.cause, self.source)
+        used = [*modules.values(), *(self.in_force.modules.values() if self.in_force is not None else ())]
+        processes.prune_modules(modules_folder(state), used)
+        side.accept(Accepted(number, application.warnings, modules, self._changes(generations, application)))
+
+    def _changes(self, generations: Generations, application: Application) -> str:
+        if self.in_force is None:
+            return ""
+        try:
+            return diff(generations.load(self.in_force.number, self.defaults), application).describe()
+        except AtmoFarmError as error:  # what is wrong with the old one must not keep the new one from its place
+            return f"unknown: {error}"
 
 
 @attrs.frozen
@@ -79,7 +91,7 @@ def modules_folder(state: Path) -> Path:
     return folder
 
 
-def credentials_folder() -> Path | None:
+def credentials_folder(environ: Mapping[str, str]) -> Path | None:
     """Where systemd puts credentials, if it did."""
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    folder = environ.get("CREDENTIALS_DIRECTORY")
     return Path(folder) if folder else None

@@ -60,7 +60,7 @@ class Reload:
     def _begin(self, now: float) -> float:
         log.event(logger, logging.INFO, "reload: checking")
         try:
-            self._helper = self._loader.reload()
+            self._helper = self._loader.reload(self.generation)
         except OSError as error:
             self._refuse(CannotStart(f"no helper process: {error.strerror}"))
             return now
@@ -81,7 +81,7 @@ class Reload:
             log.event(logger, logging.WARNING, str(warning))
         try:
             self._new = self._loader.take_in(result)
-            self._plan()
+            self._plan(result.changes)
         except AtmoFarmError as error:
             self._loader.generations.refuse(result.generation, str(error))
             self._refuse(error)
@@ -91,7 +91,7 @@ class Reload:
         self._phase = self._start
         return now
 
-    def _plan(self) -> None:
+    def _plan(self, changes: str) -> None:
         """Sort the workers into kept and ending, and add those that are new. CannotStart if there is no place left."""
         wanted = {(handler.name, n): handler for handler in self._new.stream_handlers() for n in range(handler.workers)}
         for worker in self._fleet.workers:
@@ -107,6 +107,7 @@ class Reload:
             logger,
             logging.INFO,
             f"reload: generation {self._new.number} accepted",
+            changes=changes,
             unchanged=len(self._kept),
             starting=" ".join(worker.name for worker in self._starting),
             ending=" ".join(worker.name for worker in self._ending),

@@ -1,281 +1,182 @@
-"""Host functions: what a guest's import does in Python, and the two callbacks through which wasmtime calls it.
+"""The Runnable ABI's host functions that Python answers: from the guest's numbers to `services` and back.
 
-A guest runs only inside a poll, and polls do not nest, so the caller is always `Running.instance`: it is never told
-by `ident`, which the guest chooses. Nothing is raised into wasmtime: ctypes would print and drop it, and an
-asynchronous callback that sets no continuation aborts the process. So each callback sets a harmless answer first.
+None of them raises, none trusts a pointer, a length or the `ident` that the guest hands over. What a guest gets:
+≥ 0 the length of what is pending now; minus the length of an error text, then pending; -1 the host failed and nothing
+is pending (also for pointers outside of the guest, and for calls outside of a run); -2 where a HostError says so.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import struct
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from atmo_farm import clock
+from atmo_farm import log
 from atmo_farm.errors import HostError
-from atmo_farm.runtime import abi, capi
+from atmo_farm.runtime import capi, waiting
+from atmo_farm.runtime.memory import Refused
+from atmo_farm.runtime.ticker import current
 
 if TYPE_CHECKING:
     from atmo_farm.runtime.instance import Instance
+    from atmo_farm.runtime.waiting import Asked
 
 logger = logging.getLogger("atmo_farm.runtime")
 
-TEXT_LIMIT = 64 << 10
-"""Bytes of a name, key, header or URL."""
-LOG_LIMIT = 4 << 10
-"""Bytes of a guest's log line that are looked at."""
-RANDOM_LIMIT = 1 << 20
-"""Bytes that one random_get gives."""
-POLL_LIMIT = 256
-"""Subscriptions of one poll_oneoff."""
+HOST_FAILED = -1
+SHORTEST_TEXT = 3
+"""An error text is at least this long: minus its length must not read as one of the ABI's own -1 and -2."""
+VARIABLES_CAP = 16 << 20
+"""Bytes of all variables of one db_exec, each counted with VARIABLE_COST more."""
+VARIABLE_COST = 64
 
-EINVAL, EIO, EFAULT = 28, 29, 21
-
-Args = Sequence[int]
-Bytes = bytes | Awaitable[bytes]
+SyncHandler = Callable[["Instance", Any], int]
+_WORDS = 4
+"""Words of 4 bytes from one argument to the next, in a sync callback."""
 
 
-class Running:
-    """Whose fiber runs now."""
-
-    instance: Instance
-
-
-# Each function of the outside: (instance, arguments) → what becomes the pending result.
-
-
-def _fetch_url(i: Instance, a: Args) -> Bytes:
-    return i.services.fetch_url(a[0], i.text(a[1], a[2]), i.data(a[3], a[4]))
-
-
-def _graphql_query(i: Instance, a: Args) -> Bytes:
-    return i.services.graphql_query(i.text(a[0], a[1]), i.data(a[2], a[3]).decode("utf-8", "replace"))
-
-
-def _cache_set(i: Instance, a: Args) -> Bytes:
-    return i.services.cache_set(i.text(a[0], a[1]), i.data(a[2], a[3]), a[4])
-
-
-def _cache_get(i: Instance, a: Args) -> Bytes:
-    return i.services.cache_get(i.text(a[0], a[1]))
-
-
-def _db_exec(i: Instance, a: Args) -> Bytes:
-    variables, i.variables = i.variables, []
-    return i.services.db_exec(a[0], i.text(a[1], a[2]), variables)
-
-
-def _get_static_file(i: Instance, a: Args) -> Bytes:
-    return i.services.get_static_file(i.text(a[0], a[1]))
-
-
-def _get_secret_value(i: Instance, a: Args) -> Bytes:
-    return i.services.get_secret_value(i.text(a[0], a[1]))
-
-
-def _request_get_field(i: Instance, a: Args) -> Bytes:
-    return i.services.request_get_field(a[0], i.text(a[1], a[2]))
-
-
-def _request_set_field(i: Instance, a: Args) -> Bytes:
-    key = i.text(a[1], a[2])
-    i.services.request_set_field(a[0], key, i.kept(a[3], a[4]))
-    return b""
-
-
-# Those that answer a status at once.
-
-
-def _add_ffi_var(i: Instance, a: Args) -> int:
-    name = i.text(a[0], a[1])
-    i.variables.append((name, i.kept(a[2], a[3])))
-    return 0
-
-
-def _log_msg(i: Instance, a: Args) -> int:
-    length = min(a[1] & 0xFFFFFFFF, LOG_LIMIT)
-    i.services.log_msg(a[2], i.text(a[0], length))
-    return 0
-
-
-def _resp_set_header(i: Instance, a: Args) -> int:
-    key = i.text(a[0], a[1])
-    i.services.resp_set_header(key, i.kept(a[2], a[3]).decode("utf-8", "replace"))
-    return 0
-
-
-def _clock_time_get(i: Instance, a: Args) -> int:
-    if not 0 <= a[0] <= 3:
-        return EINVAL
-    now = clock.wall_ns() if a[0] == 0 else clock.monotonic_ns()
-    i.write(a[2], struct.pack("<Q", now))
-    return 0
-
-
-def _clock_res_get(i: Instance, a: Args) -> int:
-    if not 0 <= a[0] <= 3:
-        return EINVAL
-    i.write(a[1], struct.pack("<Q", 1))
-    return 0
-
-
-def _random_get(i: Instance, a: Args) -> int:
-    length = a[1] & 0xFFFFFFFF
-    if length > RANDOM_LIMIT:
-        return EINVAL
-    i.write(a[0], os.urandom(length))
-    return 0
-
-
-def _poll_oneoff(i: Instance, a: Args) -> int | tuple[Awaitable[Any], Callable[[], int]]:
-    """Timers suspend the guest; descriptors are ready at once. Events are written when the guest goes on."""
-    count = a[2] & 0xFFFFFFFF
-    if not 1 <= count <= POLL_LIMIT:
-        return EINVAL
-    raw = i.data(a[0], count * 48)
-    ready: list[bytes] = []
-    timers: list[tuple[float, bytes]] = []
-    for at in range(0, len(raw), 48):
-        userdata, tag = struct.unpack_from("<QB", raw, at)
-        if tag == 0:
-            which, timeout, flags = struct.unpack_from("<I4xQ8xH", raw, at + 16)
-            if flags & 1:
-                timeout = max(0, timeout - (clock.wall_ns() if which == 0 else clock.monotonic_ns()))
-            timers.append((timeout / 1e9, struct.pack("<QHB21x", userdata, 0, 0)))
-        else:
-            ready.append(struct.pack("<QHB5xQ8x", userdata, 0, tag, 1))
-
-    def answer() -> int:
-        i.write(a[1], b"".join(ready))
-        i.write(a[3], struct.pack("<I", len(ready)))
-        return 0
-
-    if ready or not timers:
-        return answer()
-    shortest = min(delay for delay, _ in timers)
-    ready += [event for delay, event in timers if delay == shortest]
-    return asyncio.sleep(min(shortest, 1e9)), answer
-
-
-Handler = Callable[["Instance", Args], Any]
-DATA: dict[str, Handler] = {
-    "fetch_url": _fetch_url,
-    "graphql_query": _graphql_query,
-    "cache_get": _cache_get,
-    "db_exec": _db_exec,
-    "get_static_file": _get_static_file,
-    "get_secret_value": _get_secret_value,
-    "request_get_field": _request_get_field,
-    "request_set_field": _request_set_field,
-}
-"""Those whose answer is the size of a pending result."""
-STATUS: dict[str, Handler] = {
-    "cache_set": _cache_set,
-    "add_ffi_var": _add_ffi_var,
-    "log_msg": _log_msg,
-    "resp_set_header": _resp_set_header,
-    "clock_time_get": _clock_time_get,
-    "clock_res_get": _clock_res_get,
-    "random_get": _random_get,
-    "poll_oneoff": _poll_oneoff,
-}
-"""Those whose answer is a number, and nothing is pending."""
-
-HANDLERS: list[tuple[Handler, bool, int]] = []
-"""Number → what to call, whether its answer is pending data, what the guest sees when the host itself failed."""
-NUMBERS: dict[str, int] = {}
-for _name, _handler in {**DATA, **STATUS}.items():
-    NUMBERS[_name] = len(HANDLERS)
-    HANDLERS.append((_handler, _name in DATA, EFAULT if _name in abi.PREVIEW1 else -1))
-
-
-def _failed(instance: Instance, error: BaseException, is_data: bool, otherwise: int) -> int:
-    """The guest's view of an error: minus the length of its text, or a number."""
-    if isinstance(error, HostError):
-        if error.result is not None:
-            return error.result if otherwise == -1 else otherwise
-        return -instance.set_pending(error.message.encode()) or -1 if is_data else otherwise
-    logger.error("host function failed", exc_info=error)
-    return otherwise
-
-
-@capi.SyncCallback
-def call_sync(number: int | None, caller: int, values: Any, count: int) -> None:
-    """A host function that never waits. The result takes the first argument's place."""
-    handler, is_data, otherwise = HANDLERS[number or 0]
-    instance = Running.instance
+def failed(instance: Instance, error: BaseException) -> int:
+    """The guest's number for what a service raised; a HostError's text is pending afterwards."""
     try:
-        answer = handler(instance, [values[k].i32 if k != 1 or number != CLOCK else 0 for k in range(count)])
-        values[0].i32 = instance.set_pending(answer) if is_data else answer
-    except BaseException as error:
-        values[0].i32 = otherwise
+        if isinstance(error, HostError):
+            if error.result is not None:
+                return error.result
+            text = (error.message or "host call failed").encode("utf-8", "replace")
+            return -instance.pend(text.ljust(SHORTEST_TEXT))
+        if isinstance(error, asyncio.CancelledError):
+            return -instance.pend(b"host call was cancelled")
+        if not isinstance(error, Refused):
+            log.event(logger, logging.ERROR, "internal error in a host function", exc_info=error)
+    except Exception:
+        return HOST_FAILED
+    return HOST_FAILED
+
+
+def _failed_plainly(instance: Instance, error: BaseException) -> int:
+    """The same for functions that leave nothing pending."""
+    if isinstance(error, HostError) and error.result is None:
+        return HOST_FAILED
+    return failed(instance, error)
+
+
+def _pend(instance: Instance, answer: bytes) -> int:
+    return instance.pend(answer)
+
+
+def _ok(_: Instance, __: bytes) -> int:
+    return 0
+
+
+def _request_get_field(instance: Instance, a: Any) -> int:
+    return instance.pend(instance.run().request_get_field(a[0], instance.memory.text(a[4], a[8])))
+
+
+def _request_set_field(instance: Instance, a: Any) -> int:
+    memory = instance.memory
+    instance.run().request_set_field(a[0], memory.text(a[4], a[8]), memory.read(a[12], a[16]))
+    return instance.pend(b"")
+
+
+def _resp_set_header(instance: Instance, a: Any) -> int:
+    memory = instance.memory
+    instance.run().resp_set_header(memory.text(a[0], a[4]), memory.text(a[8], a[12]))
+    return 0
+
+
+def _log_msg(instance: Instance, a: Any) -> int:
+    instance.run().log_msg(a[8], instance.memory.text(a[0], a[4]))
+    return 0
+
+
+def _add_ffi_var(instance: Instance, a: Any) -> int:
+    memory = instance.memory
+    instance.run()
+    memory.check(a[8], a[12])
+    cost = instance.variables_size + a[4] + a[12] + VARIABLE_COST
+    if cost > VARIABLES_CAP:
+        return HOST_FAILED
+    instance.add_variable(memory.text(a[0], a[4]), memory.read(a[8], a[12]), cost)
+    return 0
+
+
+# In an asynchronous callback argument i is the word 8 * i + 2.
+
+
+def _fetch_url(instance: Instance, a: Any) -> Asked:
+    memory = instance.memory
+    url = memory.read(a[10], a[18]).decode("utf-8", "replace")
+    return instance.run().fetch_url(a[2], url, memory.read(a[26], a[34])), _pend
+
+
+def _graphql_query(instance: Instance, a: Any) -> Asked:
+    memory = instance.memory
+    query = memory.read(a[18], a[26]).decode("utf-8", "replace")
+    return instance.run().graphql_query(memory.text(a[2], a[10]), query), _pend
+
+
+def _cache_set(instance: Instance, a: Any) -> Asked:
+    memory = instance.memory
+    return instance.run().cache_set(memory.text(a[2], a[10]), memory.read(a[18], a[26]), signed(a[34])), _ok
+
+
+def _cache_get(instance: Instance, a: Any) -> Asked:
+    return instance.run().cache_get(instance.memory.text(a[2], a[10])), _pend
+
+
+def _db_exec(instance: Instance, a: Any) -> Asked:
+    variables = instance.take_variables()
+    return instance.run().db_exec(signed(a[2]), instance.memory.text(a[10], a[18]), variables), _pend
+
+
+def _get_static_file(instance: Instance, a: Any) -> Asked:
+    return instance.run().get_static_file(instance.memory.text(a[2], a[10])), _pend
+
+
+def _get_secret_value(instance: Instance, a: Any) -> Asked:
+    return instance.run().get_secret_value(instance.memory.text(a[2], a[10])), _pend
+
+
+def signed(number: int) -> int:
+    """An i32 as the guest meant it."""
+    return number - (1 << 32) if number >= 1 << 31 else number
+
+
+def sync_callback(handler: SyncHandler, failed: Callable[[Instance, BaseException], int]) -> Any:
+    """The C callback of a host function that answers at once. Its result takes the first argument's place."""
+
+    def call(_: int, __: int, arguments: Any, ___: int) -> None:
+        result = HOST_FAILED
         try:
-            values[0].i32 = _failed(instance, error, is_data, otherwise)
+            instance = current.instance
+            assert instance is not None
+            try:
+                result = handler(instance, arguments)
+            except BaseException as error:
+                result = failed(instance, error)
         except BaseException:
-            logger.exception("host function failed twice")
+            result = HOST_FAILED
+        arguments[0] = result & 0xFFFFFFFF
+
+    return capi.SyncCallback(call)
 
 
-CLOCK = NUMBERS["clock_time_get"]
+SYNC: dict[str, Any] = {
+    "log_msg": sync_callback(_log_msg, failed),
+    "request_get_field": sync_callback(_request_get_field, failed),
+    "request_set_field": sync_callback(_request_set_field, failed),
+    "resp_set_header": sync_callback(_resp_set_header, _failed_plainly),
+    "add_ffi_var": sync_callback(_add_ffi_var, _failed_plainly),
+}
+"""name → callback, of those that answer at once."""
 
-
-@capi.ContinuationCallback
-def already_done(env: int | None) -> bool:
-    """The answer was known at once."""
-    return True
-
-
-@capi.ContinuationCallback
-def continue_guest(env: int) -> bool:
-    """Asked at every poll of a waiting guest; True lets it go on. The result is -1 unless it can be delivered."""
-    try:
-        return Running.instance.deliver()
-    except BaseException:
-        logger.exception("host call not delivered")
-        return True
-
-
-@capi.Finalizer
-def drop_wait(env: int) -> None:
-    """wasmtime is done with the continuation: the guest goes on, or was killed while it waited."""
-    instance = WAITING.pop(env, None)
-    if instance is not None and instance.task is not None:
-        task, instance.task = instance.task, None
-        task.cancel()
-
-
-WAITING: dict[int, Instance] = {}
-"""Keeps alive what C knows by number only."""
-
-
-@capi.AsyncCallback
-def call_async(number: int | None, caller: Any, args: Any, nargs: int, results: Any, n: int, trap: Any, out: Any) -> None:
-    """A host function that may wait. Runs on the guest's fiber and stack, inside a poll."""
-    out.contents.callback = already_done
-    handler, is_data, otherwise = HANDLERS[number or 0]
-    result = results[0]  # writes through to wasmtime's array, which lives until the continuation is dropped
-    result.kind, result.of.i32 = 0, otherwise
-    instance = Running.instance
-    try:
-        answer = handler(instance, [args[k].of.i32 for k in range(nargs)])
-        if isinstance(answer, bytes):
-            result.of.i32 = instance.set_pending(answer) if is_data else 0
-        elif isinstance(answer, int):
-            result.of.i32 = answer
-        else:
-            if isinstance(answer, tuple):
-                answer, finish = answer
-                instance.wait_for(asyncio.ensure_future(answer), lambda _: finish(), result, False, otherwise)
-            else:
-                deliver = instance.set_pending if is_data else lambda _: 0
-                instance.wait_for(asyncio.ensure_future(answer), deliver, result, is_data, otherwise)
-            WAITING[instance.number] = instance
-            out.contents.callback, out.contents.env = continue_guest, instance.number
-            out.contents.finalizer = drop_wait
-    except BaseException as error:
-        try:
-            result.of.i32 = _failed(instance, error, is_data, otherwise)
-        except BaseException:
-            logger.exception("host function failed twice")
+ASYNC: dict[str, Any] = {
+    "fetch_url": waiting.callback("fetch_url", _fetch_url, failed),
+    "graphql_query": waiting.callback("graphql_query", _graphql_query, failed),
+    "cache_set": waiting.callback("cache_set", _cache_set, _failed_plainly),
+    "cache_get": waiting.callback("cache_get", _cache_get, failed),
+    "db_exec": waiting.callback("db_exec", _db_exec, failed),
+    "get_static_file": waiting.callback("get_static_file", _get_static_file, failed),
+    "get_secret_value": waiting.callback("get_secret_value", _get_secret_value, failed),
+}
+"""name → callback, of those that may wait."""

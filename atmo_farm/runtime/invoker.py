@@ -75,7 +75,8 @@ _COMMON = f"""
           (if (i32.eqz (call $reserve (local.get $len)))
             (then (local.set $short (i32.const 1)) (br $end)))
           (memory.copy $io $guest (i32.sub (i32.load $io @TOP) (local.get $len)) (local.get $ptr) (local.get $len))
-          (i32.store $io @LEN (i32.sub (i32.load $io @TOP) (i32.load $io @PTR))))
+          (i32.store $io @LEN (i32.sub (i32.load $io @TOP) (i32.load $io @PTR)))
+          (if (local.get $len) (then (i32.store $io @KIND #RESULT))))
         (else
           (local.set $room (i32.sub #TEXT_CAP (i32.load $io @TEXT_LEN)))
           (if (i32.gt_u (local.get $len) (local.get $room)) (then

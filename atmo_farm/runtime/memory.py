@@ -1,70 +1,62 @@
-"""The one way from Python to a guest's memory and to its I/O memory: unsigned, bounds-checked, nothing truncated."""
+"""The one way to a guest's memory: every pointer and length is the guest's word and is checked here."""
 
 from __future__ import annotations
 
 import ctypes
-from ctypes import byref, c_uint8, c_uint64
 
-from atmo_farm.errors import GuestOutOfMemory, HostError
 from atmo_farm.runtime import capi
 
-PAGE = 65536
-U32 = 0xFFFFFFFF
+TEXT_CAP = 64 << 10
+"""Bytes of a name, a key or a log message; a longer one is not read."""
 
 
-def read(context: int, memory: int, pointer: int, length: int, limit: int) -> bytes:
-    """Bytes of the guest's memory; pointer and length as the guest passed them, as i32 of any sign.
+class Refused(Exception):
+    """A guest's call that cannot be answered; it sees an error number, and nothing is logged."""
 
-    HostError where they leave the memory, or ask for more than `limit` bytes.
+
+class BadPointer(Refused):
+    """The guest gave a place that is not in its memory, or asks for more than a cap."""
+
+
+class GuestMemory:
+    """A guest's linear memory. Pointers and lengths are unsigned; sums do not overflow; nothing is cut short.
+
+    The address never changes (the engine does not let memories move) and the size only grows, so it is asked for
+    again only when an access goes past what is known.
     """
-    pointer, length = pointer & U32, length & U32
-    if length > limit:
-        raise HostError(f"{length} bytes are more than the limit of {limit}", result=-1)
-    if pointer + length > capi.memory_data_size(context, memory):
-        raise HostError("pointer out of bounds", result=-1)
-    return ctypes.string_at(capi.memory_data(context, memory) + pointer, length) if length else b""
 
+    __slots__ = ("_base", "_context", "_handle", "_size")
 
-def write(context: int, memory: int, pointer: int, data: bytes) -> None:
-    """Put bytes into the guest's memory; HostError where they would leave it."""
-    pointer &= U32
-    if pointer + len(data) > capi.memory_data_size(context, memory):
-        raise HostError("pointer out of bounds", result=-1)
-    if data:
-        ctypes.memmove(capi.memory_data(context, memory) + pointer, data, len(data))
+    def __init__(self, context: int, handle: int):
+        self._context, self._handle = context, handle
+        self._base: int = capi.memory_data(context, handle) or 0
+        self._size = 0
 
+    @property
+    def size(self) -> int:
+        """Bytes that the guest has now."""
+        self._size = int(capi.memory_data_size(self._context, self._handle))
+        return self._size
 
-class IoMemory:
-    """A view of the I/O memory that is taken anew when the memory has grown: growing may move it."""
+    def check(self, at: int, length: int) -> None:
+        """BadPointer unless `length` bytes at `at` are the guest's."""
+        at &= 0xFFFFFFFF
+        length &= 0xFFFFFFFF
+        if at + length > self._size and at + length > self.size:
+            raise BadPointer(f"{length} bytes at {at} are outside of the guest's memory")
 
-    __slots__ = ("_address", "_context", "size", "view")
+    def read(self, at: int, length: int) -> bytes:
+        """A copy of `length` bytes at `at`; BadPointer."""
+        self.check(at, length)
+        return ctypes.string_at(self._base + (at & 0xFFFFFFFF), length & 0xFFFFFFFF)
 
-    def __init__(self, context: int, address: int):
-        self._context = context
-        self._address = address
-        self.map()
+    def text(self, at: int, length: int) -> str:
+        """A short text as UTF-8, with replacements where it is not; BadPointer also when it is over TEXT_CAP."""
+        if length & 0xFFFFFFFF > TEXT_CAP:
+            raise BadPointer(f"a text of {length & 0xFFFFFFFF} bytes; at most {TEXT_CAP} are read")
+        return self.read(at, length).decode("utf-8", "replace")
 
-    def map(self) -> None:
-        """Take the address and the size as they are now."""
-        self.size: int = capi.memory_data_size(self._context, self._address)
-        data = capi.memory_data(self._context, self._address)
-        self.view = memoryview((c_uint8 * self.size).from_address(data)).cast("B")
-
-    def put(self, at: int, data: bytes) -> None:
-        """Write, growing the memory where needed; GuestOutOfMemory where its limit does not allow that."""
-        end = at + len(data)
-        if end > self.size:
-            before = c_uint64()
-            error = capi.memory_grow(self._context, self._address, (end - self.size + PAGE - 1) // PAGE, byref(before))
-            if error:
-                try:
-                    capi.check(error)
-                except Exception as reason:
-                    raise GuestOutOfMemory(f"{len(data)} bytes do not fit beside the guest: {reason}") from reason
-            self.map()
-        self.view[at:end] = data
-
-    def release(self) -> None:
-        """Drop the view: the memory is about to go."""
-        self.view = memoryview(b"")
-        self.size = 0
+    def write(self, at: int, data: bytes) -> None:
+        """Put `data` at `at`; BadPointer, and then nothing is written."""
+        self.check(at, len(data))
+        ctypes.memmove(self._base + (at & 0xFFFFFFFF), data, len(data))

@@ -4,89 +4,103 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from atmo_farm import clock
 from atmo_farm.errors import GuestTimedOut
 from atmo_farm.runtime.ticker import TICK_S
 
+if TYPE_CHECKING:
+    from atmo_farm.runtime.instance import Instance
 
-class Polled(Protocol):
-    """A guest's unfinished run, as the scheduler sees it."""
-
-    waiter: asyncio.Future[None] | None
-
-    def poll(self) -> bool:
-        """Run it until it ends (True), waits, or has used up its slice."""
-
-    def is_runnable(self) -> bool:
-        """Whether a poll can get further; False while it waits for a host call."""
+_EARLY_S = 0.0005
+"""A timer may fire this long before its time; uvloop's clock is rounded to milliseconds and stands still in a turn."""
 
 
 class Scheduler:
-    """Polls guests from the loop, so that sockets and timers are served in between.
+    """Polls suspended guests from the loop, so that sockets are served in between.
 
     A turn of the loop is for those that were woken or are new, or for one slice of one busy guest, by turns: a short
     run waits for one slice at most, however many guests are busy, and a busy one is never starved.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop):
-        self._loop = loop
-        self._woken: deque[Polled] = deque()
-        self.busy: deque[Polled] = deque()
-        """Those that have used up a slice. While there are any, newcomers queue too instead of being polled at once:
-        else ten endless guests that arrive together would take ten slices in one turn of the loop."""
-        self._owed = False
-        self._scheduled = False
+        self.loop = loop
+        self.woken: deque[Instance] = deque()
+        self.busy: deque[Instance] = deque()
+        """Those that have used up a slice. While there are any, newcomers wait in `woken` too."""
+        self.closed = False
+        self._owed = self._scheduled = False
 
-    def wake(self, guest: Polled) -> None:
-        """Its host call is done, or it is new: poll it soon."""
-        self._woken.append(guest)
+    def add(self, queue: deque[Instance], instance: Instance) -> None:
+        """Queue an instance whose guest can go on."""
+        queue.append(instance)
         self._schedule()
 
-    async def finish(self, guest: Polled, deadline: float, was_polled: bool) -> None:
-        """Wait until the guest's run has ended; GuestTimedOut at the deadline (clock.monotonic() seconds)."""
-        guest.waiter = waiter = self._loop.create_future()
-        timer = self._loop.call_later(max(0.0, deadline - clock.monotonic()), self._expire, waiter)
-        if guest.is_runnable():
-            if was_polled:
-                self.busy.append(guest)
-                self._schedule()
-            else:
-                self.wake(guest)
+    async def finish(self, instance: Instance, deadline: float, polled: bool) -> None:
+        """Wait until the instance's future is done; GuestTimedOut at the deadline, computing or waiting.
+
+        The future is then still there: the caller deletes it, which unwinds the guest.
+        """
+        waiter = instance.waiter = self.loop.create_future()
+        timer = _Deadline(self.loop, waiter, instance, deadline)
+        if instance.runnable():
+            self.add(self.busy if polled else self.woken, instance)
         try:
             await waiter
         finally:
             timer.cancel()
-            guest.waiter = None
+            instance.waiter = None
 
     def _schedule(self) -> None:
-        if not self._scheduled and (self._woken or self.busy):
+        if not self._scheduled and (self.woken or self.busy):
             self._scheduled = True
-            self._loop.call_soon(self._turn)
+            self.loop.call_soon(self._turn)
 
     def _turn(self) -> None:
         self._scheduled = False
-        if self._woken and not (self._owed and self.busy):
+        if self.closed:
+            return
+        if self.woken and not (self._owed and self.busy):
             self._owed = True
             end = clock.monotonic() + TICK_S / 2
-            while self._woken and clock.monotonic() < end:
-                self._poll(self._woken.popleft())
-        elif self.busy:
+            while self.woken and clock.monotonic() < end:
+                self._poll(self.woken.popleft())
+        else:
             self._owed = False
             self._poll(self.busy.popleft())
         self._schedule()
 
-    def _poll(self, guest: Polled) -> None:
-        waiter = guest.waiter
+    def _poll(self, instance: Instance) -> None:
+        waiter = instance.waiter
         if waiter is None or waiter.done():  # killed or cancelled while it waited for its turn
             return
-        if guest.poll():
+        if instance.context_variables.run(instance.poll):
             waiter.set_result(None)
-        elif guest.is_runnable():
-            self.busy.append(guest)
+        elif instance.runnable():
+            self.busy.append(instance)
 
-    @staticmethod
-    def _expire(waiter: asyncio.Future[None]) -> None:
-        if not waiter.done():
-            waiter.set_exception(GuestTimedOut("killed at its deadline"))
+
+class _Deadline:
+    """Ends a wait at its deadline and never before."""
+
+    __slots__ = ("_deadline", "_handle", "_instance", "_loop", "_waiter")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None], instance: Instance, deadline: float
+    ):
+        self._loop, self._waiter, self._instance, self._deadline = loop, waiter, instance, deadline
+        self._handle = loop.call_later(max(0.0, deadline - clock.monotonic()), self._expire)
+
+    def cancel(self) -> None:
+        self._handle.cancel()
+
+    def _expire(self) -> None:
+        if self._waiter.done():
+            return
+        left = self._deadline - clock.monotonic()
+        if left > _EARLY_S:
+            self._handle = self._loop.call_later(left, self._expire)
+            return
+        state = "computing" if self._instance.runnable() else f"waiting in {self._instance.waiting_for}"
+        self._waiter.set_exception(GuestTimedOut(f"killed at its deadline while {state}"))

@@ -1,36 +1,50 @@
-"""The thread that ends the slices of busy guests."""
+"""What bumps wasmtime's epoch while a guest runs, so that a busy guest gives way and an endless one can be killed."""
 
 from __future__ import annotations
 
 import threading
 import time
+from typing import TYPE_CHECKING
 
-from atmo_farm.runtime.capi import increment_epoch
+from atmo_farm.runtime import capi
+
+if TYPE_CHECKING:
+    from atmo_farm.runtime.instance import Instance
 
 TICK_S = 0.005
-"""The longest slice of a busy guest."""
+"""Between two epochs: the longest slice of a busy guest."""
 
-PARK_AFTER_TICKS = 200
-"""One second without a guest: the idle process then costs nothing."""
+IDLE_TICKS = 200
+"""The ticker parks after this many ticks (1 s) without a guest."""
+
+
+class Current:
+    """The instance whose guest is running right now: there is one thread for guests, so there is one or none.
+
+    Set around every poll. Host functions find their instance here, never by what the guest hands them.
+    """
+
+    __slots__ = ("instance",)
+
+    def __init__(self) -> None:
+        self.instance: Instance | None = None
+
+
+current = Current()
 
 
 class Ticker(threading.Thread):
-    """Bumps the engine's epoch while a guest is inside Wasm, and parks when none was for a second.
+    """It has to be a thread: while a guest runs, the loop does not. All it does is a single atomic add in wasmtime.
 
-    It has to be a thread: while a guest runs, the loop does not. It may be one, although nothing else here is
-    thread-safe, since wasmtime_engine_increment_epoch is a single atomic add. Made after the fork only.
+    `epoch` counts the bumps. A caller that sees `parked` sets `wake` before it lets a guest run.
     """
 
     def __init__(self, engine: int):
         super().__init__(daemon=True, name="epoch-ticker")
-        self._engine = engine
         self.epoch = 0
-        """How often it has ticked."""
-        self.inside = False
-        """Set by the loop's thread while a guest runs."""
         self.parked = False
         self.wake = threading.Event()
-        """Set by whoever enters a guest and finds `parked`."""
+        self._engine = engine
         self._stopped = False
 
     def run(self) -> None:
@@ -38,22 +52,20 @@ class Ticker(threading.Thread):
         idle = 0
         while not self._stopped:
             time.sleep(TICK_S)
-            if self.inside:
+            if current.instance is not None:
                 idle = 0
                 self.epoch += 1
-                increment_epoch(self._engine)
-                continue
-            idle += 1
-            if idle > PARK_AFTER_TICKS:
+                capi.increment_epoch(self._engine)
+            elif (idle := idle + 1) > IDLE_TICKS:
                 idle = 0
                 self.wake.clear()
                 self.parked = True
-                if not self.inside and not self._stopped:  # after `parked`: a guest that enters now is seen
+                if current.instance is None and not self._stopped:  # looked at after `parked` is set: none is missed
                     self.wake.wait()
                 self.parked = False
 
     def stop(self) -> None:
-        """End the thread and wait for it: the engine may be gone afterwards."""
+        """End the thread; the engine may be deleted after this."""
         self._stopped = True
         self.wake.set()
         self.join()

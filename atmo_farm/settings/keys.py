@@ -30,6 +30,16 @@ class Key:
         """The variable that sets it: Atmo's own, else ATMO_FARM_ and the key in capitals."""
         return self.atmo or "ATMO_FARM_" + re.sub(r"([A-Z])", r"_\1", self.path).replace(".", "_").upper()
 
+    @property
+    def is_duration(self) -> bool:
+        """Whether the value is seconds; the unit is in the field's name."""
+        return self.field.endswith("_s")
+
+    @property
+    def is_size(self) -> bool:
+        """Whether the value is bytes."""
+        return self.field.endswith("memory_limit")
+
 
 _DAY = 86400.0
 

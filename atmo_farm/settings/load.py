@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from atmo_farm.settings.keys import KEYS, Key
 from atmo_farm.settings.model import HandlerDefaults, Settings, Tracer
 
 SYSTEM_FILE = Path("/etc/atmo-farm/atmo-farm.yaml")
+PREFIX = "ATMO_FARM_"
 CONFIG_VARIABLE = "ATMO_FARM_CONFIG"
 _GROUPS = {"defaults": HandlerDefaults, "tracer": Tracer}
 
@@ -139,17 +141,15 @@ def _conflicts(values: list[Value]) -> list[Problem]:
 
 
 def _warnings(environ: Mapping[str, str], values: list[Value]) -> list[Problem]:
-    known = {key.environment for key in KEYS if not key.atmo} | {CONFIG_VARIABLE}
-    warnings = [
-        Problem(
-            Position("environment"),
-            name,
-            f"is no setting of the farm{settings_file.suggestion(name, known)}",
-            "warning",
-        )
-        for name in sorted(environ)
-        if name.startswith("ATMO_FARM_") and name not in known
-    ]
+    """Misspelt variables (others may own ATMO_FARM_ variables, so only those that resemble a setting), the tracer."""
+    known = {key.environment.removeprefix(PREFIX) for key in KEYS if not key.atmo} | {"CONFIG"}
+    warnings = []
+    for name in sorted(environ):
+        rest = name.removeprefix(PREFIX)
+        close = difflib.get_close_matches(rest, known, n=1, cutoff=0.75) if rest not in (name, *known) else []
+        if close:
+            what = f"is no setting of the farm; did you mean {PREFIX}{close[0]}?"
+            warnings.append(Problem(Position("environment"), name, what, "warning"))
     for value in values:
         if value.key.path == "tracer.type" and value.value != "none":
             what = "traces are not sent by this build; the tracer's settings are read and checked only"

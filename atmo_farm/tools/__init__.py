@@ -1,0 +1,1 @@
+"""The jobs behind the commands: they take objects and return objects, the command line prints."""

@@ -1,1 +1,1 @@
-"""Builds the Wasm modules of tests/guests and examples/ (`scripts/guests`). Standard library only: it runs on a bare Python."""
+"""Builds the Wasm modules of tests/guests and examples/ (`scripts/guests`). Standard library only."""

@@ -25,7 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/guests",
         description="Build the Wasm modules of tests/guests and examples/ and compare them with the committed ones.",
-        epilog="Compilers are installed on first use: into $ATMO_FARM_CACHE (default ~/.cache/atmo-farm) and by apt-get.",
+        epilog="Compilers are installed on first use: into $ATMO_FARM_CACHE (~/.cache/atmo-farm) and by apt-get.",
     )
     parser.add_argument("--update", action="store_true", help="write the modules and the manifest")
     parser.add_argument("only", nargs="*", metavar="PART", help="only modules whose source's path holds this")
@@ -76,7 +76,9 @@ def _manifest() -> list[dict[str, object]]:
 def _entry(build: Build, made: Path) -> dict[str, object]:
     size = made.stat().st_size
     if bool(build.module) != (size < LARGEST_COMMITTED):
-        raise BuildError(f"{build.source}: {size:,} bytes; modules under {LARGEST_COMMITTED:,} are committed, no others")
+        raise BuildError(
+            f"{build.source}: {size:,} bytes; modules under {LARGEST_COMMITTED:,} are committed, no others"
+        )
     return {
         "name": build.name,
         "language": build.language,

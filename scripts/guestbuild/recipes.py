@@ -5,6 +5,7 @@ Compilers run in the repository's root with relative paths, so that the place of
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -129,9 +130,8 @@ def make(build: Build, target: Path) -> None:
         program, environ = toolchains.zig()
         toolchains.run(program + command[1:], environ)
     elif recipe is ASSEMBLYSCRIPT:
-        # asc takes a path from the root for one below the current folder: give it a relative one.
-        command[-1] = Path(target.name).as_posix()
-        toolchains.run([*toolchains.asc(), *command[1:-1], _relative(target)])
+        # asc reads an absolute path as one below the current folder.
+        toolchains.run([*toolchains.asc(), *command[1:-1], os.path.relpath(target, ROOT)])
     elif recipe is RUST:
         toolchains.run([toolchains.rustc(), *command[1:]])
     elif recipe in (GO, GO_COMMAND):
@@ -167,10 +167,6 @@ def _run_cargo(build: Build, command: list[str], target: Path) -> None:
 def _files(folder: str, pattern: str) -> list[Path]:
     """Paths relative to the root, in one order everywhere."""
     return sorted(path.relative_to(ROOT) for path in (ROOT / folder).glob(pattern))
-
-
-def _relative(target: Path) -> str:
-    return Path("..", *[".."] * (len(ROOT.parts) - 2), *target.parts[1:]).as_posix()
 
 
 def _single(recipe: Recipe, source: Path) -> Build:

@@ -38,7 +38,12 @@ class BuildError(Exception):
 def run(command: list[str], environ: Mapping[str, str] | None = None, cwd: Path = ROOT) -> str:
     """What the command writes to stdout; BuildError with its output when it fails."""
     done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, **(environ or {})}, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        command,
+        cwd=cwd,
+        env={**os.environ, **(environ or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         raise BuildError(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stdout}{done.stderr}".rstrip())
@@ -64,7 +69,7 @@ def tools() -> Path:
 
 @functools.cache
 def site_packages() -> Path:
-    """Where that venv keeps the packages. (The venv was renamed: its scripts name the old folder, its Python does not.)"""
+    """Where that venv keeps the packages (it was renamed: its scripts name the old folder, its Python does not)."""
     return next((tools() / "lib").glob("python3*/site-packages"))
 
 

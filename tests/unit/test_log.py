@@ -166,6 +166,14 @@ def test_secrets_are_replaced(file: Path) -> None:
     assert "Traceback" in second["exception"]
 
 
+def test_secrets_that_change(file: Path) -> None:
+    """A reload replaces what is kept out, and a fork's children keep out the same."""
+    log.configure("info", "json", file, secrets=["first-secret"])
+    log.redact(["second-secret"])
+    log.event(logger, logging.INFO, "second-secret")
+    assert json.loads(file.read_text())["message"] == "[redacted]"
+
+
 def test_library_records(file: Path) -> None:
     """Records that did not come through `event` are lines too, arguments filled in, and a broken one is a lost line."""
     log.configure("info", "json", file)

@@ -145,10 +145,10 @@ def test_atmos_variables() -> None:
 
 
 def test_unknown_variable_is_a_warning() -> None:
-    """A misspelt ATMO_FARM_ variable is told, not ignored; it stops nothing, for other programs may own it."""
-    (warning,) = load({"ATMO_FARM_RUNDIR": "/x", "ATMO_ELSE": "1"}, {}, NOWHERE).warnings
+    """A misspelt ATMO_FARM_ variable is told, not ignored; what resembles no setting is somebody else's."""
+    (warning,) = load({"ATMO_FARM_RUNDIR": "/x", "ATMO_FARM_CACHE": "/c", "ATMO_ELSE": "1"}, {}, NOWHERE).warnings
     assert str(warning) == (
-        "environment: warning: ATMO_FARM_RUNDIR: is no setting of the farm; did you mean 'ATMO_FARM_RUN_DIR'?"
+        "environment: warning: ATMO_FARM_RUNDIR: is no setting of the farm; did you mean ATMO_FARM_RUN_DIR?"
     )
 
 

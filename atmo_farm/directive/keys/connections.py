@@ -37,7 +37,12 @@ NATS = Table(
     "a NATS connection",
     (
         Key("serverAddress", _addresses(addresses.nats, "the servers' addresses:"), "where NATS is; port 4222", True),
-        Key("name", _SECRET, "the client name that the server shows", default="`atmo-farm/<identifier>/<handler>/<worker>`"),
+        Key(
+            "name",
+            _SECRET,
+            "the client name that the server shows",
+            default="`atmo-farm/<identifier>/<handler>/<worker>`",
+        ),
         Key("user", _SECRET, "user name"),
         Key("password", _SECRET, "password of `user`"),
         Key("token", _SECRET, "authentication token"),
@@ -80,7 +85,12 @@ REDIS = Table(
     "RedisConnection",
     "the Redis connection",
     (
-        Key("serverAddress", SecretText(addresses.redis, "an address"), "where Redis is; port 6379, or `unix:///path`", True),
+        Key(
+            "serverAddress",
+            SecretText(addresses.redis, "an address"),
+            "where Redis is; port 6379, or `unix:///path`",
+            True,
+        ),
         Key("username", _SECRET, "user name"),
         Key("password", _SECRET, "password"),
         Key("database", Integer(0, 1_000_000), "the database's number", default="0"),
@@ -113,7 +123,11 @@ CONNECTIONS = Table(
     "Connections",
     "the connections to brokers and data sources",
     (
-        Key("nats", OneOrNamed(NATS, NAME), "NATS: one connection, or several by name (chosen by a handler's `connection`)"),
+        Key(
+            "nats",
+            OneOrNamed(NATS, NAME),
+            "NATS: one connection, or several by name (chosen by a handler's `connection`)",
+        ),
         Key("kafka", OneOrNamed(KAFKA, NAME), "Kafka: one connection, or several by name"),
         Key("database", DATABASE, "the database of queries that name none", later=_DATA_SOURCES),
         Key("databases", MapOf(DATABASE, "a database's name", NAME), "more databases, by name", later=_DATA_SOURCES),
@@ -127,7 +141,9 @@ AUTH_HEADER = Table(
     "AuthHeader",
     "the `Authorization` header for one host",
     (
-        Key("headerType", Text("the header's type", r"[A-Za-z0-9_-]+"), "the word before the value", default="`bearer`"),
+        Key(
+            "headerType", Text("the header's type", r"[A-Za-z0-9_-]+"), "the word before the value", default="`bearer`"
+        ),
         Key("value", _SECRET, "the secret; functions never see it", True),
     ),
 )

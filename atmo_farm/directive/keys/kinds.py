@@ -32,10 +32,10 @@ _CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 class Kind(Protocol):
     """One kind of value."""
 
-    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+    def read(self, node: Node, key: str, at: Position, report: Report, /) -> Any:
         """The value, or MISSING; `at` is where a wrong value is told."""
 
-    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+    def schema(self, definitions: dict[str, Any], /) -> dict[str, Any]:
         """Its JSON Schema; tables put theirs into `definitions` and refer to it."""
 
     def words(self) -> str:
@@ -58,7 +58,7 @@ class Text:
     pattern: str = ""
     multiline: bool = False
 
-    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+    def read(self, node: Node, key: str, at: Position, report: Report, /) -> Any:
         """A str."""
         text = scalar_text(node, key, at, report, self.expected)
         if text is None:
@@ -73,7 +73,7 @@ class Text:
             report.warn(at, key, f"{shown(text)} is taken as it is typed: only connections, authentication and secrets")
         return text
 
-    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+    def schema(self, _definitions: dict[str, Any], /) -> dict[str, Any]:
         """Any scalar."""
         return {"type": ANY_TEXT} | ({"pattern": f"^(?:{self.pattern})$"} if self.pattern else {})
 
@@ -90,7 +90,7 @@ class SecretText:
     """Turns a literal text into the value, or raises ValueError with what is wrong (without the text)."""
     expected: str = "a text"
 
-    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+    def read(self, node: Node, key: str, at: Position, report: Report, /) -> Any:
         """A Reference, or what `check` makes of the text."""
         text = scalar_text(node, key, at, report, self.expected)
         if text is None:
@@ -106,13 +106,13 @@ class SecretText:
             report.error(at, key, str(error))
             return MISSING
 
-    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+    def schema(self, _definitions: dict[str, Any], /) -> dict[str, Any]:
         """Any scalar."""
         return {"type": ANY_TEXT}
 
     def words(self) -> str:
         """As in messages, and that references are allowed."""
-        return f"{self.expected}, `env(NAME)`, `credential(NAME)` or `file(PATH)`"
+        return f"{self.expected}, or a [reference](#values)"
 
 
 def to_reference(text: str, key: str, at: Position) -> Reference | None:
@@ -140,19 +140,25 @@ class Choice:
 
     options: tuple[str, ...]
 
-    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+    def read(self, node: Node, key: str, at: Position, report: Report, /) -> Any:
         """A str out of the options."""
         text = scalar_text(node, key, at, report, listed(self.options))
-        if text is None or text in self.options:
-            return MISSING if text is None else text
+        if text is None:
+            return MISSING
+        word = self.booleans().get(text.lower(), text)
+        if word in self.options:
+            return word
         near = did_you_mean(text, self.options)
         report.error(at, key, f"{shown(text)} is not one of {listed(self.options)}{near}")
         return MISSING
 
-    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
-        """An enumeration; `off` and `on` also as the booleans that YAML makes of them."""
-        booleans = [value for word, value in (("off", False), ("on", True)) if word in self.options]
-        return {"enum": [*self.options, *booleans]}
+    def schema(self, _definitions: dict[str, Any], /) -> dict[str, Any]:
+        """An enumeration; `off` and `on` also as booleans, which YAML makes of them."""
+        return {"enum": [*self.options, *(word == "true" for word in self.booleans())]}
+
+    def booleans(self) -> dict[str, str]:
+        """YAML's booleans among the options, for files that a program wrote."""
+        return {word: option for word, option in (("false", "off"), ("true", "on")) if option in self.options}
 
     def words(self) -> str:
         """The options."""
@@ -163,7 +169,7 @@ class Choice:
 class Flag:
     """true or false."""
 
-    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+    def read(self, node: Node, key: str, at: Position, report: Report, /) -> Any:
         """A bool."""
         text = scalar_text(node, key, at, report, "true or false")
         if text is None:
@@ -176,7 +182,7 @@ class Flag:
         report.error(at, key, f"{shown(text)} is neither true nor false")
         return MISSING
 
-    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+    def schema(self, _definitions: dict[str, Any], /) -> dict[str, Any]:
         """A boolean, or its word in quotes."""
         return {"enum": [True, False, "true", "false", "yes", "no", "on", "off"]}
 
@@ -192,7 +198,7 @@ class Integer:
     low: int
     high: int
 
-    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+    def read(self, node: Node, key: str, at: Position, report: Report, /) -> Any:
         """An int."""
         expected = f"a whole number from {self.low} to {self.high}"
         text = scalar_text(node, key, at, report, expected)
@@ -203,7 +209,7 @@ class Integer:
         report.error(at, key, f"{shown(text)} is not {expected}")
         return MISSING
 
-    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+    def schema(self, _definitions: dict[str, Any], /) -> dict[str, Any]:
         """An integer, or its digits in quotes."""
         return {"type": ["integer", "string"], "minimum": self.low, "maximum": self.high, "pattern": "^-?[0-9]{1,18}$"}
 
@@ -219,7 +225,7 @@ class Number:
     low: float
     high: float
 
-    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+    def read(self, node: Node, key: str, at: Position, report: Report, /) -> Any:
         """A float."""
         expected = f"a number from {self.low:g} to {self.high:g}"
         text = scalar_text(node, key, at, report, expected)
@@ -230,7 +236,7 @@ class Number:
         report.error(at, key, f"{shown(text)} is not {expected}")
         return MISSING
 
-    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+    def schema(self, _definitions: dict[str, Any], /) -> dict[str, Any]:
         """A number, or its digits in quotes."""
         digits = r"^[0-9]{1,15}(\.[0-9]{1,15})?$"
         return {"type": ["number", "string"], "minimum": self.low, "maximum": self.high, "pattern": digits}
@@ -252,7 +258,7 @@ class Duration:
     low_s: float = 0.001
     high_s: float = 366 * 86400.0
 
-    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+    def read(self, node: Node, key: str, at: Position, report: Report, /) -> Any:
         """Seconds as a float."""
         text = scalar_text(node, key, at, report, "a duration")
         if text is None:
@@ -267,9 +273,13 @@ class Duration:
         report.error(at, key, f"{shown(text)} is not between {self.low_s:g} and {self.high_s:g} seconds")
         return MISSING
 
-    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+    def schema(self, _definitions: dict[str, Any], /) -> dict[str, Any]:
         """A number of seconds or a text with its unit."""
-        return {"type": ["number", "string"], "minimum": self.low_s, "pattern": r"^\s*(\d+(\.\d+)?|\.\d+)\s*(ms|s|m|h)?\s*$"}
+        return {
+            "type": ["number", "string"],
+            "minimum": self.low_s,
+            "pattern": r"^\s*(\d+(\.\d+)?|\.\d+)\s*(ms|s|m|h)?\s*$",
+        }
 
     def words(self) -> str:
         """As in messages."""
@@ -283,7 +293,7 @@ class Size:
     low: int
     high: int
 
-    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+    def read(self, node: Node, key: str, at: Position, report: Report, /) -> Any:
         """Bytes as an int."""
         text = scalar_text(node, key, at, report, "a size")
         if text is None:
@@ -298,9 +308,13 @@ class Size:
         report.error(at, key, f"{shown(text)} is not between {self.low} and {self.high} bytes")
         return MISSING
 
-    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+    def schema(self, _definitions: dict[str, Any], /) -> dict[str, Any]:
         """A number of bytes or a text with its unit."""
-        return {"type": ["integer", "string"], "minimum": self.low, "pattern": r"^\s*(\d+|(\d+(\.\d+)?|\.\d+)\s*(B|KiB|MiB|GiB))\s*$"}
+        return {
+            "type": ["integer", "string"],
+            "minimum": self.low,
+            "pattern": r"^\s*(\d+|(\d+(\.\d+)?|\.\d+)\s*(B|KiB|MiB|GiB))\s*$",
+        }
 
     def words(self) -> str:
         """As in messages."""

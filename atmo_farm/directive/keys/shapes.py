@@ -11,7 +11,7 @@ import attrs
 from atmo_farm.directive.keys.kinds import MISSING, Kind
 from atmo_farm.directive.report import Report, did_you_mean, shown
 from atmo_farm.directive.section import Place, Section, plain
-from atmo_farm.directive.yaml_tree import Entry, Mapping, Node, Scalar, Sequence
+from atmo_farm.directive.yaml_tree import Entry, Mapping, Node, Scalar, Sequence, is_unset
 from atmo_farm.errors import Position
 
 
@@ -47,7 +47,7 @@ class Table:
         """The keys by their names."""
         return {key.name: key for key in self.keys}
 
-    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+    def read(self, node: Node, key: str, at: Position, report: Report, /) -> Any:
         """A Section."""
         if not isinstance(node, Mapping):
             report.error(at, key, f"must be a mapping with keys such as `{self.keys[0].name}:`")
@@ -56,13 +56,14 @@ class Table:
         places: dict[str, Place] = {}
         section = Section(key, at, values, places)
         for name, entry in node.entries.items():
-            places[name] = Place(entry.key.position, entry.value.position)
+            unset = is_unset(entry.value)
+            places[name] = Place(entry.key.position, entry.value.position, unset)
             known = self.by_name.get(name)
             if known is None:
                 near = did_you_mean(name, self.by_name)
                 report.error(entry.key.position, section.key(name), f"is not a key of {self.doc}{near}")
                 continue
-            if _is_unset(entry.value):
+            if unset:
                 if known.required:
                     report.error(entry.key.position, section.key(name), "must be set; nothing stands here")
                 continue
@@ -78,7 +79,7 @@ class Table:
                 report.error(at, section.key(known.name), f"is missing: {known.doc}")
         return section
 
-    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+    def schema(self, definitions: dict[str, Any], /) -> dict[str, Any]:
         """A reference to its definition."""
         if self.name not in definitions:
             definition: dict[str, Any] = {}
@@ -95,11 +96,6 @@ class Table:
     def words(self) -> str:
         """A link to its own part of the docs."""
         return f"see [{self.name}](#{self.name.lower()})"
-
-
-def _is_unset(node: Node) -> bool:
-    """Nothing is written after the key, or an empty text: both as if the key were not there."""
-    return isinstance(node, Scalar) and (node.is_null or not node.text)
 
 
 def _described(key: Key, definitions: dict[str, Any]) -> dict[str, Any]:
@@ -121,11 +117,15 @@ class ListOf:
     """A list of one kind."""
 
     item: Kind
+    least: int = 0
 
-    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+    def read(self, node: Node, key: str, at: Position, report: Report, /) -> Any:
         """A tuple of those items that are right."""
         if not isinstance(node, Sequence):
             report.error(at, key, "must be a list (lines that begin with `- `)")
+            return MISSING
+        if len(node.items) < self.least:
+            report.error(at, key, "is an empty list; it needs at least one item")
             return MISSING
         values = []
         for index, item in enumerate(node.items):
@@ -134,9 +134,10 @@ class ListOf:
                 values.append(value)
         return tuple(values)
 
-    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+    def schema(self, definitions: dict[str, Any], /) -> dict[str, Any]:
         """An array."""
-        return {"type": "array", "items": self.item.schema(definitions)}
+        least = {"minItems": self.least} if self.least else {}
+        return {"type": "array", "items": self.item.schema(definitions)} | least
 
     def words(self) -> str:
         """The items' words."""
@@ -151,7 +152,7 @@ class MapOf:
     name_is: str = "a name"
     name_pattern: str = r"(?s).+"
 
-    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+    def read(self, node: Node, key: str, at: Position, report: Report, /) -> Any:
         """A Section of those entries that are right."""
         if not isinstance(node, Mapping):
             report.error(at, key, f"must be a mapping from {self.name_is} to {self.value.words()}")
@@ -175,9 +176,11 @@ class MapOf:
             return MISSING
         return self.value.read(entry.value, key, entry.key.position, report)
 
-    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+    def schema(self, definitions: dict[str, Any], /) -> dict[str, Any]:
         """An object with free property names."""
-        names = {} if self.name_pattern.startswith("(?s)") else {"propertyNames": {"pattern": f"^(?:{self.name_pattern})$"}}
+        names = (
+            {} if self.name_pattern.startswith("(?s)") else {"propertyNames": {"pattern": f"^(?:{self.name_pattern})$"}}
+        )
         return {"type": "object", "additionalProperties": self.value.schema(definitions)} | names
 
     def words(self) -> str:
@@ -192,18 +195,19 @@ class Either:
     scalar: Kind
     parts: Kind
 
-    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+    def read(self, node: Node, key: str, at: Position, report: Report, /) -> Any:
         """What the kind that fits the node's shape reads."""
         kind = self.scalar if isinstance(node, Scalar) else self.parts
         return kind.read(node, key, at, report)
 
-    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+    def schema(self, definitions: dict[str, Any], /) -> dict[str, Any]:
         """One or the other."""
         return {"anyOf": [self.scalar.schema(definitions), self.parts.schema(definitions)]}
 
     def words(self) -> str:
         """Both."""
-        return f"{self.scalar.words()}; or {self.parts.words()}"
+        same = isinstance(self.parts, ListOf) and self.parts.item == self.scalar
+        return f"{self.scalar.words()}; or {'a list of these' if same else self.parts.words()}"
 
 
 @attrs.frozen
@@ -213,7 +217,7 @@ class OneOrNamed:
     table: Table
     name_pattern: str
 
-    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+    def read(self, node: Node, key: str, at: Position, report: Report, /) -> Any:
         """A Section of names to Sections; the single table has the name `default`."""
         if isinstance(node, Mapping) and node.entries and not set(node.entries) & set(self.table.by_name):
             values = [entry.value for entry in node.entries.values()]
@@ -224,7 +228,7 @@ class OneOrNamed:
             return MISSING
         return Section(key, at, {"default": single}, {"default": Place(at, at)})
 
-    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+    def schema(self, definitions: dict[str, Any], /) -> dict[str, Any]:
         """One or the other."""
         one = self.table.schema(definitions)
         names = {"not": {"enum": sorted(self.table.by_name)}, "pattern": f"^(?:{self.name_pattern})$"}
@@ -242,12 +246,12 @@ class Refused:
 
     why: str
 
-    def read(self, node: Node, key: str, at: Position, report: Report) -> Any:
+    def read(self, _node: Node, key: str, at: Position, report: Report, /) -> Any:
         """Never a value."""
         report.error(at, key, self.why)
         return MISSING
 
-    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+    def schema(self, _definitions: dict[str, Any], /) -> dict[str, Any]:
         """Nothing is valid."""
         return {"not": {}}
 

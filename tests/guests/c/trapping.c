@@ -5,7 +5,7 @@ static volatile uint32_t zero = 0;
 
 static void run(bytes input) {
     if (starts_with(input, "unreachable")) __builtin_trap();
-    if (starts_with(input, "divide")) zero = 1 / zero;
+    if (starts_with(input, "divide")) zero = 1000 / zero;
     if (starts_with(input, "memory")) zero = *(volatile uint32_t *)(0xfffffff0u + zero);
     if (starts_with(input, "call")) ((void (*volatile)(void))(uintptr_t)zero)();
     return_result(input);

@@ -7,6 +7,7 @@ import pytest
 
 from atmo_farm.capabilities.request import FieldType, Request
 from atmo_farm.capabilities.rules import Rules
+from atmo_farm.capabilities.services import Capabilities
 from atmo_farm.consumer.sequence import CallFailed, Result, Sequence
 from atmo_farm.directive.model import Call, OnErr, Step
 from atmo_farm.errors import GuestTimedOut, GuestTrapped, RunnableError
@@ -62,9 +63,8 @@ def step(*calls: Call) -> Step:
 
 
 def run(steps: list[Step], functions: dict[str, Python], response: str = "", body: bytes = b"in") -> Result:
-    sequence = Sequence(
-        tuple(steps), response, {f"default::{name}": f for name, f in functions.items()}, Rules(), Silent()
-    )
+    named = {f"default::{name}": function for name, function in functions.items()}
+    sequence = Sequence(tuple(steps), response, named, Capabilities(Rules(), Silent()))
     return asyncio.run(sequence.run(Request("STREAM", "s", "id", body), deadline=0.0))
 
 

@@ -1,0 +1,124 @@
+"""A project folder: `Directive.yaml`, `Queries.yaml`, folders with `.runnable.yaml`, `static/`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import attrs
+
+from atmo_farm.directive import yaml_tree
+from atmo_farm.directive.application import Application
+from atmo_farm.directive.parse import Parsed, RunnableFile, Texts, parse
+from atmo_farm.directive.report import Report
+from atmo_farm.errors import Position, Problem, UserFilesError
+from atmo_farm.settings import HandlerDefaults
+
+DIRECTIVE = "Directive.yaml"
+QUERIES = "Queries.yaml"
+STATIC = "static"
+RUNNABLE = (".runnable.yaml", ".runnable.yml")
+MAX_MODULE_BYTES = 64 << 20
+MAX_FOLDERS = 10_000
+
+_NOT_SCANNED = frozenset({"node_modules", "target", "__pycache__"})
+
+
+@attrs.frozen
+class ProjectFiles:
+    """Modules and static files of a folder."""
+
+    modules: Mapping[str, Path]
+    statics: Mapping[str, Path]
+
+    def module(self, key: str) -> bytes:
+        """As `Files.module`."""
+        return _bytes(self.modules[key], MAX_MODULE_BYTES)
+
+    def static(self, name: str) -> bytes:
+        """As `Files.static`."""
+        return _bytes(self.statics[name], MAX_MODULE_BYTES)
+
+    def static_names(self) -> Iterable[str]:
+        """As `Files.static_names`."""
+        return self.statics
+
+
+def load(folder: Path, defaults: HandlerDefaults) -> Application:
+    """Read a project folder; UserFilesError with all problems of all its files."""
+    report = Report()
+    directive_file = folder / DIRECTIVE
+    if not directive_file.is_file():
+        message = f"there is no {DIRECTIVE} in this folder; name a folder that holds one, or a bundle (.zip)"
+        raise UserFilesError([Problem(Position(str(folder)), "", message)])
+    runnable_files = list(_runnable_files(folder, report))
+    texts = Texts(
+        directive_file=str(directive_file),
+        directive=_text(directive_file, report),
+        queries_file=str(folder / QUERIES),
+        queries=_text(folder / QUERIES, report) if (folder / QUERIES).is_file() else None,
+        runnables=tuple(RunnableFile(str(file), _text(file, report), file.parent.name) for file in runnable_files),
+    )
+    parsed = parse(texts, defaults, report)
+    modules = _modules(parsed, report) if parsed else {}
+    statics = dict(_statics(folder / STATIC, report))
+    report.raise_errors()
+    assert parsed is not None  # without it the report holds an error
+    return Application(parsed.directive, report.warnings(), folder, parsed, ProjectFiles(modules, statics))
+
+
+def _runnable_files(folder: Path, report: Report) -> Iterator[Path]:
+    """The `.runnable.yaml` of each folder below; links are not followed, hidden folders not entered."""
+    for entered, (root, folders, files) in enumerate(os.walk(folder)):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _NOT_SCANNED)
+        if entered >= MAX_FOLDERS:
+            report.error(Position(str(folder)), "", f"more than {MAX_FOLDERS:,} folders; is this the project's folder?")
+            return
+        found = [Path(root) / name for name in RUNNABLE if name in files]
+        if len(found) > 1:
+            report.error(Position(str(found[1]), 1, 1), "", f"{RUNNABLE[0]} is there too; keep one of them")
+        yield from found[:1]
+
+
+def _modules(parsed: Parsed, report: Report) -> dict[str, Path]:
+    """The module beside each `.runnable.yaml`."""
+    modules = {}
+    for runnable in parsed.directive.runnables:
+        path = Path(runnable.position.file).parent / f"{runnable.name}.wasm"
+        modules[runnable.key] = path
+        if not path.is_file():
+            message = f"its module {path} is not there; build the function, and put the module beside this file"
+            report.error(runnable.position, "name", message)
+        elif path.stat().st_size > MAX_MODULE_BYTES:
+            report.error(runnable.position, "name", f"its module {path} is larger than {MAX_MODULE_BYTES >> 20} MiB")
+    return modules
+
+
+def _statics(folder: Path, report: Report) -> Iterator[tuple[str, Path]]:
+    for root, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            path = Path(root) / name
+            if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+                report.warn(Position(str(path)), "", "is a link that leads out of the static folder; it is left out")
+            elif path.is_file():
+                yield path.relative_to(folder).as_posix(), path
+
+
+def _text(path: Path, report: Report) -> bytes:
+    """The file's bytes, as far as they are read at all: a file over the bound is refused by its length."""
+    try:
+        return _bytes(path, yaml_tree.MAX_BYTES + 1)
+    except UserFilesError as error:
+        report.problems += error.problems
+        return b""
+
+
+def _bytes(path: Path, limit: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(limit)
+    except OSError as error:
+        problem = Problem(Position(str(path)), "", f"cannot be read: {error.strerror}")
+        raise UserFilesError([problem]) from error

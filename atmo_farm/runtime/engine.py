@@ -1,0 +1,50 @@
+"""What all guests of a process share: wasmtime's engine, the epoch ticker, the scheduler, the loaded modules."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atmo_farm.runtime import capi, config, modules
+from atmo_farm.runtime.scheduler import Scheduler
+from atmo_farm.runtime.ticker import Ticker
+
+if TYPE_CHECKING:
+    from atmo_farm.runtime.function import Function
+
+
+class Engine:
+    """Made in the child after the fork, on its running loop; every guest of the process runs on that loop.
+
+    `memory_reservation` is the largest memory limit of the process's functions, in bytes; a Function with a larger one
+    is refused. What is really reserved is `config.FULL_RESERVATION` for every memory, which a limit cannot exceed.
+    An engine that is never closed is not freed: the end of the process is enough, and nothing then runs in a bad order.
+    """
+
+    def __init__(self, memory_reservation: int = config.FULL_RESERVATION):
+        self.memory_reservation = min(memory_reservation, config.FULL_RESERVATION)
+        self.loop = asyncio.get_running_loop()
+        self.address = config.new_engine()
+        self.scheduler = Scheduler(self.loop)
+        self.ticker = Ticker(self.address)
+        self.ticker.start()
+        self.functions: set[Function] = set()
+        self._modules: dict[Path, int] = {}
+
+    def module(self, path: Path) -> int:
+        """The loaded module of a compiled file; cache.BadFile if the file is not as this farm wrote it."""
+        if path not in self._modules:
+            self._modules[path] = modules.load(self.address, path)
+        return self._modules[path]
+
+    def close(self) -> None:
+        """Close all functions and free the engine. Runs that have not ended by then never will: cancel them before."""
+        self.scheduler.closed = True
+        for function in tuple(self.functions):
+            function.close()
+        self.ticker.stop()
+        for module in self._modules.values():
+            capi.module_delete(module)
+        self._modules.clear()
+        capi.engine_delete(self.address)

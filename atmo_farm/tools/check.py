@@ -1,0 +1,78 @@
+"""The job behind `atmo-farm check`: everything that is wrong with an application, and what to mind."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from atmo_farm import directive, processes
+from atmo_farm.directive import references, served
+from atmo_farm.directive.model import Directive
+from atmo_farm.errors import Problem, UserFilesError
+from atmo_farm.settings import HandlerDefaults
+
+MAPPINGS_PER_INSTANCE = 8
+"""Memory mappings of one Wasm instance with its I/O memory: measured, spec 0."""
+
+MAX_MAP_COUNT = Path("/proc/sys/vm/max_map_count")
+
+
+@attrs.frozen
+class Checked:
+    """What `check` found: errors and warnings in the order of their places; `directive` None: it could not be read."""
+
+    problems: tuple[Problem, ...]
+    directive: Directive | None
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """What keeps the application from running."""
+        return tuple(problem for problem in self.problems if problem.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What does not, on this machine and for now."""
+        return tuple(problem for problem in self.problems if problem.severity == "warning")
+
+
+def check(source: Path, defaults: HandlerDefaults, environ: Mapping[str, str]) -> Checked:
+    """Read the whole application and compile each module in a cache folder that is thrown away."""
+    try:
+        application = directive.load(source, defaults)
+    except UserFilesError as error:
+        return Checked(error.problems, None)
+    found = application.directive
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    with tempfile.TemporaryDirectory(prefix="atmo-farm-check-") as folder:
+        _, module_problems = processes.compile_modules(application, Path(folder))
+    problems = [
+        *application.warnings,
+        *served.not_served(found),
+        *references.unset(found, environ, Path(credentials) if credentials else None),
+        *module_problems,
+        *_too_many_mappings(found, MAX_MAP_COUNT),
+    ]
+    return Checked(tuple(sorted(problems, key=lambda problem: (problem.position, problem.severity))), found)
+
+
+def _too_many_mappings(found: Directive, max_map_count: Path) -> list[Problem]:
+    """A warning for each handler whose instances alone may use up half of what a process may map."""
+    try:
+        allowed = int(max_map_count.read_text())
+    except (OSError, ValueError):
+        return []
+    problems = []
+    for number, handler in enumerate(found.handlers):
+        functions = {call.function for step in handler.steps for call in step.calls}
+        instances = min(handler.max_in_flight, handler.pool_max) * len(functions)
+        if instances * MAPPINGS_PER_INSTANCE > allowed / 2:
+            message = (
+                f"at full load its {instances:,} Wasm instances need {instances * MAPPINGS_PER_INSTANCE:,} memory "
+                f"mappings, and a process may have {allowed:,} for all (vm.max_map_count); lower maxInFlight or "
+                "pool.max, or raise the limit with sysctl"
+            )
+            problems.append(Problem(handler.position, f"handlers[{number}].maxInFlight", message, "warning"))
+    return problems

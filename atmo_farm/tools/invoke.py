@@ -1,0 +1,159 @@
+"""The job behind `atmo-farm invoke`: one function, run once, alone."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import attrs
+
+from atmo_farm import clock
+from atmo_farm.capabilities.request import Request
+from atmo_farm.capabilities.rules import Rules
+from atmo_farm.capabilities.services import CallServices
+from atmo_farm.directive import Application, fqfn
+from atmo_farm.directive.model import Directive, Runnable
+from atmo_farm.directive.report import did_you_mean
+from atmo_farm.errors import NotFound, Problem, UserFilesError
+from atmo_farm.settings import HandlerDefaults
+
+LEVELS = {1: "error", 2: "warn", 3: "info", 4: "debug"}
+"""Of the ABI's log_msg; any other number is info."""
+
+
+@attrs.frozen
+class Invocation:
+    """What the function is given."""
+
+    input: bytes = b""
+    method: str = "GET"
+    url: str = "/"
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    params: Mapping[str, str] = attrs.field(factory=dict)
+    state: Mapping[str, bytes] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class LogLine:
+    """A line that the function logged or printed."""
+
+    level: str
+    text: str
+
+
+@attrs.frozen
+class Invoked:
+    """What came of a run that ended well."""
+
+    output: bytes
+    """Empty, too, when the function returned nothing."""
+    headers: Mapping[str, str]
+    """Of the outgoing message: what the function set."""
+    state: Mapping[str, bytes]
+    """As a next step would see it: with what the function set, and its output under its name."""
+    duration_s: float
+    """Of the run alone: neither compiling nor instantiating is in it."""
+
+
+@attrs.frozen
+class _Lines:
+    """Hands a function's lines on (`capabilities.services.GuestLog`)."""
+
+    take: Callable[[LogLine], None]
+
+    def line(self, level: int, text: str, function: str, request_id: str) -> None:  # noqa: ARG002
+        """One line."""
+        self.take(LogLine(LEVELS.get(level, "info"), text))
+
+
+def invoke(
+    application: Application,
+    name: str,
+    invocation: Invocation,
+    defaults: HandlerDefaults,
+    on_log: Callable[[LogLine], None],
+) -> Invoked:
+    """Run the function of that name (`fn`, `namespace::fn` or a whole FQFN) once, as a handler that calls it would.
+
+    Timeout and memory limit are the largest of the handlers that call it, else the defaults.
+    NotFound if there is no such function, UserFilesError if its module cannot run here; RunnableError, GuestTrapped,
+    GuestTimedOut and GuestOutOfMemory as the run ends. No data source is connected: their calls get
+    `capability is not enabled`.
+    """
+    import uvloop
+
+    runnable = _find(application.directive, name)
+    return uvloop.run(_run(application, runnable, invocation, defaults, on_log))
+
+
+async def _run(
+    application: Application,
+    runnable: Runnable,
+    invocation: Invocation,
+    defaults: HandlerDefaults,
+    on_log: Callable[[LogLine], None],
+) -> Invoked:
+    from atmo_farm.runtime.engine import Engine
+    from atmo_farm.runtime.functions import Function
+    from atmo_farm.runtime.modules import ModuleProblem, compile_module
+
+    handlers = [
+        handler
+        for handler in application.directive.handlers
+        if any(call.function == runnable.key for step in handler.steps for call in step.calls)
+    ]
+    memory_limit = max((handler.memory_limit for handler in handlers), default=defaults.memory_limit)
+    timeout_s = max((handler.timeout_s for handler in handlers), default=defaults.timeout_s)
+    request = Request(
+        method=invocation.method,
+        url=invocation.url,
+        id=str(uuid.uuid4()),
+        body=invocation.input,
+        headers={name.lower(): value for name, value in invocation.headers.items()},
+        params=invocation.params,
+        state=invocation.state,
+    )
+    services = CallServices(
+        Rules.from_directive(application.directive.capabilities), _Lines(on_log), runnable.name, request
+    )
+    with tempfile.TemporaryDirectory(prefix="atmo-farm-invoke-") as folder:
+        try:
+            compiled = compile_module(application.module(runnable.key), Path(folder))
+        except ModuleProblem as error:
+            raise UserFilesError([Problem(runnable.position, runnable.key, str(error))]) from error
+        engine = Engine(memory_reservation=memory_limit)
+        function = Function(
+            engine,
+            compiled,
+            interface=runnable.interface,
+            memory_limit=memory_limit,
+            isolation="fresh",
+            pool_warm=1,
+            pool_max=1,
+        )
+        await function.warm()
+        started = clock.monotonic()
+        try:
+            output = await function.call(request.body, services, started + timeout_s) or b""
+        finally:
+            duration_s = clock.monotonic() - started
+            function.close()
+    for change in services.changes or ():
+        request.set(*change)
+    return Invoked(output, services.headers or {}, {**request.state, runnable.name: output}, duration_s)
+
+
+def _find(directive: Directive, name: str) -> Runnable:
+    wanted = fqfn.parse(name)
+    for runnable in directive.runnables:
+        version = runnable.version or directive.app_version
+        if runnable.key == wanted.key and wanted.is_of(directive.identifier, version):
+            return runnable
+    names = [
+        runnable.name if runnable.namespace == fqfn.DEFAULT_NAMESPACE else runnable.key
+        for runnable in directive.runnables
+    ]
+    meant = did_you_mean(name, names) or f"; there is {', '.join(names)}"
+    raise NotFound(f"{directive.identifier} has no function {name!r}{meant}")

@@ -1,0 +1,131 @@
+"""1,000 messages in flight in one consumer, whose guests each wait 100 ms in a host call.
+
+The host call is cache_get, answered by a test capability behind the seam that a real one uses, after
+`loop.call_later(0.1)`. The baseline is 1,000 asyncio tasks that wait for the same and do nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+import time
+from collections.abc import Awaitable
+from pathlib import Path
+
+import uvloop
+import wasmtime
+
+from atmo_farm.capabilities.request import Request
+from atmo_farm.capabilities.rules import Rules
+from atmo_farm.capabilities.services import CallServices, Capabilities
+from atmo_farm.consumer.guest_log import HandlerGuestLog
+from atmo_farm.consumer.sequence import Sequence
+from atmo_farm.consumer.worker import Worker
+from atmo_farm.directive.model import Call, Handler, Step
+from atmo_farm.ipc.arena import Arena, Field
+from atmo_farm.runtime.engine import Engine
+from atmo_farm.runtime.function import Function
+from atmo_farm.runtime.modules import compile_module
+from atmo_farm.streams.base import Message, Output
+from benchmarks.report import Check, Report, median
+
+MESSAGES = 1000
+WAIT_S = 0.1
+
+GUEST = """(module
+  (import "env" "return_result" (func $result (param i32 i32 i32)))
+  (import "env" "cache_get" (func $cache_get (param i32 i32 i32) (result i32)))
+  (import "env" "get_ffi_result" (func $fetch (param i32 i32) (result i32)))
+  (memory (export "memory") 2)
+  (func (export "allocate") (param i32) (result i32) (i32.const 4096))
+  (func (export "deallocate") (param i32 i32))
+  (func (export "run_e") (param $ptr i32) (param $len i32) (param $ident i32) (local $n i32)
+    (local.set $n (call $cache_get (local.get $ptr) (local.get $len) (local.get $ident)))
+    (drop (call $fetch (i32.const 65536) (local.get $ident)))
+    (call $result (i32.const 65536) (local.get $n) (local.get $ident))))"""
+
+
+class _Waits(CallServices):
+    def cache_get(self, key: str) -> Awaitable[bytes]:  # type: ignore[override]
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[bytes] = loop.create_future()
+        loop.call_later(WAIT_S, answer.set_result, b"value of " + key.encode())
+        return answer
+
+
+class _Waiting(Capabilities):
+    def for_call(self, function: str, request: Request) -> CallServices:
+        return _Waits(self.rules, self.log, function, request)
+
+
+class _Collects:
+    """The stream's end for outputs: counts those that are right."""
+
+    def __init__(self) -> None:
+        self.right = 0
+
+    async def publish(self, output: Output) -> None:
+        assert output.cause is not None
+        self.right += output.data == b"value of " + output.cause.data
+
+
+def run(options: argparse.Namespace) -> Report:
+    """All rounds in one loop; the first one, which also makes the instances, is reported too."""
+    return uvloop.run(_measure(options.rounds or 5))
+
+
+async def _measure(rounds: int) -> Report:
+    report = Report("fanin", unit="s")
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Engine()
+        compiled = compile_module(wasmtime.wat2wasm(GUEST), Path(folder))
+        function = Function(
+            engine, compiled, memory_limit=64 << 20, isolation="pooled", pool_warm=1, pool_max=MESSAGES
+        )
+        await function.warm()
+        steps = (Step((Call("wait", "default::wait", "wait"),)),)
+        handler = Handler("fanin", "stream", "nats", "fanin", steps, max_in_flight=MESSAGES, pool_max=MESSAGES)
+        capabilities = _Waiting(Rules(), HandlerGuestLog("fanin"))
+        took: list[float] = []
+        bare: list[float] = []
+        loop = asyncio.get_running_loop()
+        for _ in range(rounds + 1):
+            slot, stream = Arena().slot(0), _Collects()
+            worker = Worker(
+                handler,
+                Sequence(steps, "", {"default::wait": function}, capabilities),
+                stream,  # type: ignore[arg-type]
+                slot,
+            )
+            began = time.perf_counter()
+            for number in range(MESSAGES):
+                await worker.handle(Message("fanin", b"%d" % number, {}, str(number), reply="out"))
+            await worker.idle()
+            took.append(time.perf_counter() - began)
+            assert slot[Field.OK] == stream.right == MESSAGES
+            began = time.perf_counter()
+            waits = [loop.create_future() for _ in range(MESSAGES)]
+            for wait in waits:
+                loop.call_later(WAIT_S, wait.set_result, None)
+            await asyncio.gather(*(asyncio.ensure_future(_task(wait)) for wait in waits))
+            bare.append(time.perf_counter() - began)
+        engine.close()
+    first, *rest = took
+    report.header = ("", "s")
+    report.rows = [
+        ("first round, 999 instances made on the way", f"{first:.3f}"),
+        ("atmo-farm", f"{median(rest):.3f}"),
+        ("bare asyncio tasks", f"{median(bare):.3f}"),
+    ]
+    report.series = {"atmo-farm": rest, "bare asyncio tasks": bare}
+    report.ratio = median(bare) / median(rest)
+    report.checks = [
+        Check("seconds for 1,000 waiting messages, instances warm", median(rest), "<=", 1.0),
+        Check("seconds for the first 1,000", first, "<=", 1.0),
+    ]
+    return report
+
+
+async def _task(wait: asyncio.Future[None]) -> None:
+    await wait

@@ -1,0 +1,169 @@
+"""What the demo shows, scene by scene."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeoutError
+
+from scripts.demokit.processes import DemoError, Farm, LogLine
+from scripts.demokit.screen import Screen
+
+ERROR_CODE, ERROR_TEXT = "Nats-Service-Error-Code", "Nats-Service-Error"
+ANSWER_WITHIN_S = 5.0
+
+NEW_HANDLER = """
+  # Added by scripts/demo while the farm runs.
+  - type: stream
+    source: nats
+    name: parcels
+    resource: parcels.*
+    steps:
+      - fn: label
+"""
+
+
+async def connect(url: str) -> Client:
+    """A client of the demo's own."""
+    return await nats.connect(url, connect_timeout=5, max_reconnect_attempts=1)
+
+
+async def request(client: Client, screen: Screen, subject: str, data: str) -> None:
+    """Send a request and show the answer, which may be an error."""
+    screen.sent(subject, data)
+    began = time.monotonic()
+    try:
+        answer = await client.request(subject, data.encode(), timeout=ANSWER_WITHIN_S)
+    except NoRespondersError:
+        screen.refused(subject, "no responders", "nobody listens on this subject", time.monotonic() - began)
+        return
+    except NatsTimeoutError:
+        screen.note(f"no answer within {ANSWER_WITHIN_S:g} s")
+        return
+    show(screen, "the sender", answer, time.monotonic() - began)
+
+
+def show(screen: Screen, where: str, message: Msg, took_s: float) -> None:
+    """One message that came out."""
+    headers = message.headers or {}
+    if ERROR_CODE in headers:
+        screen.refused(where, headers[ERROR_CODE], headers.get(ERROR_TEXT, ""), took_s)
+    else:
+        screen.received(where, message.data.decode(), headers, took_s)
+
+
+class Scenes:
+    """The demo's play; `application` is a copy of the example that may be changed."""
+
+    def __init__(self, screen: Screen, farm: Farm, client: Client, application: Path):
+        self._screen = screen
+        self._farm = farm
+        self._client = client
+        self._directive = application / "Directive.yaml"
+
+    async def play(self) -> None:
+        """All of them but the end."""
+        await self.messages()
+        await self.errors()
+        await self.kill()
+        await self.refused_reload()
+        await self.reload()
+
+    def workers(self) -> None:
+        """Who serves what."""
+        for name, pid in self._farm.workers().items():
+            self._screen.note(f"{name:<10} pid {pid}")
+
+    async def messages(self) -> None:
+        """What goes in and what comes out."""
+        screen = self._screen
+        screen.scene("Messages: a group of two functions, then a third (Rust and AssemblyScript)")
+        await self._order({"id": "A-17", "sku": "tea", "count": 3})
+        screen.note("too few on the shelf: `stock` answers 409, the Directive says onErr 409: continue")
+        await self._order({"id": "A-18", "sku": "kettle", "count": 9})
+        screen.note("another handler (C) watches the receipts and only logs")
+        for _ in range(2):
+            self._show_log(await self._farm.logged(lambda line: line.get("guest") is True, "the audit function"))
+        screen.scene("Request and reply: a wildcard subject (C), and a plain WASI program (stdin to stdout)")
+        await request(self._client, screen, "labels.berlin", "Mara")
+        await request(self._client, screen, "labels.oslo", "Edvard")
+        await request(self._client, screen, "words.count", "nothing is lost but what it held")
+
+    async def errors(self) -> None:
+        """A permanent failure."""
+        self._screen.scene("An error: nobody sells this, `price` answers 404, and the sender is told")
+        await request(self._client, self._screen, "orders.new", '{"id":"A-19","sku":"anvil","count":1}')
+        self._show_log(await self._farm.logged(lambda line: line.get("message") == "message failed", "the failure"))
+
+    async def kill(self) -> None:
+        """A consumer dies and is replaced."""
+        pid = self._farm.workers()["labels/0"]
+        self._screen.scene(f"kill -9 {pid}: the consumer of labels.* is gone")
+        began = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        line = await self._farm.logged(_worker("worker ended", "labels/0"), "the death")
+        self._show_log(line)
+        line = await self._farm.logged(_worker("worker ready", "labels/0"), "the replacement")
+        self._screen.note(f"back as pid {line['pid']}, {(time.monotonic() - began) * 1000:.0f} ms after the kill")
+        await request(self._client, self._screen, "labels.lima", "Rosa")
+
+    async def refused_reload(self) -> None:
+        """A reload with a mistake changes nothing."""
+        self._screen.scene("Reload (SIGHUP) with a mistake in Directive.yaml: the farm says where and goes on")
+        good = self._directive.read_text()
+        self._directive.write_text(good.replace("- fn: label", "- fn: lable"))
+        self._farm.process.send_signal(signal.SIGHUP)
+        await self._farm.notified("RELOADING=1")
+        await self._farm.notified("READY=1")
+        line = await self._farm.logged(lambda line: "lable" in str(line.get("message")), "the mistake")
+        self._show_log(line)
+        await request(self._client, self._screen, "labels.rome", "Gianni")
+        self._directive.write_text(good)
+
+    async def reload(self) -> None:
+        """A reload restarts what changed and nothing else."""
+        self._screen.scene("Reload (SIGHUP): a new handler, parcels.*, and 3 workers instead of 2 for the orders")
+        await request(self._client, self._screen, "parcels.quito", "Ana")
+        before = self._farm.workers()
+        changed = self._directive.read_text().replace("    workers: 2 ", "    workers: 3 ") + NEW_HANDLER
+        self._directive.write_text(changed)
+        self._farm.process.send_signal(signal.SIGHUP)
+        await self._farm.notified("RELOADING=1")
+        await self._farm.notified("READY=1")
+        for name, pid in self._farm.workers().items():
+            was = "new" if name not in before else "untouched" if before[name] == pid else f"was {before[name]}"
+            self._screen.note(f"{name:<10} pid {pid:<8} {was}")
+        await request(self._client, self._screen, "parcels.quito", "Ana")
+
+    async def _order(self, order: dict[str, object]) -> None:
+        receipts = await self._client.subscribe("orders.receipts")
+        await self._client.flush()
+        text = json.dumps(order, separators=(",", ":"))
+        self._screen.sent("orders.new", text)
+        began = time.monotonic()
+        await self._client.publish("orders.new", text.encode())
+        try:
+            show(self._screen, "orders.receipts", await receipts.next_msg(ANSWER_WITHIN_S), time.monotonic() - began)
+        except NatsTimeoutError as error:
+            raise DemoError(f"no receipt within {ANSWER_WITHIN_S:g} s") from error
+        await receipts.unsubscribe()
+        await asyncio.sleep(0)
+
+    def _show_log(self, line: LogLine) -> None:
+        known = ("time", "level", "app", "generation", "process", "message")
+        more = " ".join(f"{name}={value}" for name, value in line.items() if name not in known)
+        self._screen.log(line.get("level", ""), line.get("process", ""), f"{line.get('message')} {more}"[:150])
+
+
+def _worker(message: str, name: str) -> Callable[[LogLine], bool]:
+    return lambda line: line.get("message") == message and line.get("worker") == name

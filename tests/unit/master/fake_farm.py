@@ -1,0 +1,158 @@
+"""A real master with trivial children: `python -m tests.unit.master.fake_farm FOLDER`.
+
+Everything is real but two ends: the application is FOLDER/app.json instead of a Directive with modules, and a child is
+a few lines instead of a consumer. What a child does is its handler's `behaviour`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from atmo_farm import log
+from atmo_farm.directive.model import Directive, Handler
+from atmo_farm.errors import CannotStart, Position, Problem, UserFilesError
+from atmo_farm.ipc.arena import Field
+from atmo_farm.ipc.messages import Failed, Ready, Waiting, encode
+from atmo_farm.master import main
+from atmo_farm.master.generation import Generation, Generations
+from atmo_farm.master.helper import Accepted, HelperSide, Job
+from atmo_farm.master.loader import Loader
+from atmo_farm.master.worker import Worker
+from atmo_farm.settings import Settings
+
+
+class Kept(Generations):
+    """Keeps app.json's text as the bundle."""
+
+    def write_text(self, text: str) -> int:
+        self._folder.mkdir(exist_ok=True)
+        number = max((number for number, _ in self._files()), default=0) + 1
+        self.bundle(number).write_text(text)
+        self._write_record(number, {"sha256": ""})
+        return number
+
+
+def prepare(source: Path) -> Job:
+    def job(side: HelperSide) -> None:
+        text = source.read_text()
+        app = json.loads(text)
+        time.sleep(app.get("takes_s", 0))
+        if app.get("dies"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "problems" in app:
+            raise UserFilesError([Problem(Position("Directive.yaml", 3, 1), "key", text) for text in app["problems"]])
+        if "not_served" in app:
+            raise CannotStart(app["not_served"])
+        state = side.identify(app.get("identifier", "com.example.fake"))
+        side.accept(Accepted(Kept(state).write_text(text), (), {}))
+
+    return job
+
+
+class FakeLoader(Loader):
+    @property
+    def generations(self) -> Kept:
+        assert self._state is not None
+        return Kept(self._state)
+
+    def _prepare(self, cause: str, in_force: Generation | None) -> Job:
+        return prepare(self._source)
+
+    def take_in(self, accepted: Accepted) -> Generation:
+        app = json.loads(self.generations.bundle(accepted.generation).read_text())
+        handlers = tuple(
+            Handler(
+                name=name,
+                type="stream",
+                source="nats",
+                resource=given["behaviour"],
+                steps=(),
+                workers=given.get("workers", 1),
+            )
+            for name, given in app["handlers"].items()
+        )
+        directive = Directive(
+            identifier=app.get("identifier", "com.example.fake"),
+            app_version="v1.0.0",
+            atmo_version="v0.4.7",
+            handlers=handlers,
+        )
+        return Generation(accepted.generation, directive, {})
+
+
+def child(worker: Worker, sock: socket.socket) -> int:
+    """One child. SIGTERM is blocked until a behaviour that handles it unblocks it."""
+    behaviour, _, argument = worker.handler.resource.partition(" ")
+    numbers = worker.slot.numbers
+    numbers[Field.PID] = os.getpid()
+    numbers[Field.RECEIVED] += 1
+    numbers[Field.DROPPED] += behaviour == "drops"
+    if behaviour == "crash":
+        return 1
+    if behaviour == "raise":
+        raise RuntimeError("not expected")
+    if behaviour == "fail":
+        sock.sendall(encode(Failed(argument)))
+        return 10
+    if behaviour == "hang":
+        time.sleep(1000)
+    if behaviour == "slow":
+        time.sleep(float(argument))
+    told = Waiting("nats default", argument) if behaviour == "wait" else Ready()
+    sock.sendall(encode(told))
+    if behaviour == "garbage":
+        sock.sendall(b"{]\n" + b"x" * 100_000 + b'\n{"event": "sing"}\n' + encode(Ready()))
+    if behaviour == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "silent":
+        numbers[Field.HEARTBEAT_NS] = time.monotonic_ns()
+        time.sleep(1000)
+    return serve(behaviour, argument, numbers, sock)
+
+
+def serve(behaviour: str, argument: str, numbers: memoryview, sock: socket.socket) -> int:
+    """Beat, until the master is gone or says SIGTERM."""
+    ends: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: ends.append(number))
+    if behaviour != "stubborn":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    while not ends:
+        numbers[Field.HEARTBEAT_NS] = time.monotonic_ns()
+        readable, _, _ = select.select([sock], [], [], 0.1)
+        if readable and not sock.recv(1000):
+            return 12
+    if behaviour == "drains":
+        time.sleep(float(argument))
+    return 0
+
+
+class FakeMaster(main.Master):
+    def _run_consumer(self, worker: Worker, channel: socket.socket) -> int:
+        return child(worker, channel)
+
+
+def run(folder: Path) -> int:
+    main.Loader = FakeLoader  # type: ignore[misc]
+    main.processes.preload = lambda: None
+    settings = Settings(
+        run_dir=folder / "run",
+        state_dir=folder / "state",
+        **json.loads((folder / "settings.json").read_text()),
+    )
+    log.configure("debug", "json", folder / "log")
+    try:
+        return FakeMaster(folder / "app.json", settings).run()
+    except (UserFilesError, CannotStart) as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(run(Path(sys.argv[1])))

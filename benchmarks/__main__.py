@@ -1,7 +1,7 @@
 """`python -m benchmarks NAME`: run one benchmark; exit 0 when it meets its bounds, 1 when not.
 
-    python -m benchmarks nats --rounds 5 --plot nats.png
-    python -m benchmarks nats --peers          # FastStream's native handler too
+python -m benchmarks nats --rounds 5 --plot nats.png
+python -m benchmarks nats --peers          # FastStream's native handler too
 """
 
 from __future__ import annotations

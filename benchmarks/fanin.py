@@ -79,10 +79,8 @@ async def _measure(rounds: int) -> Report:
     report = Report("fanin", unit="s")
     with tempfile.TemporaryDirectory() as folder:
         engine = Engine()
-        compiled = compile_module(wasmtime.wat2wasm(GUEST), Path(folder))
-        function = Function(
-            engine, compiled, memory_limit=64 << 20, isolation="pooled", pool_warm=1, pool_max=MESSAGES
-        )
+        compiled = compile_module(bytes(wasmtime.wat2wasm(GUEST)), Path(folder))
+        function = Function(engine, compiled, memory_limit=64 << 20, isolation="pooled", pool_warm=1, pool_max=MESSAGES)
         await function.warm()
         steps = (Step((Call("wait", "default::wait", "wait"),)),)
         handler = Handler("fanin", "stream", "nats", "fanin", steps, max_in_flight=MESSAGES, pool_max=MESSAGES)

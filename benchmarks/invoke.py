@@ -92,7 +92,7 @@ class _Public:
         self._memory = exports["memory"]
         self._allocate, self._run, self._free = exports["allocate"], exports["run_e"], exports["deallocate"]
 
-    def _return_result(self, caller: wasmtime.Caller, at: int, size: int, ident: int) -> None:
+    def _return_result(self, caller: wasmtime.Caller, at: int, size: int, _: int) -> None:
         self._output.append(bytes(caller["memory"].read(caller, at, at + size)))
 
     def call(self, data: bytes) -> bytes:

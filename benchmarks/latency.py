@@ -1,4 +1,4 @@
-"""p50 and p99 of a request through the farm, one at a time and at half of the farm's own full rate, against the echo."""
+"""p50 and p99 of a request through the farm, one at a time and at half of the farm's own full rate; and of the echo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a consumer costs in memory and how soon it is there; 200 handlers on one machine; growth over a million messages."""
+"""What a consumer costs in memory, how soon it is there, 200 of them on one machine, growth over a million messages."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> Report:  # noqa: ARG001
             all_ready_s = time.perf_counter() - began
             consumers = machine.tree(master)[1:]
             private = [machine.private_bytes(pid) / MIB for pid in consumers]
-            forked_ms = [ready_ms for ready_ms in parts.fork_to_ready_ms(folder / "one", url)]
+            forked_ms = parts.fork_to_ready_ms(folder / "one")
     report.header = ("", "value")
     report.rows = [
         ("private memory of an idle consumer, median, MiB", f"{median(private):.1f}"),

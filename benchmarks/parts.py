@@ -1,4 +1,4 @@
-"""The processes that a benchmark runs: a NATS server, a farm, a baseline, the driver. All end with their `with` block."""
+"""The processes of a benchmark: a NATS server, a farm, a baseline, the driver. All end with their `with` block."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import tree
+
 ROOT = Path(__file__).parent.parent
 HELLO = ROOT / "examples/hello"
 HELLO_WASM = HELLO / "greet/greet.wasm"
 READY_TIMEOUT_S = 30.0
+FORKS = 9
+FORKS_APART_S = 3.0
+"""Kills of one worker that come faster count as a crash loop, and the farm waits before it forks again."""
 
 
 def _die_with_parent() -> None:
@@ -91,17 +96,47 @@ def hello_app(folder: Path, url: str, handlers: int = 1, extra: str = "") -> Pat
 
 
 @contextlib.contextmanager
-def farm(app: Path) -> Iterator[int]:
-    """A farm that serves the application; gives the master's pid once systemd would be told READY=1."""
+def farm(app: Path, log: Path | None = None) -> Iterator[int]:
+    """A farm that serves the application; gives the master's pid once systemd would be told READY=1.
+
+    With `log` it writes JSON lines there, from level info up.
+    """
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(f"{folder}/notify")
         notify.settimeout(READY_TIMEOUT_S)
         environ = {**os.environ, "NOTIFY_SOCKET": f"{folder}/notify"}
-        arguments = ["start", app, "--run-dir", f"{folder}/run", "--state-dir", f"{folder}/state", "--log-level", "warn"]
+        arguments = ["start", app, "--run-dir", f"{folder}/run", "--state-dir", f"{folder}/state"]
+        if log is None:
+            arguments += ["--log-level", "warn"]
+        else:
+            environ["ATMO_LOG_FILE"] = str(log)
         with process(sys.executable, "-m", "atmo_farm", *arguments, env=environ) as master:
             while b"READY=1" not in notify.recv(4096).split(b"\n"):
                 pass
             yield master.pid
+
+
+def fork_to_ready_ms(app: Path) -> list[float]:
+    """How long each consumer took from its fork until the master heard that it is ready, alone and one after another.
+
+    A killed consumer is replaced at once, so each further one is the replacement of the one before.
+    """
+    found: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        with farm(app, log) as master:
+            while len(found) < FORKS:
+                lines = [
+                    json.loads(line) for line in log.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")
+                ]
+                times = [line["after_ms"] for line in lines if line["message"] == "worker ready"]
+                if len(times) == len(found):
+                    time.sleep(0.01)
+                    continue
+                found = times
+                time.sleep(FORKS_APART_S)
+                os.kill(tree(master)[1], signal.SIGKILL)
+    return found
 
 
 def drive(url: str, subject: str, **options: object) -> dict[str, Any]:

@@ -63,7 +63,12 @@ class Report:
             cells = [[str(cell) for cell in row] for row in [self.header, *self.rows]]
             widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
             for row in cells:
-                print("  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))))
+                print(
+                    "  ".join(
+                        cell.ljust(w) if i == 0 else cell.rjust(w)
+                        for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+                    )
+                )
         print(self.json_line(), flush=True)
 
     def plot(self, path: str) -> None:

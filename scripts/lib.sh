@@ -1,6 +1,10 @@
 # What the scripts share: `. scripts/lib.sh` from the repository's root, after `set -euo pipefail`.
 # shellcheck shell=bash
 
+# A script that another one calls counts on from that one's start.
+export ATMO_FARM_STARTED=${ATMO_FARM_STARTED:-$(date +%s)}
+SECONDS=$(($(date +%s) - ATMO_FARM_STARTED))
+
 # say TEXT: one line of progress, with the seconds since the script started.
 say() {
     if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then

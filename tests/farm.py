@@ -154,4 +154,3 @@ def wait_for(
             raise AssertionError(otherwise())
         time.sleep(0.01)
     return value
-

@@ -1,0 +1,1 @@
+"""What host functions do, behind `runtime.services`."""

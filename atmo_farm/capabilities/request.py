@@ -25,7 +25,7 @@ class FieldType(enum.IntEnum):
 
 @attrs.define
 class Request:
-    """What request_get_field reads; header names are in lower case, state values are the bytes that functions returned."""
+    """What request_get_field reads; header names are in lower case, state values are what functions returned."""
 
     method: str
     url: str
@@ -37,7 +37,7 @@ class Request:
     attempt: int = 1
 
     def get(self, field: int, key: str) -> bytes:
-        """The field's bytes; what is not there is empty, as Atmo has it. A body that is no JSON object has no fields."""
+        """The field's bytes; what is not there is empty, as in Atmo. A body that is no JSON object has no fields."""
         if field == FieldType.STATE:
             return self.state.get(key, b"")
         if field == FieldType.META:
@@ -69,9 +69,7 @@ class Request:
 
     def copy(self) -> Request:
         """A second view: what is set on it does not show in this one (attrs.evolve would cost five times as much)."""
-        return Request(
-            self.method, self.url, self.id, self.body, self.headers, self.params, self.state, self.attempt
-        )
+        return Request(self.method, self.url, self.id, self.body, self.headers, self.params, self.state, self.attempt)
 
     def _meta(self, key: str) -> bytes:
         if key == "body":

@@ -35,7 +35,6 @@ class Capabilities:
 class CallServices:
     """One run's view of the outside. `changes` and `headers` are what the run leaves behind for the sequence."""
 
-
     def __init__(self, rules: Rules, log: GuestLog, function: str, request: Request):
         self._rules = rules
         self._log = log

@@ -22,7 +22,7 @@ BROKEN_PIPE = 141
 """128 and SIGPIPE: what the reader of a pipe has ended."""
 
 
-class _ReaderGone(Exception):
+class _ReaderGoneError(Exception):
     """Standard output leads nowhere any more; a BrokenPipeError click itself would turn into exit code 1."""
 
 
@@ -56,7 +56,7 @@ class Root(click.Group):
             result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError as error:
-            raise _ReaderGone from error
+            raise _ReaderGoneError from error
         return result
 
 
@@ -64,7 +64,7 @@ def _tell(error: Exception) -> int:
     """Say on standard error what went wrong; returns the exit code."""
     if isinstance(error, click.Abort):
         return INTERRUPTED
-    if isinstance(error, _ReaderGone):
+    if isinstance(error, _ReaderGoneError):
         return BROKEN_PIPE
     if isinstance(error, click.ClickException):
         error.show()

@@ -1,0 +1,1 @@
+"""The consumer process: one worker of one stream handler."""

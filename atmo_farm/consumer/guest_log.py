@@ -25,8 +25,13 @@ class HandlerGuestLog:
             return
         if not self._limit.allow():
             return
-        dropped = self._limit.take_dropped()
-        fields = {"guest_lines_dropped": dropped} if dropped else {}
         log.event(
-            logger, severity, text, handler=self._handler, function=function, message_id=request_id, guest=True, **fields
+            logger,
+            severity,
+            text,
+            handler=self._handler,
+            function=function,
+            message_id=request_id,
+            guest=True,
+            guest_lines_dropped=self._limit.take_dropped() or None,
         )

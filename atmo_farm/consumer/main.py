@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from typing import Any
 
 from atmo_farm import clock, log
 from atmo_farm.capabilities.rules import Rules
@@ -27,6 +28,9 @@ from atmo_farm.streams.nats import NatsStream
 
 logger = logging.getLogger("atmo_farm.consumer")
 
+GAUGES_EVERY_S = 1.0
+"""How often the numbers that are looked up, not counted, are written into the arena."""
+
 DRAIN_MARGIN_S = 1.0
 """The child ends this long before the master would kill it."""
 
@@ -37,7 +41,7 @@ async def run(context: ChildContext) -> ChildExit:
 
 
 class Consumer:
-    """The process's parts and its life. It is also what the stream tells its events to (`streams.base.StreamEvents`)."""
+    """The process's parts and its life; the stream tells it its events (`streams.base.StreamEvents`)."""
 
     def __init__(self, context: ChildContext):
         self._context = context
@@ -57,7 +61,8 @@ class Consumer:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._finish, ChildExit.DRAINED)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # blocked since before the fork: none is lost
         boot = asyncio.ensure_future(self._boot())
-        await asyncio.wait({boot, self._end}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {boot, self._end}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if self._end.done():
             boot.cancel()
             await asyncio.wait({boot})
@@ -68,6 +73,7 @@ class Consumer:
             logger.debug("boot failed", exc_info=error)
             self._channel.failed(f"{type(error).__name__}: {error}")
             return ChildExit.BOOT_FAILED
+        self._write_gauges(stream)
         end = await self._end
         return await self._drain(stream, worker) if end is ChildExit.DRAINED else end
 
@@ -127,6 +133,12 @@ class Consumer:
     async def _finish_in_flight(self, stream: NatsStream, worker: Worker) -> None:
         await stream.stop()
         await worker.idle()
+
+    def _write_gauges(self, stream: NatsStream) -> None:
+        self._slot[Field.PENDING] = stream.pending()
+        self._slot[Field.POOL] = sum(function.instances for function in self._functions.values())
+        self._slot[Field.LOG_LINES_DROPPED] = log.dropped()
+        asyncio.get_running_loop().call_later(GAUGES_EVERY_S, self._write_gauges, stream)
 
     def waiting(self, connection: str, reason: str) -> None:
         """The broker is out of reach."""

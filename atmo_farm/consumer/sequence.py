@@ -113,5 +113,3 @@ def _with(call: Call, request: Request) -> Request:
 
 def _as_json(code: int, message: str) -> bytes:
     return json.dumps({"code": code, "message": message}, separators=(",", ":"), ensure_ascii=False).encode()
-
-

@@ -25,10 +25,6 @@ IN_FLIGHT, RECEIVED, DONE, FAILED = int(Field.IN_FLIGHT), int(Field.RECEIVED), i
 PUBLISHED = int(Field.PUBLISHED)
 COUNTED_CAUSES = {"timeout": Field.TIMEOUTS, "trap": Field.TRAPS, "memory": Field.TRAPS}
 
-BURST = 64
-"""Messages that may be taken without a turn of the loop: 64 quick ones are about a millisecond, in which no timer,
-no socket and no other message is served."""
-
 
 class Worker:
     """Takes messages from the stream, at most `maxInFlight` at once, and sees each one through."""
@@ -41,7 +37,6 @@ class Worker:
         self._retry = RetryPolicy(handler.retry, random.random)
         self._loop = asyncio.get_running_loop()
         self._in_flight = 0
-        self._burst = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._target = handler.respond_to.resource if handler.respond_to else ""
@@ -58,10 +53,6 @@ class Worker:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             self._slot[IN_FLIGHT] = self._in_flight
-        self._burst += 1
-        if self._burst >= BURST:
-            self._burst = 0
-            await asyncio.sleep(0)
 
     async def idle(self) -> None:
         """Wait until nothing is in flight."""
@@ -135,7 +126,13 @@ class Worker:
             self._log(logging.ERROR, "the error answer was not accepted", message, failure(error), attempt)
 
     def _log(
-        self, level: int, text: str, message: Message, outcome: Outcome, attempt: int, **fields: float
+        self,
+        level: int,
+        text: str,
+        message: Message,
+        outcome: Outcome,
+        attempt: int,
+        retry_in_s: float | None = None,
     ) -> None:
         log.event(
             logger,
@@ -149,7 +146,7 @@ class Worker:
             cause=outcome.cause,
             code=outcome.code,
             reason=outcome.message,
-            **fields,
+            retry_in_s=retry_in_s,
         )
 
     def _change(self) -> asyncio.Future[None]:

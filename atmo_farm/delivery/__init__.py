@@ -1,0 +1,1 @@
+"""Outcomes and retry, without knowing any broker or guest."""

@@ -25,9 +25,12 @@ def load(path: Path, defaults: HandlerDefaults | None = None) -> Application:
     of their places; nothing else, whatever the files hold.
     """
     defaults = defaults or HandlerDefaults()
-    if path.is_dir():
-        return project.load(path, defaults)
-    if path.is_file():
-        return bundle.load(path, defaults)
+    try:
+        if path.is_dir():
+            return project.load(path, defaults)
+        if path.is_file():
+            return bundle.load(path, defaults)
+    except OSError as error:
+        raise UserFilesError([Problem(Position(str(error.filename or path)), "", f"{error.strerror}")]) from error
     message = "is neither a project folder nor a bundle; there is nothing with this name"
     raise UserFilesError([Problem(Position(str(path)), "", message)])

@@ -18,7 +18,7 @@ from atmo_farm.directive import zip_reader
 from atmo_farm.directive.application import Application
 from atmo_farm.directive.bundle import DIRECTIVE, STATIC
 from atmo_farm.directive.model import Runnable
-from atmo_farm.directive.yaml_tree import Entry, Mapping, Node, Scalar, Sequence, is_unset
+from atmo_farm.directive.nodes import Entry, Mapping, Node, Scalar, Sequence, is_unset
 from atmo_farm.errors import Position, Problem, UserFilesError
 
 _TAG = "tag:yaml.org,2002:"
@@ -35,6 +35,7 @@ def write_bundle(application: Application, target: Path) -> None:
     again because it is too large; OSError when `target` cannot be written.
     """
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    unfinished.unlink(missing_ok=True)
     try:
         with zipfile.ZipFile(unfinished, "x", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
             for name, data in _files(application):

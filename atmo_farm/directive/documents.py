@@ -1,6 +1,6 @@
-"""What is written from the key tables for people and editors: `conf/directive.schema.json`, the keys in docs/directive.md.
+"""What the key tables write for editors and people: `conf/directive.schema.json` and the keys in docs/directive.md.
 
-`python -m atmo_farm.directive.documents`, at the root of the repository, writes both; a test says when it was forgotten.
+`python -m atmo_farm.directive.documents`, at the root of the repository, writes both; a test tells when they are old.
 """
 
 from __future__ import annotations

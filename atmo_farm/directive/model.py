@@ -6,6 +6,7 @@ does not take part in comparisons, so that moving a handler in the file is no ch
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -14,6 +15,11 @@ import attrs
 from atmo_farm.errors import Position, Problem
 
 NOWHERE = Position("")
+
+
+def _without_password(addresses: object) -> str:
+    """An address or several, for a repr: users and passwords inside of them left out."""
+    return re.sub(r"//[^@/\s]*@", "//…@", repr(addresses))
 
 
 @attrs.frozen
@@ -50,7 +56,7 @@ class NatsConnection:
     """`connections.nats` (name `default`) or one of its named entries."""
 
     name: str
-    server_addresses: tuple[Value, ...]
+    server_addresses: tuple[Value, ...] = attrs.field(repr=_without_password)
     client_name: Value = ""
     user: Value = ""
     password: Value = attrs.field(default="", repr=False)
@@ -67,7 +73,7 @@ class KafkaConnection:
     """`connections.kafka` or one of its named entries."""
 
     name: str
-    broker_addresses: tuple[Value, ...]
+    broker_addresses: tuple[Value, ...] = attrs.field(repr=_without_password)
     client_id: Value = ""
     security_protocol: Value = ""
     sasl_mechanism: Value = ""
@@ -82,7 +88,7 @@ class KafkaConnection:
 class RedisConnection:
     """`connections.redis`."""
 
-    server_address: Value
+    server_address: Value = attrs.field(repr=_without_password)
     username: Value = ""
     password: Value = attrs.field(default="", repr=False)
     database: int = 0
@@ -293,7 +299,8 @@ class Directive:
     connections: Connections = Connections()
     authentication: Mapping[str, tuple[str, Value]] = attrs.field(factory=dict, repr=False)
     """host → (headerType, value)."""
-    capabilities: Mapping[str, Any] = attrs.field(factory=dict)
+    capabilities: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    """As written, in plain dicts; `auth.headers` holds secrets."""
     handlers: tuple[Handler, ...] = ()
     schedules: tuple[Schedule, ...] = ()
     queries: tuple[Query, ...] = ()

@@ -9,13 +9,14 @@ from atmo_farm.directive.keys.files import DIRECTIVE, QUERIES_FILE, RUNNABLE
 from atmo_farm.directive.keys.kinds import MISSING
 from atmo_farm.directive.keys.shapes import Table
 from atmo_farm.directive.model import Directive
-from atmo_farm.directive.parse_handlers import Surroundings, handlers, schedules
+from atmo_farm.directive.nodes import Mapping, Node
+from atmo_farm.directive.parse_handlers import Surroundings, handlers
 from atmo_farm.directive.parse_respond_to import Brokers
 from atmo_farm.directive.parse_runnables import runnables
+from atmo_farm.directive.parse_schedules import schedules
 from atmo_farm.directive.parse_steps import Functions
 from atmo_farm.directive.report import Report, in_order
 from atmo_farm.directive.section import Section
-from atmo_farm.directive.yaml_tree import Mapping, Node
 from atmo_farm.errors import Position
 from atmo_farm.settings import HandlerDefaults
 
@@ -60,7 +61,10 @@ def parse(texts: Texts, defaults: HandlerDefaults, report: Report) -> Parsed | N
     identifier, version = top.text("identifier"), top.text("appVersion")
     known = runnables(sections, identifier, version, report)
     if not known and not sections:
-        report.error(top.position, "runnables", "there is no function: no .runnable.yaml is in this folder or below it")
+        where = (
+            "its `runnables` are empty" if texts.runnables is None else "no .runnable.yaml is in or below this folder"
+        )
+        report.error(top.position, "runnables", f"the application has no function: {where}")
     functions = Functions(identifier, version, known)
     written = top.section("connections")
     connections = parse_connections.connections(written, report)

@@ -150,7 +150,7 @@ def _addresses(section: Section, name: str) -> tuple[Value, ...]:
 def authentication(section: Section | None, report: Report) -> dict[str, tuple[str, Value]]:
     """host → (headerType, value); a warning while functions cannot make requests."""
     domains = section.section("domains") if section else None
-    if section and domains and domains.values:
+    if section and domains and any("value" in entry for _, entry in _entries(domains)):
         message = "is not used in this build yet: functions cannot make HTTP requests"
         report.warn(section.at("domains"), section.key("domains"), message)
     return {

@@ -1,15 +1,16 @@
-"""`handlers` and `schedules`: from sections to the model."""
+"""`handlers`: from sections to the model."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import attrs
 
 from atmo_farm.directive import resources, served
 from atmo_farm.directive.keys.handlers import HANDLER
-from atmo_farm.directive.model import NOWHERE, Handler, Retry, Schedule
+from atmo_farm.directive.model import Handler
+from atmo_farm.directive.parse_limits import with_limits
 from atmo_farm.directive.parse_respond_to import Brokers, dead_letter, respond_to
 from atmo_farm.directive.parse_steps import Functions, steps
 from atmo_farm.directive.report import Report, did_you_mean, listed, shown
@@ -94,7 +95,7 @@ def _handler(section: Section, around: Surroundings, report: Report) -> Handler 
         extra={key.name: plain(section.values[key.name]) for key in _LATER if key.name in section.values},
         position=section.position,
     )
-    return _with_limits(handler, section, around.defaults, report)
+    return with_limits(handler, section, around.defaults, report)
 
 
 def _is_refused(section: Section, name: str) -> bool:
@@ -159,13 +160,12 @@ def _name(section: Section, type_: str, source: str, resource: str, report: Repo
 
 def _check_response(section: Section, state: set[str], report: Report) -> None:
     response = section.text("response")
-    written = section.sections("steps")
+    last = next(reversed(section.sections("steps")), None)
     if response and response not in state:
         near = did_you_mean(response, state) or (f"; they set {listed(sorted(state)[:10])}" if state else "")
         report.error(section.value_at("response"), section.key("response"), f"no step sets {shown(response)}{near}")
-    elif not response and not section.is_written("response") and written and written[-1].is_written("group"):
-        message = "ends with a group, so `response` must say whose result is the handler's"
-        report.error(written[-1].position, written[-1].path, message)
+    elif last and last.is_written("group") and not last.is_written("fn") and not section.is_written("response"):
+        report.error(last.position, last.path, "the last step is a group: `response` must say whose result counts")
 
 
 def _check_keys_of_source(section: Section, source: str, report: Report) -> None:
@@ -203,71 +203,3 @@ def _check_delivery(section: Section, source: str, report: Report) -> None:
         wrong("ordering", "`ordering: key` needs `orderingKey` beside it")
     if section.text("orderingKey") and ordering != "key":
         wrong("orderingKey", "needs `ordering: key` beside it")
-
-
-def _with_limits(handler: Handler, section: Section, defaults: HandlerDefaults, report: Report) -> Handler:
-    in_flight = section.get("maxInFlight", defaults.max_in_flight)
-    pool = section.section("pool") or Section("", NOWHERE)
-    most = pool.get("max", defaults.pool_max or in_flight)
-    if "warm" in pool.values and pool.get("warm", 0) > most:
-        report.error(pool.at("warm"), pool.key("warm"), f"cannot be more than `max`, {most}")
-    return attrs.evolve(
-        handler,
-        workers=section.get("workers", defaults.workers),
-        max_in_flight=in_flight,
-        timeout_s=section.get("timeout", defaults.timeout_s),
-        memory_limit=section.get("memoryLimit", defaults.memory_limit),
-        isolation=section.get("isolation", defaults.isolation),
-        pool_warm=min(pool.get("warm", defaults.pool_warm), most),
-        pool_max=most,
-        retry=_retry(section.section("retry"), defaults, report),
-    )
-
-
-def _retry(section: Section | None, defaults: HandlerDefaults, report: Report) -> Retry:
-    section = section or Section("", NOWHERE)
-    initial = section.get("initialDelay", defaults.retry_initial_delay_s)
-    longest = section.get("maxDelay", defaults.retry_max_delay_s)
-    if "initialDelay" in section.values and initial > longest:
-        report.error(
-            section.at("initialDelay"), section.key("initialDelay"), f"is longer than `maxDelay`, {longest:g} s"
-        )
-    for index, cause in enumerate(section.get("on", cast(tuple[str, ...], ()))):
-        low, dash, high = cause.partition("-")
-        if dash and int(low) > int(high):
-            report.error(section.at("on"), f"{section.key('on')}[{index}]", f"{shown(cause)} ends before it begins")
-    return Retry(
-        attempts=section.get("attempts", defaults.retry_attempts),
-        initial_delay_s=initial,
-        max_delay_s=longest,
-        multiplier=section.get("multiplier", defaults.retry_multiplier),
-        jitter=section.get("jitter", defaults.retry_jitter),
-        on=section.get("on", Retry().on),
-    )
-
-
-def schedules(sections: tuple[Section, ...], functions: Functions, report: Report) -> tuple[Schedule, ...]:
-    """All schedules that could be read."""
-    result: dict[str, Schedule] = {}
-    for section in sections:
-        initial = section.section("state")
-        state: dict[str, Any] = dict(initial.values) if initial else {}
-        sequence = steps(section, functions, set(state), report)
-        every = section.section("every")
-        seconds = _seconds(every) if every else 0
-        if every and not seconds and not any(every.is_wrong(unit) for unit in every.places):
-            report.error(
-                section.at("every"), section.key("every"), "adds up to nothing; set seconds, minutes, hours or days"
-            )
-        name = section.text("name")
-        if name in result:
-            message = f"the schedule name {shown(name)} is taken; the other is on line {result[name].position.line}"
-            report.error(section.at("name"), section.key("name"), message)
-        elif name:
-            result[name] = Schedule(name, seconds, sequence, state, section.position)
-    return tuple(result.values())
-
-
-def _seconds(every: Section) -> int:
-    units = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
-    return sum(every.get(unit, 0) * length for unit, length in units.items())

@@ -24,8 +24,8 @@ def runnables(
         name = section.text("name") or folder
         if not re.fullmatch(FUNCTION_NAME, name, re.ASCII):
             if not section.is_written("name"):
-                message = f"is missing, and the folder's name {shown(name)} cannot be a function's"
-                report.error(section.position, section.key("name"), message)
+                why = f", and the folder's name {shown(name)} cannot be a function's" if name else ""
+                report.error(section.at("name"), section.key("name"), f"is missing{why}")
             continue
         namespace = section.text("namespace") or DEFAULT_NAMESPACE
         runnable = Runnable(

@@ -52,13 +52,15 @@ def load(folder: Path, defaults: HandlerDefaults) -> Application:
     if not directive_file.is_file():
         message = f"there is no {DIRECTIVE} in this folder; name a folder that holds one, or a bundle (.zip)"
         raise UserFilesError([Problem(Position(str(folder)), "", message)])
-    runnable_files = list(_runnable_files(folder, report))
     texts = Texts(
         directive_file=str(directive_file),
-        directive=_text(directive_file, report),
+        directive=_bytes(directive_file, yaml_tree.MAX_BYTES),
         queries_file=str(folder / QUERIES),
-        queries=_text(folder / QUERIES, report) if (folder / QUERIES).is_file() else None,
-        runnables=tuple(RunnableFile(str(file), _text(file, report), file.parent.name) for file in runnable_files),
+        queries=_bytes(folder / QUERIES, yaml_tree.MAX_BYTES) if (folder / QUERIES).is_file() else None,
+        runnables=tuple(
+            RunnableFile(str(file), _bytes(file, yaml_tree.MAX_BYTES), file.parent.resolve().name)
+            for file in _runnable_files(folder, report)
+        ),
     )
     parsed = parse(texts, defaults, report)
     modules = _modules(parsed, report) if parsed else {}
@@ -75,7 +77,7 @@ def _runnable_files(folder: Path, report: Report) -> Iterator[Path]:
         if entered >= MAX_FOLDERS:
             report.error(Position(str(folder)), "", f"more than {MAX_FOLDERS:,} folders; is this the project's folder?")
             return
-        found = [Path(root) / name for name in RUNNABLE if name in files]
+        found = [path for path in (Path(root) / name for name in RUNNABLE if name in files) if path.is_file()]
         if len(found) > 1:
             report.error(Position(str(found[1]), 1, 1), "", f"{RUNNABLE[0]} is there too; keep one of them")
         yield from found[:1]
@@ -106,19 +108,13 @@ def _statics(folder: Path, report: Report) -> Iterator[tuple[str, Path]]:
                 yield path.relative_to(folder).as_posix(), path
 
 
-def _text(path: Path, report: Report) -> bytes:
-    """The file's bytes, as far as they are read at all: a file over the bound is refused by its length."""
-    try:
-        return _bytes(path, yaml_tree.MAX_BYTES + 1)
-    except UserFilesError as error:
-        report.problems += error.problems
-        return b""
-
-
 def _bytes(path: Path, limit: int) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(limit)
+            data = file.read(limit + 1)
     except OSError as error:
         problem = Problem(Position(str(path)), "", f"cannot be read: {error.strerror}")
         raise UserFilesError([problem]) from error
+    if len(data) > limit:
+        raise UserFilesError([Problem(Position(str(path)), "", f"is larger than {limit >> 20} MiB")])
+    return data

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from atmo_farm.errors import Position, Problem, UserFilesError
 
 _SHOWN_CHARACTERS = 60
+_LINE_CHARACTERS = 200
 
 
 class Report:
@@ -20,11 +21,11 @@ class Report:
 
     def error(self, position: Position, key: str, message: str) -> None:
         """The files cannot be used as they are."""
-        self.problems.append(Problem(position, key, message))
+        self.problems.append(Problem(position, one_line(key), message))
 
     def warn(self, position: Position, key: str, message: str) -> None:
         """The files can be used, but may not mean what their author thinks."""
-        self.problems.append(Problem(position, key, message, "warning"))
+        self.problems.append(Problem(position, one_line(key), message, "warning"))
 
     def later(self, position: Position, key: str, message: str) -> None:
         """The language knows it, this build does not run it: told as a warning, refused by start and reload."""
@@ -61,8 +62,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def shown(text: str) -> str:
     """A user's value as it may stand in a message: one line, escaped, not too long."""
-    cut = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
-    return "`" + "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut) + "`"
+    return f"`{one_line(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + '…')}`"
+
+
+def one_line(text: str) -> str:
+    """The text with everything escaped that could break or colour a line, and not longer than a line should be."""
+    if len(text) > _LINE_CHARACTERS:
+        text = text[:_LINE_CHARACTERS] + "…"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def listed(words: Iterable[str]) -> str:

@@ -1,7 +1,4 @@
-"""A YAML file as a tree that remembers where everything stands.
-
-Scalars stay texts: `off`, `404` and `1.10` are what the user typed, and only the key that holds them decides what they
-mean. So YAML 1.1's surprises (`off` is false, `1_0` is ten) never happen.
+"""Reading a YAML file into a tree of nodes, whatever it holds.
 
 The tree is built from libyaml's events, without recursion, and every bound is checked while they arrive: nesting,
 nodes (an alias counts as all that it stands for), and the size of the file.
@@ -15,6 +12,7 @@ from collections.abc import Iterator
 import attrs
 import yaml
 
+from atmo_farm.directive.nodes import Entry, Mapping, Node, Scalar, Sequence
 from atmo_farm.directive.report import Report, shown
 from atmo_farm.errors import Position
 
@@ -27,60 +25,6 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 _TAGS = {"!", *(_TAG + name for name in ("str", "int", "float", "bool", "null", "map", "seq"))}
 _NOT_YAML = re.compile("[^\\t\\n\\r\\x20-\\x7e\\x85\\xa0-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
-_NULLS = {"", "~", "null", "Null", "NULL"}
-
-
-@attrs.define(eq=False)
-class Scalar:
-    """A text."""
-
-    text: str
-    style: str | None
-    """None for plain, else the quote or block sign that it was written with."""
-    position: Position
-    size: int = 1
-    height: int = 1
-
-    @property
-    def is_null(self) -> bool:
-        """Whether nothing is written here (or `null`)."""
-        return self.style is None and self.text in _NULLS
-
-
-@attrs.define(eq=False)
-class Sequence:
-    """A list."""
-
-    items: list[Node]
-    position: Position
-    size: int = 1
-    height: int = 1
-
-
-@attrs.define(eq=False)
-class Entry:
-    """A key and its value."""
-
-    key: Scalar
-    value: Node
-
-
-@attrs.define(eq=False)
-class Mapping:
-    """Keys and values in the order of the file; no key twice."""
-
-    entries: dict[str, Entry]
-    position: Position
-    size: int = 1
-    height: int = 1
-
-
-Node = Scalar | Sequence | Mapping
-
-
-def is_unset(node: Node) -> bool:
-    """Nothing is written, or an empty text: both mean the same as leaving the key out."""
-    return isinstance(node, Scalar) and (node.is_null or not node.text)
 
 
 class _RefusedError(Exception):

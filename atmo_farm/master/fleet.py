@@ -220,7 +220,8 @@ class Fleet:
                 log.event(logger, logging.WARNING, "worker waits", worker=worker.name, on=event.on, reason=event.reason)
             elif not isinstance(event, Failed):
                 worker.failure, worker.cannot_boot = "", False
-                log.event(logger, logging.INFO, "worker ready", worker=worker.name, pid=process.pid)
+                after_ms = round((clock.monotonic() - process.forked_at) * 1000, 1)
+                log.event(logger, logging.INFO, "worker ready", worker=worker.name, pid=process.pid, after_ms=after_ms)
         return bool(events)
 
     def _watch(self, worker: Worker) -> None:

@@ -48,7 +48,7 @@ def _run_child(name: str, body: Callable[[], int], shed: Callable[[], None], mas
     """Never returns: neither the master's stack nor its exit handlers are this process's."""
     status = int(ChildExit.INTERNAL)
     try:
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
         if os.getppid() != master:  # it died before the line above
             os._exit(ChildExit.LOST_MASTER)
         _libc.prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import gc
+import logging
 import selectors
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from atmo_farm import log
 from atmo_farm.directive import references
 from atmo_farm.master.generation import Generation, Generations
 from atmo_farm.master.helper import Accepted, Helper, Job
 from atmo_farm.master.prepare import Prepare, Recompile, credentials_folder
 from atmo_farm.settings import Settings
+
+logger = logging.getLogger("atmo_farm.master")
 
 
 class Loader:
@@ -37,11 +41,6 @@ class Loader:
         self._helper: Helper | None = None
         self._state: Path | None = None
 
-    @property
-    def generations(self) -> Generations:
-        """The kept generations."""
-        return Generations(self._known_state())
-
     def start(self, on_identified: Callable[[str], Path]) -> Helper:
         """Begin to make the first generation; `on_identified` as in `Helper`. OSError when nothing can be forked."""
 
@@ -65,9 +64,23 @@ class Loader:
 
         AtmoFarmError if its bundle was changed since, or a reference is gone.
         """
-        application = self.generations.load(accepted.generation, self._settings.defaults)
+        application = self._generations.load(accepted.generation, self._settings.defaults)
         resolved = references.resolve(application.directive, self._environ, credentials_folder(self._environ))
         return Generation(accepted.generation, resolved, accepted.modules)
+
+    def drop(self, generation: int, reason: str) -> None:
+        """A generation that was accepted and is not run after all; its record says why."""
+        try:
+            self._generations.refuse(generation, reason)
+        except (OSError, ValueError) as error:
+            log.event(logger, logging.ERROR, "generation not marked as refused", reason=str(error))
+
+    def prune(self, in_force: Generation) -> None:
+        """Remove old generations from the state folder."""
+        try:
+            self._generations.prune(in_force.number)
+        except OSError as error:
+            log.event(logger, logging.ERROR, "old generations not removed", reason=str(error))
 
     def finish(self) -> None:
         """Done with the helper: ends it, if it still runs."""
@@ -84,6 +97,10 @@ class Loader:
         """In a child: the helper's channel belongs to the master."""
         if self._helper is not None:
             self._helper.shed()
+
+    @property
+    def _generations(self) -> Generations:
+        return Generations(self._known_state())
 
     def _prepare(self, cause: str, in_force: Generation | None) -> Job:
         return Prepare(self._source, self._settings.defaults, self._environ, cause, in_force)

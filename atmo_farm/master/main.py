@@ -80,7 +80,7 @@ class Master:
         for warning in helper.result.warnings:
             log.event(logger, logging.WARNING, str(warning))
         generation = self._loader.take_in(helper.result)
-        self._loader.generations.prune(generation.number)
+        self._loader.prune(generation)
         return generation
 
     def _settle(self, identifier: str) -> Path:

@@ -26,9 +26,12 @@ class PidFile:
         self._descriptor = -1
 
     def acquire(self) -> None:
-        """Lock and write; CannotStart with the holder's pid when another process has it."""
+        """Lock and write; CannotStart with the holder's pid when another process has it, or if it is no plain file."""
         while self._descriptor < 0:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise CannotStart(f"{self.path} cannot be used as pid file: {error.strerror}; remove it") from error
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

@@ -83,7 +83,7 @@ class Reload:
             self._new = self._loader.take_in(result)
             self._plan(result.changes)
         except AtmoFarmError as error:
-            self._loader.generations.refuse(result.generation, str(error))
+            self._loader.drop(result.generation, str(error))
             self._refuse(error)
             return now
         freeze()
@@ -139,15 +139,15 @@ class Reload:
         for worker in self._kept:
             worker.adopt(self._new, handlers[worker.handler.name])
         self.generation = self._new
-        self._loader.generations.prune(self._new.number)
+        self._loader.prune(self._new)
         log.bind(generation=self._new.number)
         log.event(logger, logging.INFO, "reload: in force")
         for worker in self._ending:
             self._fleet.dismiss(worker, now)
 
     def _roll_back(self, now: float, reason: str) -> None:
-        self._loader.generations.refuse(self._new.number, reason)
-        self._loader.generations.prune(self.generation.number)
+        self._loader.drop(self._new.number, reason)
+        self._loader.prune(self.generation)
         self.refusal = f"generation {self._new.number} was rolled back: {reason}"
         log.event(logger, logging.ERROR, f"reload: {self.refusal}; generation {self.generation.number} goes on")
         self._ending = self._starting

@@ -32,7 +32,7 @@ def folder(path: Path) -> Path:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise CannotStart(f"{path}: the module cache must be a folder of this user with mode 0700; remove it or chmod it")
+        raise CannotStart(f"{path}: the module cache must be a folder of this user with mode 0700")
     return path
 
 

@@ -62,9 +62,7 @@ instance_new = _function(_gil_kept, "wasmtime_instance_new", P, P, P, P, S, P, P
 instance_export_get = _function(_gil_kept, "wasmtime_instance_export_get", c_bool, P, P, c_char_p, S, P)
 set_epoch_deadline = _function(_gil_kept, "wasmtime_context_set_epoch_deadline", None, P, c_uint64)
 # The bindings declare an error as its result; the library returns nothing, and what is read there is garbage.
-epoch_async_yield = _function(
-    _gil_kept, "wasmtime_context_epoch_deadline_async_yield_and_update", None, P, c_uint64
-)
+epoch_async_yield = _function(_gil_kept, "wasmtime_context_epoch_deadline_async_yield_and_update", None, P, c_uint64)
 memory_data = _function(_gil_kept, "wasmtime_memory_data", P, P, P)
 memory_data_size = _function(_gil_kept, "wasmtime_memory_data_size", S, P, P)
 memory_grow = _function(_gil_kept, "wasmtime_memory_grow", P, P, P, c_uint64, P)

@@ -51,7 +51,7 @@ class Function:
         return self._pool.count
 
     async def warm(self) -> None:
-        """Make the warm instances. Raises GuestTrapped, GuestTimedOut or GuestOutOfMemory if the guest does not start."""
+        """Make the warm instances. GuestTrapped, GuestTimedOut or GuestOutOfMemory if the guest does not start."""
         await self._pool.warm()
 
     async def call(self, data: bytes, services: Services, deadline: float) -> bytes | None:
@@ -88,7 +88,7 @@ class Function:
         return result_or_none
 
     def _failed(self, instance: Instance, services: Services, error: BaseException) -> None:
-        """Put the instance away after a call that raised; what its guest printed before it was killed is handed over."""
+        """Put the instance away after a call that raised, and hand over what a killed guest had printed."""
         instance.services = None
         if isinstance(error, GuestFailed) or not isinstance(error, AtmoFarmError):
             instance.broken = True

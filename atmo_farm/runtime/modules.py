@@ -23,10 +23,15 @@ MAGIC = b"\0asm\1\0\0\0"
 COMPONENT_MAGIC = b"\0asm\r\0\1\0"
 
 
-class ModuleProblem(AtmoFarmError):
+class ModuleProblem(AtmoFarmError):  # noqa: N818 - its own word, like errors.Problem
     """This Wasm cannot be a guest; the message names everything that is wrong with it."""
 
     exit_code = 1
+
+
+def _names(names: Iterable[str]) -> tuple[str, ...]:
+    """So that what went through JSON is equal to what was compiled."""
+    return tuple(names)
 
 
 @attrs.frozen
@@ -37,9 +42,9 @@ class CompiledModule:
     sha256: str
     """Of the Wasm."""
     interface: Interface
-    imports: tuple[str, ...] = attrs.field(converter=tuple)
+    imports: tuple[str, ...] = attrs.field(converter=_names)
     """`module name`, in the module's order."""
-    starts: tuple[str, ...] = attrs.field(converter=tuple)
+    starts: tuple[str, ...] = attrs.field(converter=_names)
     """Exports to call once after instantiation, in this order."""
     memory_pages: int
     """The memory's minimum size, in pages of 64 KiB."""
@@ -76,16 +81,14 @@ def compile_module(wasm_bytes: bytes, cache_dir: Path, interface: Interface = "r
         outside = _outside(engine, wasm_bytes, interface)
         path = _cached(engine, directory, wasm.without_start(wasm_bytes))
         exports = {item.name: item.signature for item in outside.exports}
+        first = () if outside.start is None else (wasm.FIRST_START,)
         wanted = () if interface == "wasi-command" else abi.START_EXPORTS
         return CompiledModule(
             path=path,
             sha256=hashlib.sha256(wasm_bytes).hexdigest(),
             interface=interface,
-            imports=[f"{item.module} {item.name}" for item in outside.imports],
-            starts=[
-                *([wasm.FIRST_START] if outside.start is not None else []),
-                *(name for name in wanted if exports.get(name) == ("", "")),
-            ],
+            imports=tuple(f"{item.module} {item.name}" for item in outside.imports),
+            starts=first + tuple(name for name in wanted if exports.get(name) == ("", "")),
             memory_pages=max(outside.memories, default=0),
             table_elements=max(outside.tables, default=0),
             sink=_cached(engine, directory, _assembled(sink.source())).name,

@@ -23,7 +23,7 @@ COMMAND_FAILED = 500
 def read(instance: Instance, services: Services) -> bytes | None:
     """The call's result, or None when the guest gave neither a result nor an error.
 
-    Raises RunnableError, GuestTrapped or GuestOutOfMemory. Sets `broken` on the instance when it must not be used again.
+    Raises RunnableError, GuestTrapped or GuestOutOfMemory. Sets the instance `broken` when it must not be used again.
     The guest's output is handed to `services` in every case.
     """
     text = instance.text()

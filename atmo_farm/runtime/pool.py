@@ -66,11 +66,16 @@ class Pool:
         if not self._reuse or instance.broken or self._closed:
             instance.close()
             self._free_slot()
+            if self.count < self._warm and not self._refilling and not self._closed:
+                self._refilling = True
+                self._loop.call_soon(self._refill)
         elif not self._hand_over(instance):
             self.idle.append(instance)
 
     def close(self) -> None:
         """Close what is idle; what is in use is closed when it is released."""
+        if self._closed:
+            return
         self._closed = True
         self.direct = False
         for waiter in self._waiters:
@@ -112,9 +117,6 @@ class Pool:
                 self.program.close()
         elif not self._hand_over(None):
             self.count -= 1
-            if self.count < self._warm and not self._refilling:
-                self._refilling = True
-                self._loop.call_soon(self._refill)
 
     def _hand_over(self, item: Instance | None) -> bool:
         while self._waiters:
@@ -134,7 +136,8 @@ class Pool:
         try:
             return await waiter
         except BaseException:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:  # cancelled too late: pass it on
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                # We were cancelled too late: what we got goes to the next.
                 instance = waiter.result()
                 if instance is None:
                     self._free_slot()
@@ -149,7 +152,9 @@ class Pool:
 
     def _expire(self, waiter: asyncio.Future[Instance | None]) -> None:
         if not waiter.done():
-            waiter.set_exception(GuestTimedOut(f"not started before its deadline: all {self.count} instances were busy"))
+            waiter.set_exception(
+                GuestTimedOut(f"not started before its deadline: all {self.count} instances were busy")
+            )
 
     def _set_direct(self) -> None:
         self.direct = self._reuse and not self._closed and not self._waiters

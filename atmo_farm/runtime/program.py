@@ -21,8 +21,8 @@ _MEMORIES = 2
 class Frame:
     """The C structures that making and calling one instance takes, kept for the next instance: fresh ones stay cheap.
 
-        0 trap  8 error  16 sink  32 guest  48 invoker  64 call  96 then: the invoker's imports, the guest's imports
-        and the start functions, 32 bytes each
+    0 trap  8 error  16 sink  32 guest  48 invoker  64 call  96 then: the invoker's imports, the guest's imports
+    and the start functions, 32 bytes each
     """
 
     __slots__ = ("_buffer", "call", "ends", "error", "externs", "guest", "invoker", "sink", "trap")

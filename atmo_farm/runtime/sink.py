@@ -100,7 +100,7 @@ def exported(module: str, name: str) -> bool:
 
 def source() -> str:
     """The sink as WAT."""
-    parts = [f"(module $atmo_farm_sink\n  (table $hooks (export \"hooks\") {len(HOOKS)} funcref)"]
+    parts = [f'(module $atmo_farm_sink\n  (table $hooks (export "hooks") {len(HOOKS)} funcref)']
     parts.append('(memory (export "io") 1 65535)')
     for index, (name, parameters) in enumerate(HOOKS):
         arguments = " ".join(f"(local.get {number})" for number in range(len(parameters)))

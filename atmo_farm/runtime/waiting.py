@@ -58,7 +58,7 @@ class Waiting:
             scheduler.add(scheduler.woken, instance)
 
     def settle(self) -> bool:
-        """Whether the guest can go on; its result is then in place. Runs inside poll, where its store may be touched."""
+        """Whether the guest can go on, its result in place. Runs inside poll, where its store may be touched."""
         if not self.task.done():
             return False
         try:
@@ -72,12 +72,10 @@ _waits: dict[int, Waiting] = {}
 _numbers = itertools.count(1)
 
 
-@capi.Continuation
 def _already_done(_: int | None) -> bool:
     return True
 
 
-@capi.Continuation
 def _go_on(number: int) -> bool:
     try:
         return _waits[number].settle()
@@ -85,7 +83,6 @@ def _go_on(number: int) -> bool:
         return True
 
 
-@capi.Finalizer
 def _dropped(number: int) -> None:
     """wasmtime is done with the continuation: the guest goes on, or was killed while it waited."""
     try:
@@ -96,7 +93,8 @@ def _dropped(number: int) -> None:
         return
 
 
-_ALREADY_DONE, _GO_ON, _DROPPED = (capi.address(callback) for callback in (_already_done, _go_on, _dropped))
+_KEPT = capi.Continuation(_already_done), capi.Continuation(_go_on), capi.Finalizer(_dropped)
+_ALREADY_DONE, _GO_ON, _DROPPED = map(capi.address, _KEPT)
 
 
 def callback(

@@ -1,8 +1,8 @@
 """The functions of WASI preview1 that need Python: time, randomness, sleep. The sink has all the others.
 
-    subscription, 48 bytes: 0 userdata u64 · 8 tag u8 (0 clock, 1 fd_read, 2 fd_write) · clock: 16 id u32, 24 timeout u64,
-                            40 flags u16 (1: absolute)
-    event, 32 bytes:        0 userdata u64 · 8 errno u16 · 10 type u8 · 16 bytes ready u64
+subscription, 48 bytes: 0 userdata u64 · 8 tag u8 (0 clock, 1 fd_read, 2 fd_write) · clock: 16 id u32, 24 timeout u64,
+                        40 flags u16 (1: absolute)
+event, 32 bytes:        0 userdata u64 · 8 errno u16 · 10 type u8 · 16 bytes ready u64
 """
 
 from __future__ import annotations
@@ -98,7 +98,12 @@ def _wait(tag: int, clock_or_fd: int, timeout: int, flags: int) -> tuple[float, 
 
 def _after(loop: asyncio.AbstractEventLoop, delay_s: float, events: bytes) -> asyncio.Future[bytes]:
     future: asyncio.Future[bytes] = loop.create_future()
-    timer = loop.call_later(delay_s, lambda: future.done() or future.set_result(events))
+
+    def wake() -> None:
+        if not future.done():
+            future.set_result(events)
+
+    timer = loop.call_later(delay_s, wake)
     future.add_done_callback(lambda _: timer.cancel())
     return future
 

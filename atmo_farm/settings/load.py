@@ -79,7 +79,13 @@ def _find_file(environ: Mapping[str, str], flags: Mapping[str, str | None], syst
     named = flags.get("--config") or environ.get(CONFIG_VARIABLE)
     if named:
         return Path(named)
-    return system_file if system_file.exists() else None
+    try:
+        system_file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        pass  # it may be there and out of reach: reading it says so
+    return system_file
 
 
 def _value(

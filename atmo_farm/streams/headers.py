@@ -19,7 +19,7 @@ _NEWLINES = re.compile(r"[\r\n\x00]+")
 
 
 def decode(block: bytes) -> dict[str, str]:
-    """The headers of a received block: names in lower case, the last value of a repeated name, broken lines left out."""
+    """A received block: names in lower case, the last value of a repeated name, broken lines left out."""
     headers: dict[str, str] = {}
     for line in block.split(b"\r\n")[1:]:
         name, colon, value = line.partition(b":")
@@ -29,7 +29,7 @@ def decode(block: bytes) -> dict[str, str]:
 
 
 def encode(headers: Mapping[str, str]) -> bytes:
-    """The block of headers to send; line breaks inside a value become blanks. PublishError for a name that is not legal."""
+    """The block to send; line breaks inside a value become blanks. PublishError for a name that is not legal."""
     parts = ["NATS/1.0\r\n"]
     for name, value in headers.items():
         parts.append(f"{checked_name(name)}: {clean(value)}\r\n")
@@ -41,7 +41,9 @@ def checked_name(name: str) -> str:
     """The name without blanks around it; PublishError unless it is made of letters, digits and !#$%&'*+-.^_`|~."""
     stripped = name.strip()
     if not _NAME.fullmatch(stripped):
-        raise PublishError(f"the header name {name[:64]!r} is not legal: letters, digits and dashes only", transient=False)
+        raise PublishError(
+            f"the header name {name[:64]!r} is not legal: letters, digits and dashes only", transient=False
+        )
     return stripped
 
 

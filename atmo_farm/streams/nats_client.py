@@ -105,7 +105,7 @@ class WireTransport(TcpTransport):
     async def wait_closed(self) -> None:
         """Return when it is closed, at most a second later."""
         try:
-            await asyncio.wait_for(super().wait_closed(), 1.0)
+            await asyncio.wait_for(super().wait_closed(), 1.0)  # type: ignore[no-untyped-call]
         except TimeoutError:
             pass
 
@@ -174,7 +174,7 @@ class WireClient(Client):
             if task is not None:
                 task.cancel()
         if self._transport is not None:
-            self._transport.close()
+            self._transport.close()  # type: ignore[no-untyped-call]
 
     def _flush(self) -> None:
         self._flush_is_due = False

@@ -96,7 +96,9 @@ class Pending(Generic[Received]):
                 try:
                     await handle(build(received))
                 except Exception as error:  # a handler never raises; should it, one message is lost and not the stream
-                    loop.call_exception_handler({"message": "a message was lost between stream and handler", "exception": error})
+                    loop.call_exception_handler(
+                        {"message": "a message was lost between stream and handler", "exception": error}
+                    )
                 turn -= 1
                 if not turn:
                     turn = TURN

@@ -96,7 +96,7 @@ async def _run(
     on_log: Callable[[LogLine], None],
 ) -> Invoked:
     from atmo_farm.runtime.engine import Engine
-    from atmo_farm.runtime.functions import Function
+    from atmo_farm.runtime.function import Function
     from atmo_farm.runtime.modules import ModuleProblem, compile_module
 
     handlers = [
@@ -120,19 +120,11 @@ async def _run(
     )
     with tempfile.TemporaryDirectory(prefix="atmo-farm-invoke-") as folder:
         try:
-            compiled = compile_module(application.module(runnable.key), Path(folder))
+            compiled = compile_module(application.module(runnable.key), Path(folder), runnable.interface)
         except ModuleProblem as error:
             raise UserFilesError([Problem(runnable.position, runnable.key, str(error))]) from error
         engine = Engine(memory_reservation=memory_limit)
-        function = Function(
-            engine,
-            compiled,
-            interface=runnable.interface,
-            memory_limit=memory_limit,
-            isolation="fresh",
-            pool_warm=1,
-            pool_max=1,
-        )
+        function = Function(engine, compiled, memory_limit=memory_limit, isolation="fresh", pool_warm=1, pool_max=1)
         await function.warm()
         started = clock.monotonic()
         try:

@@ -15,7 +15,7 @@ async def main(url: str, subject: str) -> None:
 
     @broker.subscriber(subject, queue="echo")
     async def echo(message: bytes) -> bytes:
-        return b"hello " + message
+        return b"hello, " + message
 
     app = FastStream(broker)
 

@@ -18,7 +18,7 @@ async def main(url: str, subject: str) -> None:
     client = await nats.connect(url)
 
     async def echo(message: Any) -> None:
-        await client.publish(message.reply, b"hello " + message.data)
+        await client.publish(message.reply, b"hello, " + message.data)
 
     await client.subscribe(subject, queue="echo", cb=echo)
     await client.flush()

@@ -76,8 +76,8 @@ def ask(talk: Any, subject: str, data: bytes, headers: dict[str, str] | None = N
 
 def test_a_request_is_answered(talk: Any) -> None:
     """The result goes to the reply subject as raw bytes."""
-    assert ask(talk, "t.hello", b"bob").data == b"hello bob"
-    assert ask(talk, "t.hello", b"").data == b"hello "
+    assert ask(talk, "t.hello", b"bob").data == b"hello, bob"
+    assert ask(talk, "t.hello", b"").data == b"hello, "
 
 
 def test_two_workers_answer_each_message_once(talk: Any, farm: Farm) -> None:
@@ -102,7 +102,7 @@ def test_two_workers_answer_each_message_once(talk: Any, farm: Farm) -> None:
         return answers
 
     answers = talk(body)
-    assert sorted(answers) == sorted(b"hello %d" % number for number in range(500))
+    assert sorted(answers) == sorted(b"hello, %d" % number for number in range(500))
 
 
 def test_the_request_that_a_function_sees(talk: Any) -> None:
@@ -122,7 +122,13 @@ def test_a_runnable_error_is_answered_and_logged(talk: Any, farm: Farm) -> None:
     assert answer.data == b""
     assert answer.headers == {"Nats-Service-Error-Code": "418", "Nats-Service-Error": "no coffee"}
     line = farm.wait_log(message_id="tea-1")
-    assert {"handler": "nats-t_fail", "function": "failing", "subject": "t.fail", "cause": "error", "code": 418}.items() <= line.items()
+    assert {
+        "handler": "nats-t_fail",
+        "function": "failing",
+        "subject": "t.fail",
+        "cause": "error",
+        "code": 418,
+    }.items() <= line.items()
     assert line["reason"] == "no coffee" and line["level"] == "error"
 
 
@@ -229,9 +235,7 @@ def test_group_off_gives_every_worker_every_message(talk: Any) -> None:
     assert talk(body) == [b"X", b"X"]
 
 
-def test_a_result_over_max_payload_is_a_handler_error(
-    start_nats: Callable[[str], NatsServer], tmp_path: Path
-) -> None:
+def test_a_result_over_max_payload_is_a_handler_error(start_nats: Callable[[str], NatsServer], tmp_path: Path) -> None:
     """The connection lives; the sender is told; the next message goes through."""
     server = start_nats(max_payload(2000))
     app = write_app(
@@ -252,6 +256,6 @@ def test_a_result_over_max_payload_is_a_handler_error(
         too_large, small = asyncio.run(body())
         assert too_large.data == b"" and too_large.headers is not None
         assert "payload" in too_large.headers["Nats-Service-Error"].lower()
-        assert small.data == b"hello x"
+        assert small.data == b"hello, x"
         assert farm.children() == before
         assert farm.wait_log(cause="publish")["level"] == "error"

@@ -211,6 +211,14 @@ def test_a_named_file_must_be_there(tmp_path: Path) -> None:
     assert problem.message == "cannot be read: No such file or directory"
 
 
+def test_system_file_out_of_reach(tmp_path: Path) -> None:
+    """The system's file is passed over only when it is not there, never because it cannot be looked at."""
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(UserFilesError, match=r"loop/farm\.yaml: cannot be read: Too many levels of symbolic links"):
+        load({}, {}, loop / "farm.yaml")
+
+
 @pytest.mark.parametrize("content", [b"\xff\xfe\xfa", b"a: " + b"[" * 5000, b" " * (1 << 20) + b"  a: 1"])
 def test_hostile_file(tmp_path: Path, content: bytes) -> None:
     """Bytes that are no settings end in a problem, not in a stack trace."""

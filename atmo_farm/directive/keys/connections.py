@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from atmo_farm.directive import addresses
-from atmo_farm.directive.keys.kinds import Choice, Duration, Flag, Integer, SecretText, Text
+from atmo_farm.directive.keys.kinds import Choice, Duration, Flag, Integer, Text
+from atmo_farm.directive.keys.secret import SecretText
 from atmo_farm.directive.keys.shapes import Either, Key, ListOf, MapOf, OneOrNamed, Table
 
 NAME = r"[A-Za-z0-9_-]{1,64}"

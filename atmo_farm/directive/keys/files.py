@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from atmo_farm.directive.keys.capabilities import CAPABILITIES
 from atmo_farm.directive.keys.connections import AUTHENTICATION, CONNECTIONS, NAME
-from atmo_farm.directive.keys.handlers import HANDLER, SCHEDULE
+from atmo_farm.directive.keys.handlers import HANDLER
 from atmo_farm.directive.keys.kinds import Choice, Flag, Integer, Text
 from atmo_farm.directive.keys.shapes import Key, ListOf, Table
+from atmo_farm.directive.keys.steps import SCHEDULE
 
 SEMVER = (
     r"v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"

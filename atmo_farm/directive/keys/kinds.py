@@ -7,14 +7,12 @@ Every kind has three faces: `read` (a node to a value, or MISSING when it is wro
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import attrs
 
-from atmo_farm.directive.model import Reference
+from atmo_farm.directive.nodes import Node, Scalar
 from atmo_farm.directive.report import Report, did_you_mean, listed, shown
-from atmo_farm.directive.yaml_tree import Node, Scalar
 from atmo_farm.errors import Position
 from atmo_farm.units import parse_duration, parse_size
 
@@ -25,8 +23,7 @@ ANY_TEXT: Final = ["string", "number", "boolean"]
 """YAML's own types of what the farm takes as a text."""
 
 REFERENCE = re.compile(r"(env|credential|file)\((.+)\)", re.ASCII)
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
+"""A text that is a reference, where references are allowed."""
 
 
 class Kind(Protocol):
@@ -70,7 +67,8 @@ class Text:
             report.error(at, key, f"must be {self.expected} without line breaks and control characters")
             return MISSING
         if REFERENCE.fullmatch(text):
-            report.warn(at, key, f"{shown(text)} is taken as it is typed: only connections, authentication and secrets")
+            where = "only connections, authentication and secrets are read from elsewhere"
+            report.warn(at, key, f"{shown(text)} is taken as it is typed; {where}")
         return text
 
     def schema(self, _definitions: dict[str, Any], /) -> dict[str, Any]:
@@ -80,58 +78,6 @@ class Text:
     def words(self) -> str:
         """As in messages."""
         return self.expected
-
-
-@attrs.frozen
-class SecretText:
-    """A text that may be a reference, and that no message ever shows."""
-
-    check: Callable[[str], Any] | None = None
-    """Turns a literal text into the value, or raises ValueError with what is wrong (without the text)."""
-    expected: str = "a text"
-
-    def read(self, node: Node, key: str, at: Position, report: Report, /) -> Any:
-        """A Reference, or what `check` makes of the text."""
-        text = scalar_text(node, key, at, report, self.expected)
-        if text is None:
-            return MISSING
-        try:
-            reference = to_reference(text, key, at)
-            if reference is not None:
-                return reference
-            if not text.isprintable():
-                raise ValueError("must not hold line breaks or control characters")
-            return self.check(text) if self.check else text
-        except ValueError as error:
-            report.error(at, key, str(error))
-            return MISSING
-
-    def schema(self, _definitions: dict[str, Any], /) -> dict[str, Any]:
-        """Any scalar."""
-        return {"type": ANY_TEXT}
-
-    def words(self) -> str:
-        """As in messages, and that references are allowed."""
-        return f"{self.expected}, or a [reference](#values)"
-
-
-def to_reference(text: str, key: str, at: Position) -> Reference | None:
-    """The reference that a whole text is, None for any other text; ValueError for a malformed name."""
-    match = REFERENCE.fullmatch(text)
-    if match is None:
-        return None
-    kind, name = match[1], match[2].strip()
-    if kind == "env" and not _ENV_NAME.fullmatch(name):
-        raise ValueError("`env(…)` needs the name of an environment variable: letters, digits and `_`")
-    if kind == "credential" and (not _CREDENTIAL_NAME.fullmatch(name) or name.startswith(".")):
-        raise ValueError("`credential(…)` needs the name of a credential: letters, digits, `_`, `-` and `.`")
-    if kind == "file" and (not name or "\0" in name):
-        raise ValueError("`file(…)` needs a path")
-    if kind == "env":
-        return Reference("env", name, key=key, position=at)
-    if kind == "credential":
-        return Reference("credential", name, key=key, position=at)
-    return Reference("file", name, key=key, position=at)
 
 
 @attrs.frozen

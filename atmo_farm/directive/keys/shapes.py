@@ -9,9 +9,9 @@ from typing import Any
 import attrs
 
 from atmo_farm.directive.keys.kinds import MISSING, Kind
+from atmo_farm.directive.nodes import Entry, Mapping, Node, Scalar, Sequence, is_unset
 from atmo_farm.directive.report import Report, did_you_mean, shown
 from atmo_farm.directive.section import Place, Section, plain
-from atmo_farm.directive.yaml_tree import Entry, Mapping, Node, Scalar, Sequence, is_unset
 from atmo_farm.errors import Position
 
 

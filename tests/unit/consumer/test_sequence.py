@@ -97,7 +97,9 @@ def test_a_group_runs_at_the_same_time_and_sees_the_state_before_it() -> None:
 
         return Python(body)
 
-    result = run([step(call("x"), call("y")), step(call("show"))], {"x": meets("x"), "y": meets("y"), "show": shows("x", "y")})
+    result = run(
+        [step(call("x"), call("y")), step(call("show"))], {"x": meets("x"), "y": meets("y"), "show": shows("x", "y")}
+    )
     assert result.data == b"x|y"
 
 
@@ -142,7 +144,7 @@ def test_on_err(on_err: OnErr, code: int, goes_on: bool) -> None:
     steps = [step(call("bad", on_err=on_err)), step(call("show"))]
     functions = {"bad": fails(RunnableError(code, 'é"')), "show": shows("bad")}
     if goes_on:
-        assert run(steps, functions).data == ('{"code":%d,"message":"é\\""}' % code).encode()
+        assert run(steps, functions).data == f'{{"code":{code},"message":"é\\""}}'.encode()
     else:
         with pytest.raises(CallFailed):
             run(steps, functions)

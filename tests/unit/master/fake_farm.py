@@ -58,15 +58,14 @@ def prepare(source: Path) -> Job:
 
 class FakeLoader(Loader):
     @property
-    def generations(self) -> Kept:
-        assert self._state is not None
-        return Kept(self._state)
+    def _generations(self) -> Kept:
+        return Kept(self._known_state())
 
     def _prepare(self, cause: str, in_force: Generation | None) -> Job:
         return prepare(self._source)
 
     def take_in(self, accepted: Accepted) -> Generation:
-        app = json.loads(self.generations.bundle(accepted.generation).read_text())
+        app = json.loads(self._generations.bundle(accepted.generation).read_text())
         handlers = tuple(
             Handler(
                 name=name,
@@ -141,11 +140,8 @@ class FakeMaster(main.Master):
 def run(folder: Path) -> int:
     main.Loader = FakeLoader  # type: ignore[misc]
     main.processes.preload = lambda: None
-    settings = Settings(
-        run_dir=folder / "run",
-        state_dir=folder / "state",
-        **json.loads((folder / "settings.json").read_text()),
-    )
+    given = {"state_dir": str(folder / "state"), **json.loads((folder / "settings.json").read_text())}
+    settings = Settings(run_dir=folder / "run", **{**given, "state_dir": Path(given["state_dir"])})
     log.configure("debug", "json", folder / "log")
     try:
         return FakeMaster(folder / "app.json", settings).run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -86,27 +87,32 @@ def test_a_status_is_cut_and_sent_only_when_it_changes(tmp_path: Path, manager: 
         manager.recv(4096)
 
 
-def states(farm: Farm, until: str) -> list[str]:
-    """All that comes up to a state, STATUS left out."""
-    seen: list[str] = []
-    while until not in seen:
-        seen += [line for line in farm.notified() if not line.startswith(("STATUS=", "MONOTONIC_USEC="))]
-    return seen
+def test_the_watchdog_is_fed(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice in each period, also while nothing else happens."""
+    monkeypatch.setenv("WATCHDOG_USEC", "400000")
+    farm.listen()
+    farm.start(echo={"behaviour": "ok"})
+    farm.wait_for("farm is up")
+    started = time.monotonic()
+    fed = 0
+    while fed < 10:
+        fed += farm.notified() == ["WATCHDOG=1"]
+    assert time.monotonic() - started < 10 * 0.4
 
 
 def test_the_sequence_of_a_life(farm: Farm) -> None:
     """READY when all are up; RELOADING and READY around a reload, refused or not; STOPPING."""
     farm.listen()
     farm.start(echo={"behaviour": "slow 0.3"}, other={"behaviour": "wait refused"})
-    assert states(farm, "READY=1") == ["READY=1"]
+    assert farm.states("READY=1") == ["READY=1"]
     farm.app(handlers={}, problems=["bad"])
     farm.signal(signal.SIGHUP)
-    assert states(farm, "READY=1") == ["RELOADING=1", "READY=1"]
+    assert farm.states("READY=1") == ["RELOADING=1", "READY=1"]
     farm.app(handlers={"echo": {"behaviour": "ok"}})
     farm.signal(signal.SIGHUP)
-    assert states(farm, "READY=1") == ["RELOADING=1", "READY=1"]
+    assert farm.states("READY=1") == ["RELOADING=1", "READY=1"]
     farm.signal(signal.SIGTERM)
-    assert states(farm, "STOPPING=1") == ["STOPPING=1"]
+    assert farm.states("STOPPING=1") == ["STOPPING=1"]
     assert farm.end() == 0
 
 
@@ -138,4 +144,4 @@ def test_a_farm_that_never_gets_ready_is_not_ready(farm: Farm) -> None:
     assert "READY=1" not in seen
     farm.app(handlers={"good": {"behaviour": "ok"}})
     farm.signal(signal.SIGHUP)
-    assert states(farm, "READY=1") == ["READY=1"]
+    assert farm.states("READY=1") == ["READY=1"]

@@ -99,7 +99,7 @@ def test_a_pid_file_does_not_follow_a_link(tmp_path: Path) -> None:
     """Somebody else's file is not overwritten."""
     (tmp_path / "theirs").write_text("precious")
     (tmp_path / "pid").symlink_to(tmp_path / "theirs")
-    with pytest.raises(OSError):
+    with pytest.raises(CannotStart, match="remove it"):
         PidFile(tmp_path / "pid").acquire()
     assert (tmp_path / "theirs").read_text() == "precious"
 

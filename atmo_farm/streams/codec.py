@@ -1,0 +1,50 @@
+"""Between what is on the wire and what a handler sees: ids, Grav envelopes, subjects. The same for every stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from atmo_farm.errors import PublishError
+from atmo_farm.streams import grav, subjects
+from atmo_farm.streams.base import Message, Output
+from atmo_farm.streams.headers import MESSAGE_ID
+from atmo_farm.streams.ids import new_ids
+
+NO_HEADERS: dict[str, str] = {}
+"""Shared by all messages without headers; nobody changes a message's headers in place."""
+
+
+class Codec:
+    """For one stream; `envelope` as the Directive says it. Made in the process that uses it."""
+
+    def __init__(self, envelope: Literal["auto", "raw", "grav"]):
+        self._unwraps = envelope != "raw"
+        self._wraps_all = envelope == "grav"
+        self._new_id = new_ids()
+
+    def message(self, subject: str, reply: str, headers: dict[str, str], data: bytes) -> Message:
+        """A received message, taken out of its envelope if it came in one; header names in lower case."""
+        uuid = ""
+        if self._unwraps and grav.MARK in data:
+            envelope = grav.unwrap(data)
+            if envelope is not None:
+                uuid, data = envelope.uuid, envelope.data
+        return Message(subject, data, headers, headers.get(MESSAGE_ID) or self._new_id(), reply, uuid)
+
+    def payload(self, output: Output) -> bytes:
+        """What goes out: in an envelope if what it answers came in one. PublishError for an illegal subject."""
+        cause = output.cause
+        if cause is None or output.subject != cause.reply:  # a reply subject came off the wire: it is legal
+            problem = subjects.problem(output.subject)
+            if problem:
+                raise PublishError(f"cannot publish on {output.subject[:100]!r}: {problem}", transient=False)
+        response_to = cause.envelope if cause is not None else ""
+        if response_to or self._wraps_all:
+            return grav.wrap(output.data, output.subject, parent_id=response_to, response_to=response_to)
+        return output.data
+
+
+def error_output(message: Message, headers: Mapping[str, str]) -> Output:
+    """The empty answer that tells a sender of its message's failure; never wrapped, since its headers say it all."""
+    return Output(message.reply, b"", headers)

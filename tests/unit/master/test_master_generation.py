@@ -1,0 +1,214 @@
+"""From the user's files to a generation, by a real helper process, the real compiler and real modules."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import shutil
+from pathlib import Path
+
+import attrs
+import pytest
+
+from atmo_farm import clock
+from atmo_farm.errors import AtmoFarmError, CannotStart, UserFilesError
+from atmo_farm.master.generation import Generation
+from atmo_farm.master.helper import Accepted, Helper
+from atmo_farm.master.loader import Loader
+from atmo_farm.settings import Settings
+from tests.guests import guest
+
+DIRECTIVE = """\
+identifier: com.example.loading
+appVersion: v1.0.0
+atmoVersion: v0.4.7
+connections:
+  nats:
+    serverAddress: env(TEST_ADDRESS)
+handlers:
+  - type: stream
+    source: nats
+    name: echo
+    resource: in
+    workers: 2
+    steps:
+      - fn: hello
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "app"
+    (folder / "hello").mkdir(parents=True)
+    (folder / "Directive.yaml").write_text(DIRECTIVE)
+    (folder / "hello" / ".runnable.yaml").write_text("name: hello\nnamespace: default\nlang: c\n")
+    shutil.copy(guest("c", "hello").path, folder / "hello" / "hello.wasm")
+    return folder
+
+
+class Loading:
+    """A loader, and what the master does around it."""
+
+    def __init__(self, project: Path, state: Path, environ: dict[str, str] | None = None):
+        self.selector = selectors.DefaultSelector()
+        self.environ = {"TEST_ADDRESS": "127.0.0.1:4222"} if environ is None else environ
+        state.mkdir(mode=0o700, exist_ok=True)
+        self.state = state
+        self.loader = Loader(project, Settings(), self.environ, self.selector, lambda: None)
+
+    def result(self, helper: Helper) -> Accepted | AtmoFarmError:
+        while helper.result is None:
+            self.selector.select(max(0.0, helper.step(clock.monotonic()) - clock.monotonic()))
+        self.loader.finish()
+        return helper.result
+
+    def start(self) -> Generation:
+        accepted = self.result(self.loader.start(lambda _: self.state))
+        if isinstance(accepted, AtmoFarmError):
+            raise accepted
+        return self.loader.take_in(accepted)
+
+
+@pytest.fixture
+def loading(project: Path, tmp_path: Path) -> Loading:
+    return Loading(project, tmp_path / "state")
+
+
+def test_a_generation_is_kept_whole(loading: Loading, project: Path) -> None:
+    """The bundle, its record with checksum, time, cause and source, and compiled modules for the children."""
+    generation = loading.start()
+    record = json.loads((loading.state / "generations" / "1.json").read_text())
+    assert record["generation"] == 1 and record["cause"] == "start" and record["source"] == str(project)
+    assert record["identifier"] == "com.example.loading" and len(record["sha256"]) == 64
+    assert generation.number == 1
+    assert generation.directive.connections.nats["default"].server_addresses[0].endswith("127.0.0.1:4222")
+    module = generation.modules["default::hello"]
+    assert all(path.is_relative_to(loading.state / "modules") and path.exists() for path in module.files)
+    assert generation.missing_modules(generation.stream_handlers()[0]) == []
+    shutil.rmtree(project)
+    assert loading.loader._generations.load(1, Settings().defaults).module("default::hello")
+
+
+def test_no_process_and_no_descriptor_is_left(loading: Loading) -> None:
+    """After ten of them, as before the first."""
+    loading.start()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(10):
+        loading.start()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    assert "atmo helper" not in [Path(f"/proc/{pid}/comm").read_text().strip() for pid in children]
+
+
+def test_every_problem_is_told(project: Path, tmp_path: Path) -> None:
+    """An unset reference and a bad module together, each with its place."""
+    (project / "hello" / "hello.wasm").write_bytes(b"not wasm")
+    loading = Loading(project, tmp_path / "state", environ={})
+    with pytest.raises(UserFilesError) as caught:
+        loading.start()
+    texts = [str(problem) for problem in caught.value.problems]
+    assert any("Directive.yaml:6" in text and "TEST_ADDRESS" in text for text in texts)
+    assert any("hello" in text and "not a WebAssembly module" in text for text in texts)
+    assert not (tmp_path / "state" / "generations").exists()
+
+
+def test_what_is_not_served_is_refused_with_its_line(loading: Loading, project: Path) -> None:
+    """Exit code 3, in one sentence each."""
+    with (project / "Directive.yaml").open("a") as file:
+        file.write("    durable: d\n")
+    with pytest.raises(CannotStart, match=r"Directive.yaml:15.*durable.*not served"):
+        loading.start()
+
+
+def test_another_identifier_is_another_farm(loading: Loading, project: Path) -> None:
+    """A reload cannot turn one application into another."""
+    generation = loading.start()
+    (project / "Directive.yaml").write_text(DIRECTIVE.replace("com.example.loading", "com.example.other"))
+    refused = loading.result(loading.loader.reload(generation))
+    assert isinstance(refused, CannotStart) and "another application" in str(refused)
+
+
+def test_a_reload_says_what_changed(loading: Loading, project: Path) -> None:
+    """By handler and function; a new version alone changes no recipe."""
+    first = loading.start()
+    (project / "Directive.yaml").write_text(DIRECTIVE.replace("v1.0.0", "v1.0.1"))
+    accepted = loading.result(loading.loader.reload(first))
+    assert isinstance(accepted, Accepted) and "app_version" in accepted.changes
+    second = loading.loader.take_in(accepted)
+    (handler,) = first.stream_handlers()
+    assert second.recipe(second.stream_handlers()[0]) == first.recipe(handler)
+    shutil.copy(guest("c", "upper-case").path, project / "hello" / "hello.wasm")
+    accepted = loading.result(loading.loader.reload(second))
+    assert isinstance(accepted, Accepted) and "functions: ~default::hello" in accepted.changes
+    third = loading.loader.take_in(accepted)
+    assert third.recipe(third.stream_handlers()[0]) != first.recipe(handler)
+
+
+def test_a_rotated_secret_changes_the_recipe(loading: Loading) -> None:
+    """The file is the same, what its reference leads to is not."""
+    first = loading.start()
+    loading.environ["TEST_ADDRESS"] = "127.0.0.1:5222"
+    accepted = loading.result(loading.loader.reload(first))
+    assert isinstance(accepted, Accepted)
+    second = loading.loader.take_in(accepted)
+    assert second.recipe(second.stream_handlers()[0]) != first.recipe(first.stream_handlers()[0])
+
+
+def test_a_changed_bundle_is_not_run(loading: Loading) -> None:
+    """Nor does it keep the next reload from working."""
+    generation = loading.start()
+    bundle = loading.state / "generations" / "1.zip"
+    bundle.write_bytes(bundle.read_bytes() + b" ")
+    with pytest.raises(AtmoFarmError, match="was changed after it was accepted"):
+        loading.loader._generations.load(1, Settings().defaults)
+    assert isinstance(loading.result(loading.loader.reload(generation)), Accepted)
+
+
+def test_missing_modules_are_compiled_again(loading: Loading) -> None:
+    """From the kept bundle: the user's folder is not looked at."""
+    generation = loading.start()
+    shutil.rmtree(loading.state / "modules")
+    (handler,) = generation.stream_handlers()
+    assert generation.missing_modules(handler)
+    shutil.rmtree(loading.loader._source)
+    accepted = loading.result(loading.loader.recompile(generation))
+    assert isinstance(accepted, Accepted)
+    assert attrs.evolve(generation, modules=accepted.modules).missing_modules(handler) == []
+
+
+def test_the_last_five_are_kept_and_the_one_in_force(loading: Loading) -> None:
+    """Numbers are not used twice, also when the newest one was rolled back."""
+    for _ in range(8):
+        loading.start()
+    generations = loading.loader._generations
+    generations.prune(in_force=2)
+    kept = {path.name for path in (loading.state / "generations").iterdir()}
+    assert kept == {f"{number}.{kind}" for number in (2, 4, 5, 6, 7, 8) for kind in ("zip", "json")}
+    generations.refuse(8, "did not boot")
+    assert not generations.bundle(8).exists()
+    assert loading.start().number == 9
+
+
+def test_old_compiled_modules_are_removed(loading: Loading, project: Path) -> None:
+    """Only those of the generation in force and of the new one stay."""
+    generation = loading.start()
+    folder = loading.state / "modules"
+    for name in ("upper-case", "failing", "logging"):
+        shutil.copy(guest("c", name).path, project / "hello" / "hello.wasm")
+        accepted = loading.result(loading.loader.reload(generation))
+        assert isinstance(accepted, Accepted)
+        used = {path.name for made in (generation, accepted) for path in made.modules["default::hello"].files}
+        assert {path.name for path in folder.glob("*.cwasm")} == used
+        generation = loading.loader.take_in(accepted)
+
+
+def test_channels_of_children_forked_meanwhile_do_not_hold_the_helper(loading: Loading) -> None:
+    """`shed` closes the copy of the master's end."""
+    helper = loading.loader.start(lambda _: loading.state)
+    descriptor = helper.fileno()
+    loading.loader.shed()
+    with pytest.raises(OSError):
+        os.fstat(descriptor)
+    loading.selector.close()
+    helper.close()

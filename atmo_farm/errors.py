@@ -1,17 +1,17 @@
 """Every exception that the farm raises on purpose.
 
-    AtmoFarmError                what went wrong and what to do about it, in one line
-    ├── UserFilesError           problems in the user's files, each with its place           exit 1
-    ├── CannotStart              run folder held, something not served yet, port taken       exit 3
-    ├── NotFound                 no such farm, handler or function                           exit 4
-    ├── TimedOut                 a wait ended without its event                              exit 5
-    ├── RunnableError            the guest said so (return_error, return_abort): code and message
-    ├── GuestFailed              the run ended without the guest's saying so; its instance is thrown away
-    │   ├── GuestTrapped         a trap, a bad module, an exit status
-    │   ├── GuestTimedOut        killed at its deadline, computing or waiting
-    │   └── GuestOutOfMemory     refused by its memory limit
-    ├── HostError                what a host call answers to the guest instead of a result
-    └── PublishError             an output was not accepted
+AtmoFarmError                what went wrong and what to do about it, in one line
+├── UserFilesError           problems in the user's files, each with its place           exit 1
+├── CannotStart              run folder held, something not served yet, port taken       exit 3
+├── NotFound                 no such farm, handler or function                           exit 4
+├── TimedOut                 a wait ended without its event                              exit 5
+├── RunnableError            the guest said so (return_error, return_abort): code and message
+├── GuestFailed              the run ended without the guest's saying so; its instance is thrown away
+│   ├── GuestTrapped         a trap, a bad module, an exit status
+│   ├── GuestTimedOut        killed at its deadline, computing or waiting
+│   └── GuestOutOfMemory     refused by its memory limit
+├── HostError                what a host call answers to the guest instead of a result
+└── PublishError             an output was not accepted
 """
 
 from __future__ import annotations

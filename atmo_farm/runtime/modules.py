@@ -23,7 +23,7 @@ MAGIC = b"\0asm\1\0\0\0"
 COMPONENT_MAGIC = b"\0asm\r\0\1\0"
 
 
-class ModuleProblem(AtmoFarmError):  # noqa: N818 - its own word, like errors.Problem
+class ModuleProblem(AtmoFarmError):
     """This Wasm cannot be a guest; the message names everything that is wrong with it."""
 
     exit_code = 1

@@ -13,9 +13,6 @@ from atmo_farm.runtime.ticker import TICK_S
 if TYPE_CHECKING:
     from atmo_farm.runtime.instance import Instance
 
-_EARLY_S = 0.0005
-"""A timer may fire this long before its time; uvloop's clock is rounded to milliseconds and stands still in a turn."""
-
 
 class Scheduler:
     """Polls suspended guests from the loop, so that sockets are served in between.
@@ -99,7 +96,7 @@ class _Deadline:
         if self._waiter.done():
             return
         left = self._deadline - clock.monotonic()
-        if left > _EARLY_S:
+        if left > 0:  # uvloop's clock counts milliseconds and stands still during a turn, so timers may be early
             self._handle = self._loop.call_later(left, self._expire)
             return
         state = "computing" if self._instance.runnable() else f"waiting in {self._instance.waiting_for}"

@@ -118,7 +118,7 @@ class WireClient(Client):
     """One connection; made on a running loop."""
 
     def __init__(self, wants_tls: bool = False):
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._ps = WireParser(self)
         self._wants_tls = wants_tls
         self._loop = asyncio.get_running_loop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import os
 import signal
@@ -21,6 +22,9 @@ from scripts.demokit.screen import Screen
 
 ERROR_CODE, ERROR_TEXT = "Nats-Service-Error-Code", "Nats-Service-Error"
 ANSWER_WITHIN_S = 5.0
+ORDERS = 2_000
+
+SHOWN_FIELDS = ("worker", "pid", "handler", "function", "subject", "cause", "code", "reason")
 
 NEW_HANDLER = """
   # Added by scripts/demo while the farm runs.
@@ -106,16 +110,37 @@ class Scenes:
         self._show_log(await self._farm.logged(lambda line: line.get("message") == "message failed", "the failure"))
 
     async def kill(self) -> None:
-        """A consumer dies and is replaced."""
-        pid = self._farm.workers()["labels/0"]
-        self._screen.scene(f"kill -9 {pid}: the consumer of labels.* is gone")
-        began = time.monotonic()
-        os.kill(pid, signal.SIGKILL)
-        line = await self._farm.logged(_worker("worker ended", "labels/0"), "the death")
-        self._show_log(line)
-        line = await self._farm.logged(_worker("worker ready", "labels/0"), "the replacement")
-        self._screen.note(f"back as pid {line['pid']}, {(time.monotonic() - began) * 1000:.0f} ms after the kill")
-        await request(self._client, self._screen, "labels.lima", "Rosa")
+        """A consumer dies in the middle of its work and is replaced; the other one of its queue group goes on."""
+        pid = self._farm.workers()["orders/0"]
+        self._screen.scene(f"kill -9 {pid}, one of two consumers of orders.new, while {ORDERS} orders come in")
+        receipts = 0
+
+        async def count(_: Msg) -> None:
+            nonlocal receipts
+            receipts += 1
+
+        subscription = await self._client.subscribe("orders.receipts", cb=count)
+        for number in range(ORDERS):
+            await self._client.publish("orders.new", b'{"id":"B-%d","sku":"cup","count":1}' % number)
+            if number == ORDERS // 2:
+                killed_at = datetime.datetime.now(datetime.UTC)
+                os.kill(pid, signal.SIGKILL)
+            if number % 25 == 0:
+                await self._client.flush()
+                await asyncio.sleep(0.01)
+        await self._client.flush()
+        self._show_log(await self._farm.logged(_worker("worker ended", "orders/0"), "the death"))
+        line = await self._farm.logged(_worker("worker ready", "orders/0"), "the replacement")
+        back = datetime.datetime.fromisoformat(line["time"]) - killed_at
+        self._screen.note(f"back as pid {line['pid']}, {back.total_seconds() * 1000:.0f} ms after the kill")
+        seen = -1
+        while seen != receipts < ORDERS:
+            seen = receipts
+            await asyncio.sleep(0.5)
+        self._screen.note(
+            f"{ORDERS} orders, {receipts} receipts: {ORDERS - receipts} were in the process that was killed"
+        )
+        await subscription.unsubscribe()
 
     async def refused_reload(self) -> None:
         """A reload with a mistake changes nothing."""
@@ -160,9 +185,8 @@ class Scenes:
         await asyncio.sleep(0)
 
     def _show_log(self, line: LogLine) -> None:
-        known = ("time", "level", "app", "generation", "process", "message")
-        more = " ".join(f"{name}={value}" for name, value in line.items() if name not in known)
-        self._screen.log(line.get("level", ""), line.get("process", ""), f"{line.get('message')} {more}"[:150])
+        more = "".join(f" {name}={line[name]}" for name in SHOWN_FIELDS if line.get(name) not in (None, ""))
+        self._screen.log(line.get("level", ""), line.get("process", ""), f"{line.get('message')}{more}")
 
 
 def _worker(message: str, name: str) -> Callable[[LogLine], bool]:

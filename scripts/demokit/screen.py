@@ -33,8 +33,10 @@ class Screen:
 
     def received(self, subject: str, data: str, headers: Mapping[str, str], took_s: float) -> None:
         """One that came out."""
-        said = "".join(f"  {self._paint('2', f'{name}: {value}')}" for name, value in headers.items())
-        self._write(f"   {self._paint('32', 'out')} {subject:<{SUBJECT_WIDTH}} {data}{said}  {_milliseconds(took_s)}")
+        self._write(f"   {self._paint('32', 'out')} {subject:<{SUBJECT_WIDTH}} {data}  {_milliseconds(took_s)}")
+        if headers:
+            said = ", ".join(f"{name}: {value}" for name, value in headers.items())
+            self._write(f"       {'':<{SUBJECT_WIDTH}} {self._paint('2', said)}")
 
     def refused(self, subject: str, code: str, text: str, took_s: float) -> None:
         """An error answer."""

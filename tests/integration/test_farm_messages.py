@@ -139,7 +139,7 @@ def test_guests_that_fail_by_force(talk: Any, farm: Farm, subject: str, code: st
     """Trap, endless loop, memory bomb and endless recursion: an error answer, and the process lives on."""
     before = set(farm.children())
     for _ in range(3):
-        answer = ask(talk, subject, b"x")
+        answer = ask(talk, subject, b"unreachable")
         assert answer.headers and answer.headers["Nats-Service-Error-Code"] == code
     assert set(farm.children()) == before
 
@@ -229,7 +229,7 @@ def test_group_off_gives_every_worker_every_message(talk: Any) -> None:
 
     async def body(client: Any) -> list[bytes]:
         out = await client.subscribe("t.off-out")
-        await client.publish("t.off", b"x")
+        await client.publish("t.off", b"unreachable")
         return [(await out.next_msg(timeout=10)).data for _ in range(2)]
 
     assert talk(body) == [b"X", b"X"]

@@ -30,7 +30,9 @@ FUNCTIONS = ("hello", "upper", "db::get")
 def stream(keys: str = "", steps: str = "[{fn: hello}]") -> str:
     """A Directive with one NATS handler that has these keys besides."""
     indented = textwrap.indent(textwrap.dedent(keys).strip("\n"), "    ")
-    return HEAD + f"handlers:\n  - type: stream\n    source: nats\n    resource: orders\n    steps: {steps}\n{indented}\n"
+    return (
+        HEAD + f"handlers:\n  - type: stream\n    source: nats\n    resource: orders\n    steps: {steps}\n{indented}\n"
+    )
 
 
 def with_handlers(text: str, head: str = HEAD) -> str:
@@ -38,8 +40,12 @@ def with_handlers(text: str, head: str = HEAD) -> str:
     return head + "handlers:\n" + textwrap.indent(textwrap.dedent(text).strip("\n"), "  ") + "\n"
 
 
-def read(text: str | bytes, queries: str | None = None, functions: tuple[str, ...] = FUNCTIONS,
-         defaults: HandlerDefaults | None = None) -> tuple[Directive | None, tuple[Problem, ...]]:
+def read(
+    text: str | bytes,
+    queries: str | None = None,
+    functions: tuple[str, ...] = FUNCTIONS,
+    defaults: HandlerDefaults | None = None,
+) -> tuple[Directive | None, tuple[Problem, ...]]:
     """The Directive (None with errors) and all problems, in order; `queries` is the text of Queries.yaml."""
     report = Report()
     data = text if isinstance(text, bytes) else text.encode()

@@ -48,8 +48,19 @@ def test_redis(text: str, full: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [f"{SECRET} x", f"{SECRET}:x", f"http://{SECRET}", f"{SECRET}:0", f"{SECRET}:65536", f"a@{SECRET}@b", "", ",",
-     f"nats://u:{SECRET}/@h", f"{SECRET}/path", "::1"],
+    [
+        f"{SECRET} x",
+        f"{SECRET}:x",
+        f"http://{SECRET}",
+        f"{SECRET}:0",
+        f"{SECRET}:65536",
+        f"a@{SECRET}@b",
+        "",
+        ",",
+        f"nats://u:{SECRET}/@h",
+        f"{SECRET}/path",
+        "::1",
+    ],
 )
 def test_addresses_that_are_none(text: str) -> None:
     for check in (addresses.nats, addresses.kafka, addresses.redis):
@@ -60,15 +71,18 @@ def test_addresses_that_are_none(text: str) -> None:
 
 POSTGRESQL = {
     "postgres://u:p%40ss@h:1/db?sslmode=require": DatabaseTarget(
-        (("h", 1),), user="u", password="p@ss", database="db", options={"sslmode": "require"}),
+        (("h", 1),), user="u", password="p@ss", database="db", options={"sslmode": "require"}
+    ),
     "postgresql://h": DatabaseTarget((("h", 5432),)),
     "postgresql:///db?host=/run/pg": DatabaseTarget(socket="/run/pg", database="db"),
     "postgres://u@a,b:2/db": DatabaseTarget((("a", 5432), ("b", 2)), user="u", database="db"),
     "postgres://u:p@[::1]:1/db": DatabaseTarget((("::1", 1),), user="u", password="p", database="db"),
     "postgres://h/db?search_path=a&pool_max_conns=3": DatabaseTarget(
-        (("h", 5432),), database="db", settings={"search_path": "a"}, ignored=("pool_max_conns",)),
+        (("h", 5432),), database="db", settings={"search_path": "a"}, ignored=("pool_max_conns",)
+    ),
     "host=h port=1 user=u password='p \\' q' dbname=db": DatabaseTarget(
-        (("h", 1),), user="u", password="p ' q", database="db"),
+        (("h", 1),), user="u", password="p ' q", database="db"
+    ),
     "host = h  application_name='my app'": DatabaseTarget((("h", 5432),), options={"application_name": "my app"}),
     "user=u password=a\\ b": DatabaseTarget((("localhost", 5432),), user="u", password="a b"),
     "host=/run/pg statement_cache_mode=describe": DatabaseTarget(socket="/run/pg", ignored=("statement_cache_mode",)),
@@ -77,7 +91,8 @@ POSTGRESQL = {
 
 MYSQL = {
     "u:p@tcp(h:3307)/db?charset=utf8mb4&parseTime=true": DatabaseTarget(
-        (("h", 3307),), user="u", password="p", database="db", options={"charset": "utf8mb4"}, ignored=("parseTime",)),
+        (("h", 3307),), user="u", password="p", database="db", options={"charset": "utf8mb4"}, ignored=("parseTime",)
+    ),
     "u:p@ss:w/rd@tcp(h)/db": DatabaseTarget((("h", 3306),), user="u", password="p@ss:w/rd", database="db"),
     "u@unix(/run/my.sock)/db": DatabaseTarget(socket="/run/my.sock", user="u", database="db"),
     "u:p@tcp([::1]:1)/": DatabaseTarget((("::1", 1),), user="u", password="p"),
@@ -85,10 +100,12 @@ MYSQL = {
     "/": DatabaseTarget((("127.0.0.1", 3306),)),
     "u@tcp/db": DatabaseTarget((("127.0.0.1", 3306),), user="u", database="db"),
     "tcp(h)/db?loc=Europe%2FBerlin&time_zone=%27%2B00%3A00%27": DatabaseTarget(
-        (("h", 3306),), database="db", settings={"time_zone": "'+00:00'"}, ignored=("loc",)),
+        (("h", 3306),), database="db", settings={"time_zone": "'+00:00'"}, ignored=("loc",)
+    ),
     "u@tcp(h)/db?loc=Europe/Berlin": DatabaseTarget((("h", 3306),), user="u", database="db", ignored=("loc",)),
     "mysql://u:p%40@h:1/db?timeout=5s": DatabaseTarget(
-        (("h", 1),), user="u", password="p@", database="db", options={"timeout": "5s"}),
+        (("h", 1),), user="u", password="p@", database="db", options={"timeout": "5s"}
+    ),
     "mysql://h": DatabaseTarget((("h", 3306),)),
 }
 
@@ -102,8 +119,11 @@ SQLITE = {
 
 @pytest.mark.parametrize(
     ("kind", "text", "target"),
-    [(kind, *pair) for kind, cases in (("postgresql", POSTGRESQL), ("mysql", MYSQL), ("sqlite", SQLITE))
-     for pair in cases.items()],
+    [
+        (kind, *pair)
+        for kind, cases in (("postgresql", POSTGRESQL), ("mysql", MYSQL), ("sqlite", SQLITE))
+        for pair in cases.items()
+    ],
 )
 def test_connection_strings(kind: str, text: str, target: DatabaseTarget) -> None:
     assert dsn.parse(kind, text) == target

@@ -35,8 +35,16 @@ def test_one_path_with_several_methods_needs_no_names() -> None:
 
 def test_defaults_are_the_settings() -> None:
     """What a handler leaves out comes from this machine's defaults."""
-    defaults = HandlerDefaults(workers=3, max_in_flight=7, timeout_s=1.5, memory_limit=1 << 20, isolation="fresh",
-                               pool_warm=4, retry_attempts=9, retry_jitter=0.0)
+    defaults = HandlerDefaults(
+        workers=3,
+        max_in_flight=7,
+        timeout_s=1.5,
+        memory_limit=1 << 20,
+        isolation="fresh",
+        pool_warm=4,
+        retry_attempts=9,
+        retry_jitter=0.0,
+    )
     directive, _ = read(stream("workers: 2"), defaults=defaults)
     assert directive is not None
     handler = directive.handlers[0]

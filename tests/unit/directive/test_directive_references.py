@@ -79,7 +79,9 @@ def test_problems(keys: str, environ: dict[str, str], message: str) -> None:
 def test_values_are_checked_once_they_are_known() -> None:
     """An address, a protocol or a connection string that does not parse is named by its key and never echoed."""
     head = f"{BASE}connections:\n"
-    assert "not an address" in refused(head + "  nats:\n    serverAddress: [a, «env(P)]\n", {"P": f"{SECRET}:x"}).message
+    assert (
+        "not an address" in refused(head + "  nats:\n    serverAddress: [a, «env(P)]\n", {"P": f"{SECRET}:x"}).message
+    )
     kafka = head + "  kafka:\n    brokerAddress: a\n    «securityProtocol: env(P)\n"
     assert "must be one of" in refused(kafka, {"P": SECRET}).message
     database = head + "  database:\n    type: postgresql\n    «connectionString: env(P)\n"

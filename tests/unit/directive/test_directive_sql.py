@@ -23,14 +23,14 @@ COUNTS = [
     ("postgresql", "SELECT 'a\\', ?", "question", 1),
     ("postgresql", "SELECT $$ ? $1 $$, $x$ ? $$ $x$, $1", "numbered", 1),
     ("postgresql", "SELECT data ? 'a', data ?| $1 FROM t", "numbered", 1),
-    ("postgresql", "SELECT a$1, \"b\"", "none", 0),
+    ("postgresql", 'SELECT a$1, "b"', "none", 0),
     ("postgresql", "SELECT x FROM t WHERE a=$1 AND b=$12", "numbered", 12),
     ("mysql", "SELECT `?`, \"?\", '\\'?', ? # ?", "question", 1),
     ("mysql", "SELECT 1--?\n", "question", 1),
     ("mysql", "SELECT 1 -- ?\n, ?", "question", 1),
     ("mysql", "SELECT $1, $2", "numbered", 2),
     ("mysql", "SELECT /* ? /* */ ?", "question", 1),
-    ("sqlite", "SELECT [?], `?`, \"?\", ?", "question", 1),
+    ("sqlite", 'SELECT [?], `?`, "?", ?', "question", 1),
     ("sqlite", "SELECT '\\', ?", "question", 1),
 ]
 
@@ -95,7 +95,9 @@ def test_tokens_are_the_whole_text(text: str, dialect: sql.Dialect) -> None:
     assert "".join(text[token.start : token.end] for token in tokens) == text
 
 
-@pytest.mark.parametrize("text", ["'" + "''" * 200_000, "/*" * 200_000, "$a$" * 100_001, "E'" + "\\'" * 200_000, "(" * 400_000])
+@pytest.mark.parametrize(
+    "text", ["'" + "''" * 200_000, "/*" * 200_000, "$a$" * 100_001, "E'" + "\\'" * 200_000, "(" * 400_000]
+)
 def test_no_text_takes_long(text: str) -> None:
     start = time.perf_counter()
     for dialect in DIALECTS:
@@ -122,7 +124,9 @@ def test_an_empty_queries_file_is_fine(queries: str) -> None:
 
 
 def test_the_name_of_a_query_is_there_once_in_both_files() -> None:
-    _, problems = read(HEAD + "queries:\n  - {name: a, query: SELECT 1}\n", "queries:\n  - {name: a, query: SELECT 1}\n")
+    _, problems = read(
+        HEAD + "queries:\n  - {name: a, query: SELECT 1}\n", "queries:\n  - {name: a, query: SELECT 1}\n"
+    )
     assert [str(problem) for problem in problems] == [
         "Queries.yaml:2:6: queries[0].name: the query name `a` is taken; the other is in Directive.yaml, line 8"
     ]

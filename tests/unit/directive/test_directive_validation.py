@@ -33,11 +33,17 @@ HANDLERS = {
     "request without method": ("- «type: request\n  resource: /a\n" + STEPS, "method", "needs a `method`"),
     "request method": ("- type: request\n  «method: post\n  resource: /a\n" + STEPS, "method", "did you mean `POST`?"),
     "request with respondTo": (
-        f"- {REQUEST}\n  resource: /a\n  «respondTo: b\n{STEPS}", "respondTo", "has no `respondTo`"),
+        f"- {REQUEST}\n  resource: /a\n  «respondTo: b\n{STEPS}",
+        "respondTo",
+        "has no `respondTo`",
+    ),
     "request with source": (f"- {REQUEST}\n  «source: nats\n  resource: /a\n{STEPS}", "source", "only a handler of"),
     "websocket path": ("- type: stream\n  «resource: ws\n" + STEPS, "resource", "starts with `/`"),
     "kafka not configured": (
-        "- type: stream\n  source: «kafka\n  resource: a\n" + STEPS, "source", "`connections.kafka` is not set"),
+        "- type: stream\n  source: «kafka\n  resource: a\n" + STEPS,
+        "source",
+        "`connections.kafka` is not set",
+    ),
     "another source": ("- type: stream\n  «source: nast\n  resource: a\n" + STEPS, "source", "did you mean `nats`?"),
     "steps missing": ("- «type: stream\n  source: nats\n  resource: a", "steps", "is missing"),
     "steps empty": ("- type: stream\n  source: nats\n  resource: a\n  «steps: []", "steps", "empty list"),
@@ -46,18 +52,30 @@ HANDLERS = {
     "misplaced wildcard": ("- type: stream\n  source: nats\n  «resource: a.>.b\n" + STEPS, "resource", "last part"),
     "same route": (
         f"- {REQUEST}\n  resource: /a\n{STEPS}\n- name: b\n  {REQUEST}\n  «resource: /a\n{STEPS}",
-        "resource", "is there already"),
+        "resource",
+        "is there already",
+    ),
     "parameters of other names": (
         f"- {REQUEST}\n  resource: /api/v1/:a/x\n{STEPS}\n- {REQUEST}\n  «resource: /api/v1/:b/y\n{STEPS}",
-        "resource", "cannot stand beside `/api/v1/:a/x`"),
+        "resource",
+        "cannot stand beside `/api/v1/:a/x`",
+    ),
     "catch-all": (
         f"- {REQUEST}\n  resource: /f/*path\n{STEPS}\n- {REQUEST}\n  «resource: /f/a\n{STEPS}",
-        "resource", "cannot stand beside"),
+        "resource",
+        "cannot stand beside",
+    ),
     "websocket on a GET route": (
-        f"- {REQUEST}\n  resource: /a\n{STEPS}\n- type: stream\n  «resource: /a\n{STEPS}", "resource", "is there already"),
+        f"- {REQUEST}\n  resource: /a\n{STEPS}\n- type: stream\n  «resource: /a\n{STEPS}",
+        "resource",
+        "is there already",
+    ),
     "not a mapping": ("- «hello", "", "must be a mapping"),
     "unknown key": (
-        "- type: stream\n  source: nats\n  resource: a\n  «worker: 2\n" + STEPS, "worker", "did you mean `workers`?"),
+        "- type: stream\n  source: nats\n  resource: a\n  «worker: 2\n" + STEPS,
+        "worker",
+        "did you mean `workers`?",
+    ),
 }
 
 KEYS = {
@@ -85,7 +103,10 @@ KEYS = {
     "ordering on core NATS": ("«ordering: partition", "ordering", "core NATS keeps no order"),
     "ordering with workers": ("durable: d\n«ordering: partition\nworkers: 2", "ordering", "`workers: 1`"),
     "ordering with many pending": (
-        "maxInFlight: 8\njetstream:\n  «maxAckPending: 9\nordering: partition", "jetstream.maxAckPending", "at most"),
+        "maxInFlight: 8\njetstream:\n  «maxAckPending: 9\nordering: partition",
+        "jetstream.maxAckPending",
+        "at most",
+    ),
     "ordering key without its key": ("durable: d\n«ordering: key", "ordering", "needs `orderingKey`"),
     "orderingKey alone": ("durable: d\n«orderingKey: subject", "orderingKey", "needs `ordering: key`"),
     "orderingKey form": ("durable: d\nordering: key\n«orderingKey: id", "orderingKey", "`id` is not"),
@@ -123,19 +144,31 @@ SEQUENCES = {
     "with of an unknown key": ("[{fn: hello}, {fn: upper, with: {a: «helo}}]", "[1].with.a", "did you mean `hello`?"),
     "with of a later key": ("[{fn: upper, with: {a: «hello}}, {fn: hello}]", "[0].with.a", "the state is empty"),
     "with inside of a group": (
-        "[{group: [{fn: hello}, {fn: upper, with: {a: «hello}}]}, {fn: hello}]", "[0].group[1].with.a", "no step"),
+        "[{group: [{fn: hello}, {fn: upper, with: {a: «hello}}]}, {fn: hello}]",
+        "[0].group[1].with.a",
+        "no step",
+    ),
     "with a list": ("[{fn: hello, «with: [a]}]", "[0].with", "must be a mapping"),
     "onErr any and code": (
-        "[{fn: hello, onErr: {any: continue, «code: {404: return}}}]", "[0].onErr.code", "exclude each other"),
+        "[{fn: hello, onErr: {any: continue, «code: {404: return}}}]",
+        "[0].onErr.code",
+        "exclude each other",
+    ),
     "onErr code and any": (
-        "[{fn: hello, onErr: {code: {404: return}, «any: continue}}]", "[0].onErr.any", "exclude each other"),
+        "[{fn: hello, onErr: {code: {404: return}, «any: continue}}]",
+        "[0].onErr.any",
+        "exclude each other",
+    ),
     "onErr other alone": ("[{fn: hello, onErr: {«other: continue}}]", "[0].onErr.other", "needs `code`"),
     "onErr any and other": ("[{fn: hello, onErr: {any: return, «other: return}}]", "[0].onErr.other", "exclude"),
     "onErr value": ("[{fn: hello, onErr: {«any: ignore}}]", "[0].onErr.any", "`continue` or `return`"),
     "onErr code's value": ("[{fn: hello, onErr: {code: {«404: stop}}}]", "[0].onErr.code.404", "`stop`"),
     "onErr code": ("[{fn: hello, onErr: {code: {«4xx: return}}}]", "[0].onErr.code.4xx", "not an error code"),
     "transaction of a group": (
-        "[{group: [{fn: hello}], «transaction: true}, {fn: hello}]", "[0].transaction", "a group has no transaction"),
+        "[{group: [{fn: hello}], «transaction: true}, {fn: hello}]",
+        "[0].transaction",
+        "a group has no transaction",
+    ),
 }
 
 SCHEDULES = {
@@ -147,10 +180,14 @@ SCHEDULES = {
     "steps empty": ("- name: a\n  every: {days: 1}\n  «steps: []", "[0].steps", "empty list"),
     "name twice": (
         "- name: a\n  every: {days: 1}\n  steps: [{fn: hello}]\n- «name: a\n  every: {days: 1}\n  steps: [{fn: hello}]",
-        "[1].name", "is taken"),
+        "[1].name",
+        "is taken",
+    ),
     "state unknown": (
         "- name: a\n  every: {days: 1}\n  state: {x: y}\n  steps: [{fn: hello, with: {a: «z}}]",
-        "[0].steps[0].with.a", "known here: `x`"),
+        "[0].steps[0].with.a",
+        "known here: `x`",
+    ),
 }
 
 QUERIES = {
@@ -181,13 +218,21 @@ CONNECTIONS = {
     "sasl mechanism": ("kafka: {brokerAddress: a, «sasl: {username: b}}", "kafka.sasl.mechanism", "is missing"),
     "redis address": ("redis: {«serverAddress: 'a b'}", "redis.serverAddress", "is not an address"),
     "database type": (
-        "database: {«type: postgres, connectionString: a}", "database.type", "did you mean `postgresql`?"),
+        "database: {«type: postgres, connectionString: a}",
+        "database.type",
+        "did you mean `postgresql`?",
+    ),
     "database string missing": ("«database: {type: mysql}", "database.connectionString", "is missing"),
     "database string wrong": (
-        "database: {type: mysql, «connectionString: secret}", "database.connectionString", "the `/` is missing"),
+        "database: {type: mysql, «connectionString: secret}",
+        "database.connectionString",
+        "the `/` is missing",
+    ),
     "database twice": (
         "database: {type: sqlite, connectionString: a}\ndatabases: {«default: {type: sqlite, connectionString: b}}",
-        "databases.default", "has this name already"),
+        "databases.default",
+        "has this name already",
+    ),
     "env name": ("nats: {serverAddress: a, «password: env(1A)}", "nats.password", "environment variable"),
     "credential name": ("nats: {serverAddress: a, «password: credential(../x)}", "nats.password", "credential"),
 }
@@ -315,7 +360,9 @@ def test_a_websocket_answers_on_its_socket() -> None:
 
 def test_all_problems_are_told_at_once_in_order() -> None:
     """Nothing hides what comes after it; Queries.yaml and .runnable.yaml count too."""
-    text = HEAD.replace("v1.0.0", "one") + "handlers:\n  - type: stream\n    source: nats\n    steps: [{fn: x}]\nhead: 1\n"
+    text = (
+        HEAD.replace("v1.0.0", "one") + "handlers:\n  - type: stream\n    source: nats\n    steps: [{fn: x}]\nhead: 1\n"
+    )
     _, problems = read(text, queries="queries:\n  - name: q\n    qury: SELECT 1\n")
     assert [(problem.position.file, problem.position.line) for problem in problems] == [
         ("Directive.yaml", 2),

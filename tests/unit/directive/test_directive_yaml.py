@@ -31,7 +31,16 @@ def tree(text: str | bytes) -> tuple[object, list[str]]:
 def test_scalars_stay_what_was_typed() -> None:
     """None of YAML 1.1's booleans, octals, sexagesimals and timestamps exists here."""
     text = "a: off\nb: 0777\nc: 1_0\nd: 12:30:00\ne: 2001-01-01\nf: '404'\ng: yes\nh: 1.10\n"
-    expected = {"a": "off", "b": "0777", "c": "1_0", "d": "12:30:00", "e": "2001-01-01", "f": "404", "g": "yes", "h": "1.10"}
+    expected = {
+        "a": "off",
+        "b": "0777",
+        "c": "1_0",
+        "d": "12:30:00",
+        "e": "2001-01-01",
+        "f": "404",
+        "g": "yes",
+        "h": "1.10",
+    }
     assert tree(text) == (expected, [])
 
 
@@ -109,7 +118,9 @@ def laughs(levels: int, width: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-@pytest.mark.parametrize("text", [laughs(9, 9), laughs(30, 2), "a: &a x\nb: [" + "*a," * 201 + "]\n", "- x\n" * 100_001])
+@pytest.mark.parametrize(
+    "text", [laughs(9, 9), laughs(30, 2), "a: &a x\nb: [" + "*a," * 201 + "]\n", "- x\n" * 100_001]
+)
 def test_bombs_are_refused_at_once(text: str) -> None:
     """Billion laughs, many aliases and many values: refused within a second."""
     start = time.perf_counter()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.system.driver import Driver
+from tests.unit.master.driver import Driver
 
 FAST = {"heartbeat_timeout_s": 1.0, "drain_deadline_s": 2.0, "boot_timeout_s": 2.0, "load_timeout_s": 5.0}
 

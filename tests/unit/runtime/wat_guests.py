@@ -86,6 +86,9 @@ WIDTH = 10
 
 PUPPET_MEMORY = 256 << 10
 SCRIPT_AT = 128 << 10
+COUNT_AT = PUPPET_MEMORY - 4
+"""Where the puppet leaves how many calls its instance has made so far."""
+COUNT = "(global.set $count (i32.add (global.get $count) (i32.const 1)))"
 
 
 def _puppet() -> bytes:
@@ -101,9 +104,9 @@ def _puppet() -> bytes:
         call = f"(call $f{number} {arguments})"
         if results:
             call = f"(local.set $value {call})"
-        cases.append(f"(if (i32.eq (local.get $which) (i32.const {number})) (then {call}))")
+        cases.append(f"(if (i32.eq (local.get $which) (i32.const {number})) (then {call} {COUNT}))")
     return assemble(f"""(module {" ".join(imports)}
-      (memory (export "memory") {PUPPET_MEMORY >> 16})
+      (memory (export "memory") {PUPPET_MEMORY >> 16}) (global $count (mut i32) (i32.const 0))
       (func (export "allocate") (param i32) (result i32) (i32.const {SCRIPT_AT}))
       (func (export "deallocate") (param i32 i32))
       (func (export "run_e") (param $at i32) (param $len i32) (param $ident i32)
@@ -116,6 +119,7 @@ def _puppet() -> bytes:
           (i64.store (local.get $at) (i64.extend_i32_u (local.get $value)))
           (local.set $at (i32.add (local.get $at) (i32.const {8 * WIDTH})))
           (br_if $next (i32.lt_u (local.get $at) (local.get $end))))
+        (i32.store (i32.const {COUNT_AT}) (global.get $count))
         (call $f{NUMBERS["return_result"]} (i32.const 0) (i32.const {PUPPET_MEMORY}) (local.get $ident))))""")
 
 

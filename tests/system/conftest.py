@@ -1,0 +1,73 @@
+"""Farms for the system tests: each test has its own, on the shared nats-server, with subjects of its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.farm import Farm, nats_directive, write_app, write_directive
+from tests.servers.nats import NatsServer
+
+GUESTS = tuple(("c", name) for name in ("hello", "upper-case", "looping", "failing"))
+
+_numbers = itertools.count()
+
+
+class TestFarm(Farm):
+    """A farm whose handlers are named, and whose processes are found by handler."""
+
+    __test__ = False
+
+    def __init__(self, folder: Path, url: str, *arguments: str, environ: dict[str, str] | None = None):
+        self.url = url
+        self.prefix = f"sys{next(_numbers)}"
+        write_app(folder, "handlers: []\n", *GUESTS)
+        super().__init__(folder, *arguments, environ=environ)
+
+    def serve(self, **handlers: str) -> TestFarm:
+        """Write the Directive: name → its step, and more lines of YAML after it (`"fn: hello\\nworkers: 2"`)."""
+        entries = []
+        for name, text in handlers.items():
+            step, _, more = text.partition("\n")
+            entries.append(f"name: {name}\nresource: {self.subject(name)}\nsteps: [{{{step}}}]\n{more}")
+        write_directive(self.app, nats_directive(self.url, *entries))
+        return self
+
+    def subject(self, name: str) -> str:
+        """Where this handler listens."""
+        return f"{self.prefix}.{name}"
+
+    def workers(self, handler: str = "") -> list[int]:
+        """The pids of its consumers, or of all."""
+        found = []
+        for pid in self.children():
+            try:
+                name = Path(f"/proc/{pid}/comm").read_text().strip()
+                alive = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if alive and name.startswith(f"atmo {handler}") and name != "atmo helper":
+                found.append(pid)
+        return sorted(found)
+
+    def logged(self, message: str, **fields: object) -> int:
+        """How many log lines begin so."""
+        return sum(line["message"].startswith(message) for line in self.log(**fields))
+
+
+@pytest.fixture
+def make_farm(tmp_path: Path, nats_server: NatsServer) -> Iterator[Callable[..., TestFarm]]:
+    """`make_farm(*arguments, url=…)` gives a farm that is not started; it is ended after the test."""
+    made: list[TestFarm] = []
+
+    def make(*arguments: str, url: str = "", environ: dict[str, str] | None = None) -> TestFarm:
+        farm = TestFarm(tmp_path / f"app{len(made)}", url or nats_server.url, *arguments, environ=environ)
+        made.append(farm)
+        return farm
+
+    yield make
+    for farm in made:
+        farm.__exit__()

@@ -1,0 +1,121 @@
+"""Requests at a steady pace, each with its own id, from a thread of their own; a ledger of what was answered when."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from types import TracebackType
+
+import attrs
+import nats
+from nats.aio.msg import Msg
+
+PATIENCE_S = 2.0
+"""How long the last answers are waited for."""
+
+
+@attrs.define
+class Request:
+    """One message that was sent; times are time.monotonic() seconds."""
+
+    sent_at: float
+    answered_at: float | None = None
+    answers: int = 0
+
+
+class Load:
+    """`with Load(url, "in", per_s=200) as load:` sends to one subject until the end of the block.
+
+    Answers are looked for on an inbox of its own; nothing is sent twice.
+    """
+
+    def __init__(self, url: str, subject: str, per_s: float = 200):
+        self._url = url
+        self._subject = subject
+        self._per_s = per_s
+        self._stop = threading.Event()
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name=f"load {subject}")
+        self.requests: list[Request] = []
+        self.error: BaseException | None = None
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        assert self._started.wait(10), "no connection"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Send no more; returns when what was sent had its time to be answered."""
+        self._stop.set()
+        self._thread.join()
+        if self.error is not None:
+            raise self.error
+
+    def answered(self, since: float = 0.0, until: float = float("inf")) -> int:
+        """How many of the requests of this time were answered by now."""
+        return sum(since <= request.sent_at < until and request.answers > 0 for request in self.requests)
+
+    def lost(self) -> int:
+        """Requests without an answer; after `stop`."""
+        return sum(request.answers == 0 for request in self.requests)
+
+    def repeated(self) -> int:
+        """Requests with more than one answer."""
+        return sum(request.answers > 1 for request in self.requests)
+
+    def resumed_after_s(self, moment: float) -> float:
+        """Seconds from a moment to the first answer to a request that was sent after it; infinite if there is none."""
+        answers = [
+            request.answered_at
+            for request in list(self.requests)
+            if request.sent_at > moment and request.answered_at is not None
+        ]
+        return min(answers, default=float("inf")) - moment
+
+    def wait_resumed(self, moment: float, timeout_s: float) -> float:
+        """As soon as there is one: `resumed_after_s`."""
+        deadline = time.monotonic() + timeout_s
+        while (resumed_s := self.resumed_after_s(moment)) == float("inf") and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return resumed_s
+
+    async def _run(self) -> None:
+        try:
+            client = await nats.connect(self._url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+            inbox = client.new_inbox()
+            self._all_answered = asyncio.Event()
+            await client.subscribe(f"{inbox}.*", cb=self._take)
+            await client.flush()
+            self._started.set()
+            begin = time.monotonic()
+            while not self._stop.is_set():
+                due = int((time.monotonic() - begin) * self._per_s)
+                while len(self.requests) <= due:
+                    number = len(self.requests)
+                    self.requests.append(Request(time.monotonic()))
+                    await client.publish(self._subject, b"%d" % number, f"{inbox}.{number}")
+                await asyncio.sleep(0.004)
+            await client.flush()
+            if self.lost():
+                try:
+                    await asyncio.wait_for(self._all_answered.wait(), PATIENCE_S)
+                except TimeoutError:
+                    pass
+            await client.close()
+        except BaseException as error:
+            self.error = error
+            self._started.set()
+
+    async def _take(self, message: Msg) -> None:
+        request = self.requests[int(message.subject.rpartition(".")[2])]
+        request.answers += 1
+        if request.answered_at is None:
+            request.answered_at = time.monotonic()
+            if self._stop.is_set() and not self.lost():
+                self._all_answered.set()

@@ -1,0 +1,185 @@
+"""Guests that compute for long, wait in crowds, or are cut off: the loop goes on and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import random
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import wat_guests as wat
+from laboratory import FakeServices, Laboratory, in_lab, settle
+
+from atmo_farm.errors import GuestTimedOut
+from atmo_farm.runtime import ticker
+
+LATE_S = 0.1
+"""What a test allows for another process that has the machine; the benchmarks hold the real figures."""
+
+
+@pytest.mark.parametrize("count", [1, 10])
+def test_endless_guests_beside_others(cache_dir: Path, count: int) -> None:
+    """Each is killed at its deadline and not before; short calls and timers of the loop go on meanwhile."""
+
+    async def scene(lab: Laboratory) -> None:
+        endless, hello = lab.function(wat.LOOP), lab.function(wat.HELLO)
+        lates: list[float] = []
+        gaps: list[float] = []
+
+        async def run() -> None:
+            began = time.monotonic()
+            with pytest.raises(GuestTimedOut, match="computing"):
+                await lab.call(endless, timeout=0.3)
+            lates.append(time.monotonic() - began - 0.3)
+
+        async def others() -> None:
+            while len(lates) < count:
+                began = time.monotonic()
+                assert await lab.call(hello, b"bob") == b"hello bob"
+                await asyncio.sleep(0.005)
+                gaps.append(time.monotonic() - began - 0.005)
+
+        await asyncio.gather(others(), *(run() for _ in range(count)))
+        assert min(lates) >= 0
+        assert max(lates) < LATE_S
+        assert sorted(gaps)[len(gaps) // 2] < 0.03
+        assert len(gaps) > 5
+        assert lab.engine.scheduler.busy == lab.engine.scheduler.woken or not lab.engine.scheduler.woken
+
+    in_lab(cache_dir, scene)
+
+
+def test_a_thousand_guests_wait_at_once_in_one_thread(cache_dir: Path) -> None:
+    async def scene(lab: Laboratory) -> None:
+        async def answer() -> bytes:
+            await asyncio.sleep(0.1)
+            return b"value"
+
+        lab.services = FakeServices(lambda *_: answer())
+        function = lab.function(wat.CACHED, pool_max=1000)
+        began = time.monotonic()
+        answers = await asyncio.gather(*(lab.call(function, b"k", timeout=20) for _ in range(1000)))
+        assert set(answers) == {b"value"}
+        assert function.instances == 1000
+        assert time.monotonic() - began < 5
+        assert {thread.name for thread in threading.enumerate()} == {"MainThread", "epoch-ticker"}
+
+    in_lab(cache_dir, scene)
+
+
+def test_cancelling_at_random_moments_leaves_nothing(cache_dir: Path) -> None:
+    async def scene(lab: Laboratory) -> None:
+        waits: list[asyncio.Task[bytes]] = []
+
+        async def answer() -> bytes:
+            for _ in range(random.randrange(4)):
+                await asyncio.sleep(random.random() / 500)
+            return b"value"
+
+        def start(*_: object) -> asyncio.Task[bytes]:
+            waits.append(asyncio.ensure_future(answer()))
+            return waits[-1]
+
+        random.seed(3)
+        lab.services = FakeServices(start)
+        functions = [lab.function(module, pool_max=8) for module in (wat.CACHED, wat.LOOP, wat.HELLO)]
+        tasks = []
+        for _ in range(300):
+            function = random.choice(functions)
+            task = asyncio.ensure_future(lab.call(function, b"k", timeout=random.random() / 10))
+            tasks.append(task)
+            asyncio.get_running_loop().call_later(random.random() / 10, task.cancel)
+            if random.random() < 0.1:
+                await asyncio.sleep(0)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert {type(result) for result in results} <= {bytes, GuestTimedOut, asyncio.CancelledError}
+        await settle()
+        assert all(task.done() for task in waits)
+        for function in functions:
+            pool = function._pool
+            assert pool.count == len(pool.idle)
+            assert pool.direct
+        assert await lab.call(functions[2], b"bob") == b"hello bob"
+
+    in_lab(cache_dir, scene)
+
+
+def test_ten_endless_newcomers_do_not_hold_the_loop_for_ten_slices(cache_dir: Path) -> None:
+    async def scene(lab: Laboratory) -> None:
+        endless = lab.function(wat.LOOP, pool_warm=10)
+        await endless.warm()
+        began = time.monotonic()
+        runs = [asyncio.ensure_future(lab.call(endless, timeout=0.2)) for _ in range(10)]
+        await asyncio.sleep(0)
+        assert time.monotonic() - began < 5 * ticker.TICK_S + LATE_S / 2
+        await asyncio.wait(runs)
+        assert all(isinstance(run.exception(), GuestTimedOut) for run in runs)
+
+    in_lab(cache_dir, scene)
+
+
+def test_the_ticker_parks_and_wakes(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ticker, "IDLE_TICKS", 3)
+
+    async def scene(lab: Laboratory) -> None:
+        function, endless = lab.function(wat.HELLO), lab.function(wat.LOOP)
+        for _ in range(5):
+            until = time.monotonic() + 5
+            while not lab.engine.ticker.parked and time.monotonic() < until:
+                await asyncio.sleep(0.005)
+            assert lab.engine.ticker.parked
+            assert await lab.call(function, b"bob") == b"hello bob"
+            with pytest.raises(GuestTimedOut):
+                await lab.call(endless, timeout=0.02)
+
+    in_lab(cache_dir, scene)
+
+
+def test_host_functions_see_the_callers_context_variables(cache_dir: Path) -> None:
+    """In the first poll, and in later ones, when the scheduler polls for everybody."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+    twice = wat.guest(
+        """(drop (call $cache_get (local.get $ptr) (local.get $len) (i32.const 0)))
+           (local.set $n (call $cache_get (local.get $ptr) (local.get $len) (i32.const 0)))
+           (drop (call $fetch (i32.const 8192) (i32.const 0)))
+           (call $result (i32.const 8192) (local.get $n) (i32.const 0))""",
+        imports=wat.CACHE_GET,
+    )
+
+    async def scene(lab: Laboratory) -> None:
+        async def answer() -> bytes:
+            await asyncio.sleep(0.001)
+            return variable.get().encode()
+
+        lab.services = FakeServices(lambda *_: answer())
+        function = lab.function(twice)
+
+        async def one(name: str) -> None:
+            variable.set(name)
+            assert await lab.call(function, b"k") == name.encode()
+
+        await asyncio.gather(*(one(f"message {number}") for number in range(20)))
+
+    in_lab(cache_dir, scene)
+
+
+def test_a_call_that_ends_on_its_first_poll_does_not_suspend(cache_dir: Path) -> None:
+    async def scene(lab: Laboratory) -> None:
+        for isolation in ("pooled", "fresh"):
+            function = lab.function(wat.HELLO, isolation=isolation)
+            await function.warm()
+            steps = []
+            for _ in range(100):  # a tick may fall into one of them
+                call = function.call(b"bob", lab.services, time.monotonic() + 1)
+                try:
+                    call.send(None)
+                    steps.append(b"suspended")
+                    call.close()
+                except StopIteration as end:
+                    steps.append(end.value)
+            assert steps.count(b"hello bob") >= 90
+
+    in_lab(cache_dir, scene)

@@ -1,0 +1,149 @@
+"""Guests that want too much: memory, tables, stack, answers."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import wat_guests as wat
+from laboratory import Laboratory, in_lab
+
+from atmo_farm.errors import AtmoFarmError, GuestOutOfMemory, GuestTrapped
+from atmo_farm.runtime.engine import Engine
+from atmo_farm.runtime.function import Function
+from atmo_farm.runtime.modules import compile_module
+
+GROW_ALL = "(loop $more (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))"
+ANSWER_SIZE = """(i32.store (i32.const 0) (memory.size)) (call $result (i32.const 0) (i32.const 4) (i32.const 0))"""
+
+
+def resident_kib() -> int:
+    """The process's resident memory."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1])
+    raise AssertionError
+
+
+def test_memory_grow_stops_at_the_limit(cache_dir: Path) -> None:
+    async def scene(lab: Laboratory) -> None:
+        answer = await lab.run(wat.guest(GROW_ALL + ANSWER_SIZE), memory_limit=8 << 20)
+        assert answer is not None
+        assert (8 << 20) - (1 << 20) <= int.from_bytes(answer, "little") << 16 <= 8 << 20
+
+    in_lab(cache_dir, scene)
+
+
+def test_a_memory_bomb_is_a_clean_error_and_its_memory_comes_back(cache_dir: Path) -> None:
+    async def scene(lab: Laboratory) -> None:
+        fill = "(memory.fill (i32.const 8192) (i32.const 1) (i32.sub (i32.shl (memory.size) (i32.const 16)) (i32.const 8192)))"
+        function = lab.function(wat.guest(GROW_ALL + fill + "unreachable"), memory_limit=32 << 20)
+        before = resident_kib()
+        for _ in range(10):
+            with pytest.raises(GuestOutOfMemory, match=r"of its 32 MiB"):
+                await lab.call(function)
+        assert resident_kib() - before < 64 << 10
+
+    in_lab(cache_dir, scene)
+
+
+def test_a_module_that_starts_over_its_limit_does_not_start(cache_dir: Path) -> None:
+    async def scene(lab: Laboratory) -> None:
+        with pytest.raises(GuestOutOfMemory, match="needs 131072000 bytes of memory to start"):
+            lab.function(wat.guest(memory="2000"))
+        with pytest.raises(GuestOutOfMemory, match="needs 1000000 elements of tables to start"):
+            lab.function(wat.guest(items="(table 1000000 funcref)"))
+
+    in_lab(cache_dir, scene)
+
+
+def test_a_table_bomb_stops_at_the_limit(cache_dir: Path) -> None:
+    async def scene(lab: Laboratory) -> None:
+        body = """(loop $more (br_if $more (i32.ne (table.grow $t (ref.null func) (i32.const 65536)) (i32.const -1))))
+          (i32.store (i32.const 0) (table.size $t)) (call $result (i32.const 0) (i32.const 4) (i32.const 0))"""
+        answer = await lab.run(wat.guest(body, items="(table $t 0 funcref)"))
+        assert answer == (1 << 18).to_bytes(4, "little")
+        many = " ".join("(table 1 funcref)" for _ in range(40))
+        with pytest.raises(AtmoFarmError, match="table"):
+            await lab.run(wat.guest(items=many))
+
+    in_lab(cache_dir, scene)
+
+
+def test_deep_recursion_is_a_trap(cache_dir: Path) -> None:
+    async def scene(lab: Laboratory) -> None:
+        again = "(call $run (i32.const 0) (i32.const 0) (i32.const 0)) (local.set $n (memory.size))"
+        function = lab.function(wat.guest(again))
+        for _ in range(5):
+            with pytest.raises(GuestTrapped, match="call stack exhausted"):
+                await lab.call(function)
+
+    in_lab(cache_dir, scene)
+
+
+def test_deep_guests_may_call_the_host(cache_dir: Path) -> None:
+    """Host functions run on the guest's fiber: there is stack left for Python at the guest's deepest."""
+
+    async def scene(lab: Laboratory) -> None:
+        log = '(import "env" "log_msg" (func $log (param i32 i32 i32 i32)))'
+        body = """(call $log (i32.const 4090) (i32.const 5) (i32.const 1) (i32.const 0))
+          (call $run (i32.const 0) (i32.const 0) (i32.const 0)) (local.set $n (memory.size))"""
+
+        def deep(level: int) -> int:
+            return deep(level - 1) + 1 if level else 0
+
+        services = lab.services
+        original = services.log_msg
+        services.log_msg = lambda *message: (deep(400), sorted([3, 1], key=lambda _: deep(100)), original(*message))[0]  # type: ignore[method-assign,assignment,func-returns-value]
+        with pytest.raises(GuestTrapped, match="call stack exhausted"):
+            await lab.run(wat.guest(body, imports=log))
+        assert len(services.calls) > 1000
+
+    in_lab(cache_dir, scene)
+
+
+def test_a_result_over_the_limit_is_a_clean_error(cache_dir: Path) -> None:
+    async def scene(lab: Laboratory) -> None:
+        many = "(local.set $n (i32.const 40)) (loop $more" + (
+            "(call $result (i32.const 0) (i32.const 100000) (i32.const 0))"
+            "(br_if $more (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))"
+        )
+        with pytest.raises(GuestOutOfMemory, match="its result does not fit"):
+            await lab.run(wat.guest(many), memory_limit=1 << 20)
+
+    in_lab(cache_dir, scene)
+
+
+def test_a_function_larger_than_the_process_was_made_for_is_refused(cache_dir: Path) -> None:
+    async def scene(lab: Laboratory) -> None:
+        engine = Engine(memory_reservation=1 << 20)
+        with pytest.raises(AtmoFarmError, match="more than this process's 1048576"):
+            Function(engine, compile_module(wat.HELLO, cache_dir), memory_limit=2 << 20)
+        engine.close()
+
+    in_lab(cache_dir, scene)
+
+
+def test_a_minimal_limit_serves_small_messages(cache_dir: Path) -> None:
+    async def scene(lab: Laboratory) -> None:
+        function = lab.function(
+            wat.guest("(call $result (i32.const 4090) (i32.const 5) (i32.const 0))", memory="1"), memory_limit=1 << 16
+        )
+        assert await lab.call(function, b"x" * 1000) == b"hello"
+        with pytest.raises(GuestOutOfMemory):
+            await lab.call(function, b"x" * 40_000)
+
+    in_lab(cache_dir, scene)
+
+
+def test_a_guest_cannot_make_python_read_for_long(cache_dir: Path) -> None:
+    """A log message over 64 KiB is not read at all."""
+
+    async def scene(lab: Laboratory) -> None:
+        began = time.monotonic()
+        await lab.run(wat.PUPPET, wat.script(("log_msg", 0, 65_537, 1, 0), ("log_msg", 0, 65_536, 1, 0)))
+        assert len(lab.services.calls) == 1
+        assert time.monotonic() - began < 2
+
+    in_lab(cache_dir, scene)

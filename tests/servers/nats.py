@@ -70,7 +70,7 @@ def max_payload(size: int) -> str:
 
 
 def tls(folder: Path, *, verify: bool = False, handshake_first: bool = False) -> str:
-    """Configuration of a TLS server with the certificates of `certificates.make(folder)`; `verify` asks for the client's."""
+    """Configuration of a server with certificates of `certificates.make(folder)`; `verify` asks for the client's."""
     return (
         f'tls {{ cert_file: "{folder / "server.pem"}", key_file: "{folder / "server.key"}", '
         f'ca_file: "{folder / "ca.pem"}", verify: {str(verify).lower()}, '

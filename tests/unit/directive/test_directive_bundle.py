@@ -37,7 +37,8 @@ EVERYTHING = """\
         - {fn: upper, as: "no"}
         - {fn: db::get, with: {a: hello}}
   response: "no"
-- {name: two, type: stream, source: nats, resource: c, durable: d, ordering: key, orderingKey: "header:x", steps: *steps, response: hello}
+- {name: two, type: stream, source: nats, resource: c, durable: d, ordering: key, orderingKey: "header:x",
+   steps: *steps, response: hello}
 - {name: three, type: request, method: GET, resource: /a, steps: [{fn: hello}]}
 """
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 
-from atmo_farm.directive import Application, load
+from atmo_farm.directive import load
 from atmo_farm.errors import NotFound, Problem, UserFilesError
-from tests.unit.directive.support import HEAD, stream, with_handlers, write_project
+from tests.unit.directive.support import HEAD, stream, write_project
 
 
 def problems(path: Path) -> tuple[Problem, ...]:
@@ -201,21 +200,3 @@ def test_a_module_that_changes_while_it_is_read(tmp_path: Path) -> None:
         application.module("default::hello")
     with pytest.raises(KeyError):
         application.module("default::none")
-
-
-def test_two_hundred_handlers_load_fast(tmp_path: Path) -> None:
-    """The best of three under 0.3 s."""
-    handler = (
-        "- type: stream\n  source: nats\n  resource: orders.{n}\n  workers: 2\n  timeout: 5s\n  retry: {{attempts: 3}}\n"
-        "  steps:\n    - fn: hello\n    - group:\n        - {{fn: upper, as: x}}\n        - {{fn: db::get, with: {{a: hello}}}}\n"
-        "  response: x\n  respondTo: done.{n}\n"
-    )
-    folder = project(tmp_path, with_handlers("".join(handler.format(n=n) for n in range(200))))
-
-    def seconds() -> float:
-        start = time.perf_counter()
-        application: Application = load(folder)
-        assert len(application.directive.handlers) == 200
-        return time.perf_counter() - start
-
-    assert min(seconds() for _ in range(3)) < 0.3

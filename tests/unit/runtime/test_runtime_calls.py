@@ -177,7 +177,8 @@ def test_a_start_section_may_call_the_host(cache_dir: Path) -> None:
         with pytest.raises(GuestTrapped, match="while it started: runnable abort: hello; file: he, line: 1, col: 2"):
             await lab.run(wat.guest(RESULT, items=abort))
         log = '(import "env" "log_msg" (func $log (param i32 i32 i32 i32)))'
-        prints = f"""(func $s (i32.store (i32.const 16) (i32.const {wat.TEXT_AT})) (i32.store (i32.const 20) (i32.const 5))
+        prints = f"""(func $s (i32.store (i32.const 16) (i32.const {wat.TEXT_AT}))
+            (i32.store (i32.const 20) (i32.const 5))
             (drop (call $fd_write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 0)))
             (call $log (i32.const {wat.TEXT_AT}) (i32.const 5) (i32.const 1) (i32.const 0))) (start $s)"""
         assert await lab.run(wat.guest(RESULT, imports=wat.WASI_IO + log, items=prints)) == b"hello"

@@ -55,7 +55,8 @@ def argument(letter):
     edges = WIDE if letter == 'I' else EDGES
     kind = random.randrange(4)
     if kind < 3: return random.choice(edges)
-    return random.randrange(SIZE) if kind == 3 and random.random() < .5 else random.getrandbits(64 if letter == 'I' else 32)
+    if random.random() < .5: return random.randrange(SIZE)
+    return random.getrandbits(64 if letter == 'I' else 32)
 
 def legal(name, number, module, results):
     if not results: return number == NO_RESULT

@@ -37,7 +37,8 @@ def test_memory_grow_stops_at_the_limit(cache_dir: Path) -> None:
 
 def test_a_memory_bomb_is_a_clean_error_and_its_memory_comes_back(cache_dir: Path) -> None:
     async def scene(lab: Laboratory) -> None:
-        fill = "(memory.fill (i32.const 8192) (i32.const 1) (i32.sub (i32.shl (memory.size) (i32.const 16)) (i32.const 8192)))"
+        size = "(i32.sub (i32.shl (memory.size) (i32.const 16)) (i32.const 8192))"
+        fill = f"(memory.fill (i32.const 8192) (i32.const 1) {size})"
         function = lab.function(wat.guest(GROW_ALL + fill + "unreachable"), memory_limit=32 << 20)
         before = resident_kib()
         for _ in range(10):

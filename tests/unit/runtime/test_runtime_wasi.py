@@ -189,7 +189,7 @@ def test_a_command_answers_from_stdin_to_stdout(cache_dir: Path) -> None:
 def test_a_commands_stderr_is_its_log_and_its_exit_status_an_error(cache_dir: Path) -> None:
     async def scene(lab: Laboratory) -> None:
         module = wat.command(ECHO.format(fd=2) + "(call $exit (i32.const 3))")
-        with pytest.raises(RunnableError, match="^exit status 3: no such thing$") as caught:
+        with pytest.raises(RunnableError, match=r"^exit status 3: no such thing$") as caught:
             await lab.call(lab.function(module, "wasi-command"), b"first\nno such thing\n")
         assert caught.value.code == 500
         assert lab.services.output == "first\nno such thing\n"

@@ -10,6 +10,23 @@ import pytest
 from tests.servers.nats import NatsServer
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="run the fault rows in their full form, as scripts/soak does")
+
+
+@pytest.fixture(scope="session")
+def amount(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
+    """`amount(10, 100)`: how much of it, in the suite and in scripts/soak."""
+    in_full = bool(request.config.getoption("--soak"))
+    return lambda short, full: full if in_full else short
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str, object], None]:
+    """`figure("slowest, s", 0.4)`: what a fault row has measured, for docs/soak.md."""
+    return lambda name, value: record_property(name, f"{value:.3g}" if isinstance(value, float) else value)
+
+
 @pytest.fixture(scope="session")
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     """A plain nats-server for the whole run: use subjects of your own, do not stop it."""

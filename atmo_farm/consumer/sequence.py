@@ -62,7 +62,7 @@ class Sequence:
         output: bytes | None = None
         for is_group, calls, is_last in self._steps:
             if is_group:
-                done = await asyncio.gather(*(self._call(*pair, request, deadline) for pair in calls))
+                done = await self._group(calls, request, deadline)
             else:
                 done = [await self._call(*calls[0], request, deadline)]
             for services, _ in done:
@@ -80,6 +80,18 @@ class Sequence:
         if self._response:
             output = request.state.get(self._response)
         return Result(output, headers)
+
+    async def _group(
+        self, calls: list[tuple[Call, Runs]], request: Request, deadline: float
+    ) -> list[tuple[CallServices | None, bytes | None]]:
+        """All calls at the same time. A failure waits for the others: no run may outlive its message's attempt."""
+        ended = await asyncio.gather(*(self._call(*pair, request, deadline) for pair in calls), return_exceptions=True)
+        done = []
+        for end in ended:
+            if isinstance(end, BaseException):
+                raise end
+            done.append(end)
+        return done
 
     async def _call(
         self, call: Call, function: Runs, request: Request, deadline: float

@@ -134,7 +134,7 @@ class Helper:
         return self._lines.fileno()
 
     def step(self, now: float) -> float:
-        """Read what it reports and mind its time limit; returns when to call it next: at once if there is a `result`."""
+        """Read what it reports, mind its time limit; returns when to call it next: at once if there is a `result`."""
         assert self._lines is not None
         for line in self._lines.receive():
             try:

@@ -50,11 +50,6 @@ class Reload:
         """Go on as far as possible; returns when it wants its next turn."""
         return self._phase(now)
 
-    def abandon(self) -> None:
-        """The farm ends: leave everything as it is."""
-        self._loader.finish()
-        self.is_over = True
-
     # The phases, in their order
 
     def _begin(self, now: float) -> float:

@@ -1,4 +1,4 @@
-"""Kills, stops and broken children of a real farm under load (spec 4; the long forms are in scripts/soak)."""
+"""Kills, stops and broken children of a real farm under load (spec 4; scripts/soak runs the full form)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,21 @@ from tests.system.conftest import TestFarm
 from tests.system.load import Load
 
 MakeFarm = Callable[..., TestFarm]
+Amount = Callable[[int, int], int]
+Figure = Callable[[str, object], None]
 KILL_SPACING_S = 1.0
 """Between kills of one of three handlers in turn: more than three seconds for each of them."""
 
 
-def test_kill_9_of_children_under_load(make_farm: MakeFarm) -> None:
-    """Ten kills: replies resume within a second each time, and no neighbour loses a message."""
+@pytest.mark.fault(row="kill-child")
+@pytest.mark.timeout(900)
+def test_kill_9_of_children_under_load(make_farm: MakeFarm, amount: Amount, figure: Figure) -> None:
+    """Each time replies resume within a second, and no neighbour loses a message."""
+    kills = amount(10, 100)
     farm = make_farm().serve(a="fn: hello", b="fn: hello", c="fn: hello", neighbour="fn: hello")
     with farm, Load(farm.url, farm.subject("neighbour"), per_s=100) as neighbour:
         resumed = []
-        for number in range(10):
+        for number in range(kills):
             handler = "abc"[number % 3]
             (pid,) = farm.workers(handler)
             with Load(farm.url, farm.subject(handler), per_s=100) as load:
@@ -37,24 +42,33 @@ def test_kill_9_of_children_under_load(make_farm: MakeFarm) -> None:
         neighbour.stop()
         assert max(resumed) < 1, resumed
         assert neighbour.lost() == neighbour.repeated() == 0
-        assert farm.logged("worker ended") == 10
+        assert farm.logged("worker ended") == kills
+        figure("kills", kills)
+        figure("slowest return, s", max(resumed))
+        figure("neighbour's messages, none lost", len(neighbour.requests))
         assert farm.stop() == 0
 
 
-def test_kill_9_of_the_master_leaves_no_orphan(make_farm: MakeFarm) -> None:
-    """Ten times, under load: every child is gone within two seconds, and the next start works on the same folders."""
+@pytest.mark.fault(row="kill-master")
+@pytest.mark.timeout(900)
+def test_kill_9_of_the_master_leaves_no_orphan(make_farm: MakeFarm, amount: Amount, figure: Figure) -> None:
+    """Under load: every child is gone within two seconds, and the next start works on the same folders."""
+    kills = amount(10, 100)
     farm = make_farm().serve(a="fn: hello\nworkers: 2", b="fn: upper-case")
     with Load(farm.url, farm.subject("a"), per_s=100):
-        for _ in range(10):
+        for _ in range(kills):
             farm.start()
             farm.wait_notified("READY=1")
             children = farm.children()
             assert len(children) == 3
             assert farm.stop(signal.SIGKILL) == -signal.SIGKILL
             wait_for(lambda children=children: not any(Path(f"/proc/{pid}").exists() for pid in children), 2)
+    figure("kills", kills)
+    figure("orphans after 2 s", 0)
 
 
-def test_a_stopped_child_is_replaced(make_farm: MakeFarm) -> None:
+@pytest.mark.fault(row="stop-child")
+def test_a_stopped_child_is_replaced(make_farm: MakeFarm, figure: Figure) -> None:
     """SIGSTOP at default settings: replaced within 12 s."""
     farm = make_farm().serve(a="fn: hello")
     with farm, Load(farm.url, farm.subject("a"), per_s=50) as load:
@@ -64,9 +78,14 @@ def test_a_stopped_child_is_replaced(make_farm: MakeFarm) -> None:
         resumed_s = load.wait_resumed(stopped_at + 0.5, 15)
         assert 5 < resumed_s < 12
         assert "no heartbeat" in farm.wait_log(message="worker ended")["cause"]
+        figure("replaced after, s", resumed_s)
 
 
-def test_a_child_that_never_gets_ready_costs_ten_forks_a_minute_and_no_neighbour(make_farm: MakeFarm) -> None:
+@pytest.mark.fault(row="never-ready")
+@pytest.mark.timeout(300)
+def test_a_child_that_never_gets_ready_costs_ten_forks_a_minute_and_no_neighbour(
+    make_farm: MakeFarm, amount: Amount, figure: Figure
+) -> None:
     """Its compiled module is damaged on the disk; the others keep at least 95 % of their rate."""
     farm = make_farm().serve(bad="fn: upper-case", good="fn: hello")
     with farm, Load(farm.url, farm.subject("good"), per_s=200) as load:
@@ -82,7 +101,7 @@ def test_a_child_that_never_gets_ready_costs_ten_forks_a_minute_and_no_neighbour
         (pid,) = farm.workers("bad")
         os.kill(pid, signal.SIGKILL)
         begin = time.monotonic()
-        time.sleep(20)
+        time.sleep(amount(20, 60))
         end = time.monotonic()
         forks = farm.logged("worker started", worker="bad/0") - 1
         assert 5 <= forks <= 10, forks
@@ -90,6 +109,8 @@ def test_a_child_that_never_gets_ready_costs_ten_forks_a_minute_and_no_neighbour
         rate_before = load.answered(before_begin, before_end) / (before_end - before_begin)
         rate = load.answered(begin, end) / (end - begin)
         assert rate >= 0.95 * rate_before, (rate, rate_before)
+        figure("forks", forks)
+        figure("the others' rate, of before", rate / rate_before)
         (farm.folder / "state" / "modules").rename(farm.folder / "state" / "gone")
         wait_for(lambda: farm.log(message="worker ready", worker="bad/0")[1:], 40)
 

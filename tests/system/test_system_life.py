@@ -20,6 +20,8 @@ from tests.system.conftest import TestFarm
 from tests.system.load import Load
 
 MakeFarm = Callable[..., TestFarm]
+Amount = Callable[[int, int], int]
+Figure = Callable[[str, object], None]
 
 
 def descriptors(pid: int) -> int:
@@ -56,17 +58,21 @@ def test_only_what_changed_is_replaced(make_farm: MakeFarm) -> None:
             wait_for(load.answered)
 
 
-def test_an_invalid_directive_keeps_everything(make_farm: MakeFarm) -> None:
-    """Ten of them: same processes, every problem named within a second, the status says so."""
+@pytest.mark.fault(row="invalid-reload")
+def test_an_invalid_directive_keeps_everything(make_farm: MakeFarm, amount: Amount, figure: Figure) -> None:
+    """Same processes, every problem named within a second, the status says so."""
+    slowest = 0.0
+    reloads = amount(10, 50)
     farm = make_farm().serve(a="fn: hello\nworkers: 2")
     with farm, Load(farm.url, farm.subject("a"), per_s=100) as load:
         before = farm.workers()
-        for number in range(10):
+        for number in range(reloads):
             farm.serve(a=f"fn: helo{number}\nworkers: none", b="fn: hello\ndurable: d")
             sent_at = time.monotonic()
             reload(farm)
             wait_for(lambda number=number: farm.logged("reload refused") == number + 1)
-            assert time.monotonic() - sent_at < 1
+            slowest = max(slowest, time.monotonic() - sent_at)
+            assert slowest < 1
             texts = [line["message"] for line in farm.log(level="error")]
             assert any(f"helo{number}" in text and "Directive.yaml:" in text for text in texts)
             assert any("workers" in text for text in texts)
@@ -74,9 +80,12 @@ def test_an_invalid_directive_keeps_everything(make_farm: MakeFarm) -> None:
         assert farm.workers() == before
         load.stop()
         assert load.lost() == load.repeated() == 0
+        figure("reloads refused", reloads)
+        figure("slowest, s", slowest)
 
 
-def test_a_storm_of_hups_under_load(make_farm: MakeFarm) -> None:
+@pytest.mark.fault(row="hup-storm")
+def test_a_storm_of_hups_under_load(make_farm: MakeFarm, figure: Figure) -> None:
     """200 in 10 s, each with another file: nothing is lost, the last file wins, descriptors are flat."""
     farm = make_farm().serve(a="fn: hello", same="fn: hello")
     with farm, Load(farm.url, farm.subject("a"), per_s=200) as load:
@@ -104,20 +113,26 @@ def test_a_storm_of_hups_under_load(make_farm: MakeFarm) -> None:
         assert len(farm.workers("a")) == 1
         assert descriptors(farm.pid) == before
         assert farm.logged("reload: in force") > 3
+        figure("reloads in force", farm.logged("reload: in force"))
+        figure("messages, none lost", len(load.requests))
 
 
-def test_hup_while_starting(make_farm: MakeFarm) -> None:
-    """At any moment from the pid file on: 30 starts, no death, each ends ready and reloaded."""
+@pytest.mark.fault(row="hup-while-starting")
+@pytest.mark.timeout(900)
+def test_hup_while_starting(make_farm: MakeFarm, amount: Amount, figure: Figure) -> None:
+    """At any moment from the pid file on: no death, each start ends ready and reloaded."""
+    starts = amount(30, 200)
     farm = make_farm().serve(a="fn: hello")
     pid_file = farm.folder / "run" / "atmo-farm.pid"
-    for number in range(30):
+    for number in range(starts):
         farm.start()
         wait_for(lambda: pid_file.exists() and pid_file.read_text() == f"{farm.pid}\n")
-        time.sleep(number * 0.02)
+        time.sleep(number * 0.6 / starts)
         reload(farm)
         farm.wait_notified("READY=1")
         wait_for(lambda number=number: farm.logged("reload: in force") == number + 1)
         assert farm.stop() == 0
+    figure("starts, none failed", starts)
 
 
 def test_sigterm_with_the_broker_down(make_farm: MakeFarm, start_nats: Callable[..., NatsServer]) -> None:

@@ -198,3 +198,18 @@ def test_what_a_failed_function_set_is_gone() -> None:
         {"bad": Python(sets_and_fails), "show": shows("k")},
     )
     assert result.data == b"" and result.headers == {}
+
+
+def test_a_group_that_fails_ends_when_all_of_it_has_ended() -> None:
+    """No function of it runs on behind the back of the message's next attempt, or of a drain."""
+    ended: list[str] = []
+
+    async def slow(data: bytes, services: Services) -> bytes | None:
+        await asyncio.sleep(0.01)
+        ended.append("slow")
+        return b""
+
+    with pytest.raises(CallFailed) as failed:
+        run([step(call("bad"), call("slow"))], {"bad": fails(RunnableError(404, "gone")), "slow": Python(slow)})
+    assert failed.value.function == "bad"
+    assert ended == ["slow"]

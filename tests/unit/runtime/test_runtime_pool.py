@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -165,13 +166,20 @@ def test_a_guest_that_cannot_start_is_not_tried_for_ever(cache_dir: Path) -> Non
     in_lab(cache_dir, scene)
 
 
-def test_fresh_isolation_lets_no_message_see_another(cache_dir: Path) -> None:
+@pytest.mark.fault(row="fresh-isolation")
+@pytest.mark.timeout(900)
+def test_fresh_isolation_lets_no_message_see_another(
+    cache_dir: Path, amount: Callable[[int, int], int], figure: Callable[[str, object], None]
+) -> None:
+    """No message finds what the one before left in its instance's memory."""
+    pairs = amount(500, 50_000)
+
     async def scene(lab: Laboratory) -> None:
         shared, fresh = lab.function(REMEMBERS), lab.function(REMEMBERS, isolation="fresh", pool_warm=2)
         await lab.call(shared, b"s")
         assert await lab.call(shared) == b"s", "pooled instances remember: that is what the others must not"
         await fresh.warm()
-        for _ in range(500):
+        for _ in range(pairs):
             assert await lab.call(fresh, b"s") == b"s"
             assert await lab.call(fresh) == b"\0"
             await asyncio.sleep(0)
@@ -179,6 +187,7 @@ def test_fresh_isolation_lets_no_message_see_another(cache_dir: Path) -> None:
         assert fresh.instances == 2
 
     in_lab(cache_dir, scene)
+    figure("messages", 2 * pairs)
 
 
 def test_instances_over_warm_go_when_they_are_not_used(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

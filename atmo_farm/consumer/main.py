@@ -51,6 +51,8 @@ class Consumer:
         self._heartbeat = Heartbeat(context.slot)
         self._end: asyncio.Future[ChildExit] = asyncio.get_running_loop().create_future()
         self._functions: dict[str, Function] = {}
+        self._serving: tuple[NatsStream, Worker] | None = None
+        """From the moment on at which messages may come."""
         self._booted = False
 
     async def run(self) -> ChildExit:
@@ -66,18 +68,16 @@ class Consumer:
         if self._end.done():
             boot.cancel()
             await asyncio.wait({boot})
-            return self._end.result()
+            return await self._leave(self._end.result())
         try:
-            stream, worker = boot.result()
+            boot.result()
         except Exception as error:
             logger.debug("boot failed", exc_info=error)
             self._channel.failed(f"{type(error).__name__}: {error}")
             return ChildExit.BOOT_FAILED
-        self._write_gauges(stream)
-        end = await self._end
-        return await self._drain(stream, worker) if end is ChildExit.DRAINED else end
+        return await self._leave(await self._end)
 
-    async def _boot(self) -> tuple[NatsStream, Worker]:
+    async def _boot(self) -> None:
         """Warm instances first, then the broker: nothing is received before it can be handled."""
         handler, context = self._handler, self._context
         engine = Engine()
@@ -108,10 +108,17 @@ class Consumer:
         )
         worker = Worker(handler, sequence, stream, self._slot)
         await stream.open()
+        self._serving = stream, worker
         await stream.consume(worker.handle)
         self._booted = True
         self.connected()
-        return stream, worker
+        self._write_gauges(stream)
+
+    async def _leave(self, end: ChildExit) -> ChildExit:
+        """A process that was told to stop drains, also one whose boot had come as far as its first messages."""
+        if end is ChildExit.DRAINED and self._serving is not None:
+            return await self._drain(*self._serving)
+        return end
 
     async def _drain(self, stream: NatsStream, worker: Worker) -> ChildExit:
         """No new messages; those in flight finish, until the deadline."""

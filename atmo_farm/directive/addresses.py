@@ -1,4 +1,4 @@
-"""Addresses of brokers and caches, with or without scheme and port.
+"""Checks of single texts in `connections`: addresses of brokers and caches, with or without scheme and port.
 
 The checks take what a user wrote and give the full form that clients connect to. Their ValueErrors never hold the
 text, because an address may hold a password.
@@ -52,6 +52,13 @@ def one_of(options: Iterable[str]) -> Check:
         return known[text.upper()]
 
     return check
+
+
+def header_type(text: str) -> str:
+    """The word that stands before the value of an `Authorization` header."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", text, re.ASCII):
+        raise ValueError("must be one word of letters, digits, `_` and `-`")
+    return text
 
 
 def _parts(text: str) -> list[str]:

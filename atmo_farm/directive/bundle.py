@@ -101,7 +101,7 @@ def _modules(parsed: Parsed, found: Mapping[str, ZipEntry], path: Path, report: 
         used.add(name)
         modules[runnable.key] = found[name]
     for name in sorted(found):
-        if name.endswith(".wasm") and "/" not in name and name not in used:
+        if name.endswith(".wasm") and not name.startswith(STATIC) and name not in used:
             report.error(Position(f"{path}/{name}"), "", "no function of the bundle's Directive has this module")
     return modules
 

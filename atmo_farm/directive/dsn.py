@@ -37,6 +37,8 @@ _GO_MYSQL_ONLY = _words(
     "checkConnLiveness columnsWithAlias compress interpolateParams loc multiStatements parseTime rejectReadOnly "
     "serverPubKey timeTruncate"
 )
+MAX_CHARACTERS = 8192
+_MYSQL_SERVER = re.compile(r"(tcp[46]?|unix)?(?:\(([^()]*)\))?")
 _SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*", re.ASCII)
 
 
@@ -44,6 +46,8 @@ def parse(database: str, text: str) -> DatabaseTarget:
     """The checked form of a connection string for a database type; ValueError says what is wrong, without the text."""
     if not text.strip() or not text.isprintable():
         raise ValueError("must be one line of text that is not empty")
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"is longer than {MAX_CHARACTERS:,} characters")
     if database == "postgresql":
         return _postgresql(text.strip())
     if database == "mysql":
@@ -116,22 +120,21 @@ def _key_values(text: str) -> dict[str, str]:
 def _mysql(text: str) -> DatabaseTarget:
     if text.startswith("mysql://"):
         return _mysql_url(text.removeprefix("mysql://"))
-    head, slash, tail = text.rpartition("/")
-    while slash and "?" in head and not head.endswith(")"):
-        # The slash stood inside of a parameter's value: the database's name begins at an earlier one.
-        head, slash, more = head.rpartition("/")
-        tail = f"{more}/{tail}"
-    if not slash:
+    if "/" not in text:
         raise ValueError("must be `user:password@tcp(host:3306)/database` or `mysql://…`; the `/` is missing")
-    database, _, query = tail.partition("?")
-    credentials, _, place = head.rpartition("@")
-    user, _, password = credentials.partition(":")
-    match = re.fullmatch(r"(?:(tcp|unix)(?:\(([^()]*)\))?)?", place)
-    if match is None:
+    # The database's name begins at the last slash, unless that stands inside of a parameter's value.
+    slash, server = text.rfind("/"), None
+    while slash >= 0 and server is None:
+        credentials, _, place = text[:slash].rpartition("@")
+        server, at = _MYSQL_SERVER.fullmatch(place), slash
+        slash = text.rfind("/", 0, slash)
+    if server is None:
         raise ValueError("must name its server as `tcp(host:port)` or `unix(/path)`")
-    if match[1] == "unix":
-        return _mysql_target((), match[2] or "/tmp/mysql.sock", (user, password), database, query)
-    return _mysql_target((_host_port(match[2] or "127.0.0.1"),), "", (user, password), database, query)
+    user, _, password = credentials.partition(":")
+    database, _, query = text[at + 1 :].partition("?")
+    if server[1] == "unix":
+        return _mysql_target((), server[2] or "/tmp/mysql.sock", (user, password), database, query)
+    return _mysql_target((_host_port(server[2] or "127.0.0.1"),), "", (user, password), database, query)
 
 
 def _mysql_url(rest: str) -> DatabaseTarget:

@@ -37,7 +37,8 @@ class Reference:
 
 
 Value = str | Reference
-"""A text of `connections`, `authentication` or a secret; after `references.resolve` it is a str."""
+"""A text of `connections`, `authentication` or a secret; after `references.resolve` it is a str, as all numbers and
+truth values that may be references are just these."""
 
 
 @attrs.frozen
@@ -48,7 +49,7 @@ class Tls:
     cert_file: Value = ""
     key_file: Value = ""
     server_name: Value = ""
-    handshake_first: bool = False
+    handshake_first: bool | Reference = False
 
 
 @attrs.frozen
@@ -91,7 +92,7 @@ class RedisConnection:
     server_address: Value = attrs.field(repr=_without_password)
     username: Value = ""
     password: Value = attrs.field(default="", repr=False)
-    database: int = 0
+    database: int | Reference = 0
     key_prefix: Value = ""
     tls: Tls | None = None
     position: Position = attrs.field(default=NOWHERE, eq=False, repr=False)
@@ -127,10 +128,10 @@ class DatabaseConnection:
     connection_string: Value = attrs.field(repr=False)
     target: DatabaseTarget | None = None
     """The parsed connection string; None while that is a reference."""
-    pool_size: int | None = None
-    connect_timeout_s: float | None = None
-    statement_timeout_s: float | None = None
-    idle_timeout_s: float | None = None
+    pool_size: int | Reference | None = None
+    connect_timeout_s: float | Reference | None = None
+    statement_timeout_s: float | Reference | None = None
+    idle_timeout_s: float | Reference | None = None
     tls: Tls | None = None
     position: Position = attrs.field(default=NOWHERE, eq=False, repr=False)
 
@@ -297,7 +298,7 @@ class Directive:
     atmo_version: str
     headless: bool = False
     connections: Connections = Connections()
-    authentication: Mapping[str, tuple[str, Value]] = attrs.field(factory=dict, repr=False)
+    authentication: Mapping[str, tuple[Value, Value]] = attrs.field(factory=dict, repr=False)
     """host → (headerType, value)."""
     capabilities: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     """As written, in plain dicts; `auth.headers` holds secrets."""

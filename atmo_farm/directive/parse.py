@@ -61,15 +61,13 @@ def parse(texts: Texts, defaults: HandlerDefaults, report: Report) -> Parsed | N
     identifier, version = top.text("identifier"), top.text("appVersion")
     known = runnables(sections, identifier, version, report)
     if not known and not sections:
-        where = (
-            "its `runnables` are empty" if texts.runnables is None else "no .runnable.yaml is in or below this folder"
-        )
+        where = "`runnables` is empty" if texts.runnables is None else "no .runnable.yaml is in or below this folder"
         report.error(top.position, "runnables", f"the application has no function: {where}")
     functions = Functions(identifier, version, known)
     written = top.section("connections")
     connections = parse_connections.connections(written, report)
-    brokers = Brokers({name: _names(written, name) for name in ("nats", "kafka")})
-    databases = set(_names(written, "databases")) | (
+    brokers = Brokers({name: _names(top, written, name) for name in ("nats", "kafka")})
+    databases = set(_names(top, written, "databases")) | (
         {"default"} if written and written.is_written("database") else set()
     )
     directive = Directive(
@@ -122,8 +120,10 @@ def _runnable_sections(texts: Texts, top: Section | None, report: Report) -> lis
     return sections
 
 
-def _names(connections: Section | None, name: str) -> tuple[str, ...]:
+def _names(top: Section, connections: Section | None, name: str) -> tuple[str, ...]:
     """The names that stand under `connections.<name>`, also of entries that are wrong."""
+    if top.is_wrong("connections"):
+        return ("default",)
     if connections is None or not connections.is_written(name):
         return ()
     section = connections.section(name)

@@ -35,7 +35,7 @@ def connections(section: Section | None, report: Report) -> Connections:
             _add(databases, _database(name, entry, report))
     redis = section.section("redis")
     return Connections(
-        nats={name: _nats(name, entry) for name, entry in _entries(section.section("nats"))},
+        nats={name: _nats(name, entry, report) for name, entry in _entries(section.section("nats"))},
         kafka={name: _kafka(name, entry) for name, entry in _entries(section.section("kafka"))},
         redis=_redis(redis) if redis else None,
         databases=databases,
@@ -51,10 +51,14 @@ def _add(databases: dict[str, DatabaseConnection], database: DatabaseConnection 
         databases[database.name] = database
 
 
-def _nats(name: str, section: Section) -> NatsConnection:
+def _nats(name: str, section: Section, report: Report) -> NatsConnection:
+    addresses = _addresses(section, "serverAddress")
+    if any(isinstance(address, str) and address.startswith(("ws://", "wss://")) for address in addresses):
+        message = "NATS over WebSocket is not served by this build yet; write `nats://` or `tls://` to start the farm"
+        report.later(section.at("serverAddress"), section.key("serverAddress"), message)
     return NatsConnection(
         name=name,
-        server_addresses=_addresses(section, "serverAddress"),
+        server_addresses=addresses,
         client_name=section.get("name", ""),
         user=section.get("user", ""),
         password=section.get("password", ""),
@@ -147,26 +151,26 @@ def _addresses(section: Section, name: str) -> tuple[Value, ...]:
     return tuple(flat)
 
 
-def authentication(section: Section | None, report: Report) -> dict[str, tuple[str, Value]]:
-    """host → (headerType, value); a warning while functions cannot make requests."""
+def authentication(section: Section | None, report: Report) -> dict[str, tuple[Value, Value]]:
+    """host → (headerType, value); not served while functions cannot make requests."""
     domains = section.section("domains") if section else None
     if section and domains and any("value" in entry for _, entry in _entries(domains)):
-        message = "is not used in this build yet: functions cannot make HTTP requests"
-        report.warn(section.at("domains"), section.key("domains"), message)
+        message = "HTTP requests of functions are not served by this build yet; remove the key to start the farm"
+        report.later(section.at("domains"), section.key("domains"), message)
     return {
-        host: (entry.get("headerType", "bearer"), entry.get("value", cast(Value, "")))
+        host: (entry.get("headerType", cast(Value, "bearer")), entry.get("value", cast(Value, "")))
         for host, entry in _entries(domains)
     }
 
 
 def capabilities(section: Section | None, report: Report) -> dict[str, Any]:
-    """The capabilities as written, in plain dicts; a warning for each that is asked for and does not work yet."""
+    """The capabilities as written, in plain dicts; those that are asked for and not served yet are noted."""
     if section is None:
         return {}
     for name, entry in _entries(section):
         if name not in SERVED_CAPABILITIES and entry.get("enabled", True):
-            message = "does not work in this build yet: functions get the error `capability is not enabled`"
-            report.warn(section.at(name), section.key(name), message)
+            message = "is not served by this build yet; remove the key, or write `enabled: false`, to start the farm"
+            report.later(section.at(name), section.key(name), message)
     return cast(dict[str, Any], plain(section))
 
 

@@ -8,12 +8,12 @@ from typing import Literal, cast
 import attrs
 
 from atmo_farm.directive import resources, served
-from atmo_farm.directive.keys.handlers import HANDLER
+from atmo_farm.directive.keys.handlers import HANDLER, STREAM_SOURCES
 from atmo_farm.directive.model import Handler
 from atmo_farm.directive.parse_limits import with_limits
 from atmo_farm.directive.parse_respond_to import Brokers, dead_letter, respond_to
 from atmo_farm.directive.parse_steps import Functions, steps
-from atmo_farm.directive.report import Report, did_you_mean, listed, shown
+from atmo_farm.directive.report import Report, listed, shown
 from atmo_farm.directive.section import Section, plain
 from atmo_farm.settings import HandlerDefaults
 
@@ -35,30 +35,27 @@ def handlers(sections: tuple[Section, ...], around: Surroundings, report: Report
     """All handlers that could be read; names and routes are checked against each other."""
     result: list[Handler] = []
     names: dict[str, int] = {}
-    routes: dict[str, list[str]] = {}
+    routes: dict[str, resources.Routes] = {}
     for section in sections:
         handler = _handler(section, around, report)
+        name = handler.name if handler else section.text("name")
+        if name in names:
+            own = "is taken" if section.is_written("name") else "is also this one's by default; give it a `name`"
+            message = f"the handler name `{name}` {own}; the other is on line {names[name]}"
+            report.error(section.at("name"), section.key("name"), message)
+        elif name:
+            names[name] = section.position.line
         if handler is None:
             continue
-        line = section.position.line
-        if handler.name in names:
-            own = "is taken" if section.is_written("name") else "is also this one's by default; give it a `name`"
-            message = f"the handler name `{handler.name}` {own}; the other is on line {names[handler.name]}"
-            report.error(section.at("name"), section.key("name"), message)
-        names.setdefault(handler.name, line)
         if handler.source in ("", "server"):
             method = handler.method or "GET"
-            _check_route(section, handler.resource, method, routes.setdefault(method, []), report)
+            conflict = routes.setdefault(method, resources.Routes()).add(handler.resource)
+            if conflict:
+                same = "is there already" if conflict == handler.resource else f"cannot stand beside {shown(conflict)}"
+                message = f"the route {method} {shown(handler.resource)} {same}"
+                report.error(section.at("resource"), section.key("resource"), message)
         result.append(handler)
     return tuple(result)
-
-
-def _check_route(section: Section, path: str, method: str, others: list[str], report: Report) -> None:
-    conflict = resources.route_conflict(path, others)
-    if conflict:
-        same = "is there already" if conflict == path else f"cannot stand beside {shown(conflict)}"
-        report.error(section.at("resource"), section.key("resource"), f"the route {method} {shown(path)} {same}")
-    others.append(path)
 
 
 def _handler(section: Section, around: Surroundings, report: Report) -> Handler | None:
@@ -72,9 +69,10 @@ def _handler(section: Section, around: Surroundings, report: Report) -> Handler 
     resource = _resource(section, type_, source, report)
     connection = around.brokers.connection(section, source, report)
     _check_keys_of_source(section, source or "request", report)
-    _check_delivery(section, source, report)
-    answer = respond_to(section, source, connection, resource, around.brokers, report)
-    dead_letter(section, source, resource, report)
+    _check_delivery(section, source, around.defaults, report)
+    subjects = _subjects(section, resource)
+    answer = respond_to(section, source, connection, subjects, around.brokers, report)
+    dead_letter(section, source, subjects, report)
     served.check_handler(section, type_, source, connection, answer, report)
     name = _name(section, type_, source, resource, report)
     if not resource or not name:
@@ -117,8 +115,8 @@ def _source(
     if source == "server":
         return "server"
     if source not in ("nats", "kafka"):
-        near = did_you_mean(source, ("server", "nats", "kafka"))
-        message = f"{shown(source)} is not one of {listed(('server', 'nats', 'kafka'))}{near}"
+        near = report.hint(source, STREAM_SOURCES)
+        message = f"{shown(source)} is not one of {listed(STREAM_SOURCES)}{near}"
         report.error(section.at("source"), section.key("source"), message)
         return None
     if not brokers.has(source):
@@ -145,6 +143,13 @@ def _resource(section: Section, type_: str, source: str, report: Report) -> str:
     return resource
 
 
+def _subjects(section: Section, resource: str) -> tuple[str, ...]:
+    """All that the handler listens to."""
+    jetstream = section.section("jetstream")
+    several = jetstream.get("filterSubjects", ()) if jetstream else ()
+    return several or ((resource,) if resource else ())
+
+
 def _name(section: Section, type_: str, source: str, resource: str, report: Report) -> str:
     """The handler's identity. Requests have the method in it, because one path is often served for several."""
     if section.is_written("name") or not resource:
@@ -162,7 +167,7 @@ def _check_response(section: Section, state: set[str], report: Report) -> None:
     response = section.text("response")
     last = next(reversed(section.sections("steps")), None)
     if response and response not in state:
-        near = did_you_mean(response, state) or (f"; they set {listed(sorted(state)[:10])}" if state else "")
+        near = report.hint(response, state, "they set")
         report.error(section.value_at("response"), section.key("response"), f"no step sets {shown(response)}{near}")
     elif last and last.is_written("group") and not last.is_written("fn") and not section.is_written("response"):
         report.error(last.position, last.path, "the last step is a group: `response` must say whose result counts")
@@ -176,7 +181,7 @@ def _check_keys_of_source(section: Section, source: str, report: Report) -> None
             report.error(section.at(name), section.key(name), f"has a meaning only for streams with source {where}")
 
 
-def _check_delivery(section: Section, source: str, report: Report) -> None:
+def _check_delivery(section: Section, source: str, defaults: HandlerDefaults, report: Report) -> None:
     """The rules between keys of delivery: JetStream, ordering, groups."""
 
     def wrong(name: str, message: str) -> None:
@@ -194,9 +199,9 @@ def _check_delivery(section: Section, source: str, report: Report) -> None:
     if ordering in ("partition", "key"):
         if source == "nats" and not uses_jetstream:
             wrong("ordering", "core NATS keeps no order; use `durable`, or `ordering: none`")
-        elif source == "nats" and section.get("workers", 1) != 1:
+        elif source == "nats" and section.get("workers", defaults.workers) != 1:
             wrong("ordering", "on JetStream an order needs `workers: 1`")
-        elif jetstream and jetstream.get("maxAckPending", 1) > section.get("maxInFlight", 256):
+        elif jetstream and jetstream.get("maxAckPending", 1) > section.get("maxInFlight", defaults.max_in_flight):
             message = "on JetStream an order needs `maxAckPending` of at most `maxInFlight`"
             report.error(jetstream.at("maxAckPending"), jetstream.key("maxAckPending"), message)
     if ordering == "key" and not section.is_written("orderingKey"):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import attrs
 
 from atmo_farm.directive.model import NOWHERE, Handler, Retry
-from atmo_farm.directive.report import Report, shown
+from atmo_farm.directive.report import Report
 from atmo_farm.directive.section import Section
 from atmo_farm.settings import HandlerDefaults
 
@@ -40,13 +38,9 @@ def _retry(section: Section | None, defaults: HandlerDefaults, report: Report) -
         report.error(
             section.at("initialDelay"), section.key("initialDelay"), f"is longer than `maxDelay`, {longest:g} s"
         )
-    for index, cause in enumerate(section.get("on", cast(tuple[str, ...], ()))):
-        low, dash, high = cause.partition("-")
-        if dash and int(low) > int(high):
-            report.error(section.at("on"), f"{section.key('on')}[{index}]", f"{shown(cause)} ends before it begins")
     return Retry(
         attempts=section.get("attempts", defaults.retry_attempts),
-        initial_delay_s=initial,
+        initial_delay_s=min(initial, longest),
         max_delay_s=longest,
         multiplier=section.get("multiplier", defaults.retry_multiplier),
         jitter=section.get("jitter", defaults.retry_jitter),

@@ -9,7 +9,7 @@ import attrs
 
 from atmo_farm.directive import resources
 from atmo_farm.directive.model import RespondTo
-from atmo_farm.directive.report import Report, did_you_mean, listed, shown
+from atmo_farm.directive.report import Report, listed, shown
 from atmo_farm.directive.section import Section
 
 
@@ -31,8 +31,7 @@ class Brokers:
         if not names:
             return given or "default"
         if given and given not in names:
-            near = did_you_mean(given, names) or f"; there is {listed(sorted(names))}"
-            message = f"`connections.{source}` has no {shown(given)}{near}"
+            message = f"`connections.{source}` has no {shown(given)}{report.hint(given, names, 'there is')}"
             report.error(section.value_at("connection"), section.key("connection"), message)
         if given:
             return given
@@ -45,9 +44,9 @@ class Brokers:
 
 
 def respond_to(
-    section: Section, source: str, connection: str, resource: str, brokers: Brokers, report: Report
+    section: Section, source: str, connection: str, subjects: Collection[str], brokers: Brokers, report: Report
 ) -> RespondTo | None:
-    """The handler's `respondTo`; None when there is none or it is wrong."""
+    """The handler's `respondTo`; None when there is none or it is wrong. `subjects`: all that the handler gets."""
     if "respondTo" not in section.values:
         return None
     at, key, given = section.at("respondTo"), section.key("respondTo"), section.values["respondTo"]
@@ -73,8 +72,8 @@ def respond_to(
     if own.text("key") and broker != "kafka":
         report.error(own.at("key"), own.key("key"), "has a meaning only for Kafka")
     problem = _target_problem(broker, target)
-    if not problem and broker == source and name == connection and resource:
-        problem = _own_resource(broker, resource, target)
+    if not problem and broker == source and name == connection:
+        problem = _own_subject(broker, subjects, target)
     if problem:
         report.error(at, key, f"{shown(target)}: {problem}")
         return None
@@ -89,7 +88,7 @@ def respond_to(
     )
 
 
-def dead_letter(section: Section, source: str, resource: str, report: Report) -> None:
+def dead_letter(section: Section, source: str, subjects: Collection[str], report: Report) -> None:
     """Check the place of the dead letters, if one is given."""
     given = section.find("deadLetter")
     if not isinstance(given, Section) or source not in ("nats", "kafka"):
@@ -97,7 +96,7 @@ def dead_letter(section: Section, source: str, resource: str, report: Report) ->
     target = given.text("resource")
     if not target:
         return
-    problem = _target_problem(source, target) or (_own_resource(source, resource, target) if resource else "")
+    problem = _target_problem(source, target) or _own_subject(source, subjects, target)
     if problem:
         report.error(given.at("resource"), given.key("resource"), f"{shown(target)}: {problem}")
 
@@ -110,6 +109,8 @@ def _target_problem(broker: str, target: str) -> str:
     return resources.subject_problem(target)
 
 
-def _own_resource(broker: str, resource: str, target: str) -> str:
-    own = resources.subject_matches(resource, target) if broker == "nats" else resource == target
-    return f"is what the handler itself gets ({shown(resource)}); it would answer itself for ever" if own else ""
+def _own_subject(broker: str, subjects: Collection[str], target: str) -> str:
+    for subject in subjects:
+        if resources.subject_matches(subject, target) if broker == "nats" else subject == target:
+            return f"is what the handler itself gets ({shown(subject)}); it would answer itself for ever"
+    return ""

@@ -9,7 +9,7 @@ import attrs
 
 from atmo_farm.directive import fqfn
 from atmo_farm.directive.model import Call, OnErr, Runnable, Step
-from atmo_farm.directive.report import Report, did_you_mean, listed, shown
+from atmo_farm.directive.report import Report, shown
 from atmo_farm.directive.section import Section
 
 
@@ -18,6 +18,7 @@ class Functions:
     """The application's functions, as steps may name them."""
 
     identifier: str
+    """Empty where the Directive's is wrong: then a name may hold any, and the same with the version."""
     version: str
     runnables: Mapping[str, Runnable]
     """By `namespace::name`; also those that have problems of their own."""
@@ -25,16 +26,17 @@ class Functions:
     def find(self, name: str) -> str | None:
         """The key of the function that a step's `fn` names; None when there is none."""
         parsed = fqfn.parse(name)
-        return parsed.key if parsed.key in self.runnables and parsed.is_of(self.identifier, self.version) else None
+        is_mine = parsed.is_of(self.identifier or parsed.identifier, self.version or parsed.version)
+        return parsed.key if is_mine and parsed.key in self.runnables else None
 
-    def missing(self, name: str) -> str:
+    def missing(self, name: str, report: Report) -> str:
         """What to say of a name that `find` does not know."""
         parsed = fqfn.parse(name)
         if parsed.key in self.runnables:
             mine = f"`{self.identifier}` in version `{self.version}`"
             return f"{shown(name)} names another application or version; this one is {mine}"
         names = [*self.runnables, *(key.removeprefix("default::") for key in self.runnables)]
-        near = did_you_mean(name, names)
+        near = report.hint(name, names)
         return f"there is no function {shown(name)}{near or '; give it a folder with a .runnable.yaml'}"
 
 
@@ -90,13 +92,13 @@ def _call(section: Section, functions: Functions, state: set[str], report: Repor
         return None
     function = functions.find(name)
     if function is None:
-        report.error(section.value_at("fn"), section.key("fn"), functions.missing(name))
+        report.error(section.value_at("fn"), section.key("fn"), functions.missing(name, report))
     with_ = section.section("with")
     aliases: dict[str, str] = dict(with_.values) if with_ else {}
     if with_:
         for alias, key in aliases.items():
             if key not in state:
-                near = did_you_mean(key, state) or _known(state)
+                near = report.hint(key, state, "known here:") if state else "; the state is empty here"
                 message = f"no step before this one sets {shown(key)}{near}"
                 report.error(with_.value_at(alias), with_.key(alias), message)
     return Call(
@@ -109,23 +111,20 @@ def _call(section: Section, functions: Functions, state: set[str], report: Repor
     )
 
 
-def _known(state: set[str]) -> str:
-    return f"; known here: {listed(sorted(state)[:10])}" if state else "; the state is empty here"
-
-
 def _on_err(section: Section | None, report: Report) -> OnErr:
     if section is None:
         return OnErr()
+    codes = section.section("code")
+    has_codes = section.is_written("code") and (codes is None or bool(codes.places))
     if section.is_written("any"):
-        for name in ("code", "other"):
-            if section.is_written(name):
+        for name, is_there in (("code", has_codes), ("other", section.is_written("other"))):
+            if is_there:
                 later = max("any", name, key=section.at)
                 report.error(section.at(later), section.key(later), f"`any` and `{name}` exclude each other")
                 break
-    elif section.is_written("other") and not section.is_written("code"):
+    elif section.is_written("other") and not has_codes:
         report.error(section.at("other"), section.key("other"), "`other` needs `code` beside it; alone, write `any`")
     default: Literal["continue", "return"] = "return"
-    codes = section.section("code")
     return OnErr(
         codes={int(code): decision for code, decision in codes.values.items()} if codes else {},
         other=section.get("any", section.get("other", default)),

@@ -7,7 +7,7 @@ from typing import cast
 
 from atmo_farm.directive import sql
 from atmo_farm.directive.model import DatabaseConnection, Query
-from atmo_farm.directive.report import Report, did_you_mean, listed, shown
+from atmo_farm.directive.report import Report, shown
 from atmo_farm.directive.section import Section
 
 
@@ -35,7 +35,7 @@ def _query(
     name, text = section.text("name"), section.text("query")
     database = section.text("database") or "default"
     if database not in names and section.text("database"):
-        near = did_you_mean(database, names) or (f"; there is {listed(sorted(names))}" if names else "")
+        near = report.hint(database, names, "there is")
         message = f"`connections.databases` has no {shown(database)}{near}"
         report.error(section.value_at("database"), section.key("database"), message)
     if not name or not text:
@@ -49,14 +49,19 @@ def _query(
     except ValueError as error:
         report.error(section.at("query"), section.key("query"), str(error))
         return None
-    if section.get("varCount", counted) != counted:
-        message = f"says {section.get('varCount', 0)}, and the query has {counted} variables"
+    given = section.get("varCount", 0)  # Atmo counts where it reads 0, too
+    if given not in (0, counted):
+        message = f"says {given}, and the query has {_variables(counted)}"
         report.warn(section.at("varCount"), section.key("varCount"), message)
     return Query(
         name=name,
         query=text,
         type=type_ or "select",
-        var_count=section.get("varCount", counted),
+        var_count=given or counted,
         database=database,
         position=section.position,
     )
+
+
+def _variables(count: int) -> str:
+    return "1 variable" if count == 1 else f"{count} variables"

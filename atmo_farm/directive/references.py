@@ -13,7 +13,9 @@ from typing import Any
 import attrs
 
 from atmo_farm.directive import addresses, dsn
-from atmo_farm.directive.keys.connections import SASL_MECHANISMS, SECURITY_PROTOCOLS
+from atmo_farm.directive.keys.connections import DATABASE, REDIS, SASL_MECHANISMS, SECURITY_PROTOCOLS, TLS
+from atmo_farm.directive.keys.secret import OrReference
+from atmo_farm.directive.keys.shapes import Table
 from atmo_farm.directive.model import DatabaseConnection, Directive, Reference
 from atmo_farm.directive.report import in_order
 from atmo_farm.errors import Position, Problem, UserFilesError
@@ -21,12 +23,26 @@ from atmo_farm.errors import Position, Problem, UserFilesError
 MAX_BYTES = 1 << 20
 CREDENTIAL_PREFIX = "atmo_"
 
+
+def _check(table: Table, name: str) -> Callable[[str], Any]:
+    """What the table demands of a key that is no text."""
+    kind = table.by_name[name].kind
+    assert isinstance(kind, OrReference)
+    return kind.check
+
+
 _CHECKS: dict[str, Callable[[str], Any]] = {
     "redis.server_address": addresses.redis,
     "nats.server_addresses": addresses.nats,
     "kafka.broker_addresses": addresses.kafka,
     "kafka.security_protocol": addresses.one_of(SECURITY_PROTOCOLS),
     "kafka.sasl_mechanism": addresses.one_of(SASL_MECHANISMS),
+    "redis.database": _check(REDIS, "database"),
+    "database.pool_size": _check(DATABASE, "poolSize"),
+    "database.connect_timeout_s": _check(DATABASE, "connectTimeout"),
+    "database.statement_timeout_s": _check(DATABASE, "statementTimeout"),
+    "database.idle_timeout_s": _check(DATABASE, "idleTimeout"),
+    "tls.handshake_first": _check(TLS, "handshakeFirst"),
 }
 """What is demanded of a value once it is known; literal values were checked when the file was read."""
 

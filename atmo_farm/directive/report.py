@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from atmo_farm.errors import Position, Problem, UserFilesError
 
 _SHOWN_CHARACTERS = 60
+_SHOWN_WORDS = 10
 _LINE_CHARACTERS = 200
+_WORD_CHARACTERS = 100
+"""Longer words are no misspelt names."""
+_COMPARISONS = 20_000
+"""What the hints of one report may cost; a file with thousands of problems is no misspelt one."""
 
 
 class Report:
@@ -18,6 +23,7 @@ class Report:
         self.problems: list[Problem] = []
         self.not_served: list[Problem] = []
         """What is right but cannot be run by this build yet."""
+        self._comparisons = _COMPARISONS
 
     def error(self, position: Position, key: str, message: str) -> None:
         """The files cannot be used as they are."""
@@ -29,7 +35,20 @@ class Report:
 
     def later(self, position: Position, key: str, message: str) -> None:
         """The language knows it, this build does not run it: told as a warning, refused by start and reload."""
-        self.not_served.append(Problem(position, key, message, "warning"))
+        self.not_served.append(Problem(position, one_line(key), message, "warning"))
+
+    def hint(self, word: str, known: Collection[str], otherwise: str = "") -> str:
+        """`; did you mean X?`, else `; <otherwise> A, B or C`, to end a message about an unknown word.
+
+        Nothing once the report holds very many hints: each one costs time.
+        """
+        self._comparisons -= len(known)
+        if self._comparisons < 0:
+            return ""
+        near = did_you_mean(word, known)
+        if near or not otherwise or not known:
+            return near
+        return f"; {otherwise} {listed(sorted(known)[:_SHOWN_WORDS])}"
 
     @property
     def has_errors(self) -> bool:
@@ -53,6 +72,8 @@ def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean X?`, or nothing when no known word is near."""
+    if len(word) > _WORD_CHARACTERS:
+        return ""
     near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
     if not near:
         folded = {name.casefold(): name for name in known}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+
+import attrs
 
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
 
@@ -63,17 +64,45 @@ def path_problem(path: str) -> str:
     return ""
 
 
-def route_conflict(path: str, others: Iterable[str]) -> str:
-    """The first of the other paths (of one method) that cannot stand beside this one; empty when all can."""
-    for other in others:
-        for mine, theirs in zip(path.split("/"), other.split("/"), strict=False):
-            if mine == theirs:
-                continue
-            catches_all = mine.startswith("*") or theirs.startswith("*")
-            if catches_all or (mine.startswith(":") and theirs.startswith(":")):
-                return other
-            break
+@attrs.define(eq=False)
+class Routes:
+    """The routes of one method, as a tree of the parts of their paths."""
+
+    _first: str = ""
+    """The path that made this node."""
+    _ends: str = ""
+    """The path that ends at this node."""
+    _parts: dict[str, Routes] = attrs.field(factory=dict)
+    _wildcard: str = ""
+    """The one of `parts` that is `:name` or `*name`."""
+
+    def add(self, path: str) -> str:
+        """Take a path in; or give the path that is there and cannot stand beside it, and change nothing."""
+        node = self
+        parts = path.split("/")[1:]
+        for part in parts:
+            conflict = node._conflict(part)
+            if conflict:
+                return conflict
+            following = node._parts.get(part)
+            if following is None:
+                break
+            node = following
         else:
-            if path.count("/") == other.count("/"):
-                return other
-    return ""
+            if node._ends:
+                return node._ends
+        node = self
+        for part in parts:
+            if part.startswith((":", "*")):
+                node._wildcard = part
+            node = node._parts.setdefault(part, Routes(path))
+        node._ends = path
+        return ""
+
+    def _conflict(self, part: str) -> str:
+        """A path whose next part, after the same beginning, excludes this one."""
+        if part in self._parts or not self._parts:
+            return ""
+        if self._wildcard and (self._wildcard.startswith("*") or part.startswith(":")):
+            return self._parts[self._wildcard]._first
+        return next(iter(self._parts.values()))._first if part.startswith("*") else ""

@@ -13,7 +13,7 @@ import attrs
 import yaml
 
 from atmo_farm.directive.nodes import Entry, Mapping, Node, Scalar, Sequence
-from atmo_farm.directive.report import Report, shown
+from atmo_farm.directive.report import Report, one_line, shown
 from atmo_farm.errors import Position
 
 MAX_BYTES = 4 << 20
@@ -21,9 +21,11 @@ MAX_DEPTH = 64
 MAX_NODES = 100_000
 MAX_ALIASES = 200
 
+_TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 _TAGS = {"!", *(_TAG + name for name in ("str", "int", "float", "bool", "null", "map", "seq"))}
+_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _NOT_YAML = re.compile("[^\\t\\n\\r\\x20-\\x7e\\x85\\xa0-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 
 
@@ -52,10 +54,15 @@ def parse(data: bytes, file: str, report: Report) -> Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (0, 0) if mark is None else (mark.line, mark.column)
-        report.error(Position(file, line + 1, column + 1), "", _syntax(error, text, line, column))
+        lines = _BREAK.split(text)
+        if line >= len(lines):  # libyaml ends a last line that has no end
+            line, column = len(lines) - 1, len(lines[-1])
+        report.error(Position(file, line + 1, column + 1), "", _syntax(error, lines[line], column))
         return None
-    except yaml.YAMLError as error:
-        report.error(_unreadable_place(text, file), "", f"is not YAML: {getattr(error, 'reason', None) or error}")
+    except (yaml.YAMLError, ValueError) as error:
+        # Of libyaml these are characters that YAML does not allow; PyYAML's own scanner also fails on huge numbers.
+        reason = getattr(error, "reason", None) or error
+        report.error(_unreadable_place(text, file), "", one_line(f"is not YAML: {reason}"))
         return None
     if builder.root is None:
         report.error(Position(file, 1, 1), "", "the file is empty")
@@ -69,29 +76,30 @@ def _decoded(data: bytes, file: str, report: Report) -> str | None:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        before = data[: error.start]
-        line_start = before.rfind(b"\n") + 1
-        column = len(before[line_start:].decode("utf-8", "replace")) + 1
-        report.error(
-            Position(file, before.count(b"\n") + 1, column), "", "the file is not UTF-8 text; save it as UTF-8"
-        )
+        before = error.object[: error.start].decode("utf-8")
+        report.error(_after(before, file), "", "the file is not UTF-8 text; save it as UTF-8")
         return None
 
 
-def _syntax(error: yaml.MarkedYAMLError, text: str, line: int, column: int) -> str:
-    lines = text.splitlines()
-    around = lines[line] if line < len(lines) else ""
+def _after(before: str, file: str) -> Position:
+    """The place of what follows this beginning of a file."""
+    lines = _BREAK.split(before)
+    return Position(file, len(lines), len(lines[-1]) + 1)
+
+
+def _syntax(error: yaml.MarkedYAMLError, around: str, column: int) -> str:
+    if "nesting depth" in str(error.problem):  # libyaml's own bound, which it meets before the first event of a line
+        return _TOO_DEEP
     if "\t" in around[: column + 1] and not around[:column].strip():
         return "is not YAML: a tab indents this line; use spaces"
     context = f" {error.context}" if error.context else ""
-    return f"is not YAML: {error.problem}{context}"
+    return one_line(f"is not YAML: {error.problem}{context}")
 
 
 def _unreadable_place(text: str, file: str) -> Position:
     """The first character that YAML does not allow: libyaml tells no line for these."""
     match = _NOT_YAML.search(text)
-    before = text[: match.start()] if match else ""
-    return Position(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
+    return _after(text[: match.start()] if match else "", file)
 
 
 @attrs.define
@@ -166,7 +174,7 @@ class _Builder:
         self._check_tag(event)
         position = self._position(event)
         if len(self._open) >= MAX_DEPTH:
-            self._refuse(position, f"is nested deeper than {MAX_DEPTH} levels")
+            self._refuse(position, _TOO_DEEP)
         if self._open and isinstance(self._open[-1].node, Mapping) and self._open[-1].key is None:
             self._refuse(position, "a key must be a text, not a list or a mapping")
         node: Sequence | Mapping
@@ -194,10 +202,10 @@ class _Builder:
             self._refuse(position, f"the alias {shown('*' + name)} stands inside of what it names")
         node = self._anchors.get(name)
         if node is None:
-            self._refuse(position, f"the alias {shown('*' + name)} names no anchor (`&{name}`) above it")
+            self._refuse(position, f"the alias {shown('*' + name)} names no anchor above it")
             return
         if len(self._open) + node.height > MAX_DEPTH:
-            self._refuse(position, f"is nested deeper than {MAX_DEPTH} levels")
+            self._refuse(position, _TOO_DEEP)
         self._nodes += node.size
         self._add(attrs.evolve(node, position=position))
 

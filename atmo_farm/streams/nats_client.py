@@ -148,6 +148,12 @@ class WireClient(Client):
             self._loop.call_soon(self._flush)
         return True
 
+    async def flush(self, timeout: float = 10) -> None:  # noqa: ASYNC109 - nats-py's signature
+        """Return when the server has seen all that was sent before. nats-py's own PING overtakes what is pending: its
+        PONG would come before a SUB or UNSUB is in force, and a message in between would be lost."""
+        self._flush()
+        await super().flush(timeout)  # type: ignore[arg-type]
+
     @property
     def congested(self) -> bool:
         """Whether the connection takes less than is published: wait for `writable` before the next."""

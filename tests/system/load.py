@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import threading
 import time
 from types import TracebackType
@@ -10,6 +11,8 @@ from types import TracebackType
 import attrs
 import nats
 from nats.aio.msg import Msg
+
+from tests.farm import Farm
 
 PATIENCE_S = 2.0
 """How long the last answers are waited for."""
@@ -69,6 +72,20 @@ class Load:
         """Requests with more than one answer."""
         return sum(request.answers > 1 for request in self.requests)
 
+    def ledger(self, farm: Farm) -> str:
+        """What was lost or answered twice, with the farm's log around it: for a failed assertion."""
+        wrong = [(number, request) for number, request in enumerate(self.requests) if request.answers != 1]
+        lines = [f"{len(self.requests)} sent, {len(wrong)} not answered exactly once"]
+        for number, request in wrong[:5]:
+            since_s = time.monotonic() - request.sent_at
+            moment = datetime.datetime.fromtimestamp(time.time() - since_s, datetime.UTC).isoformat()
+            lines.append(f"number {number}, sent at {moment}: {request.answers} answers")
+            near = [line for line in farm.log() if abs(_seconds(line["time"]) - time.time() + since_s) < 0.5]
+            lines += [
+                f"  {line['time']} {line['process']}: {line['message']} {line.get('worker', '')}" for line in near
+            ]
+        return "\n".join(lines)
+
     def resumed_after_s(self, moment: float) -> float:
         """Seconds from a moment to the first answer to a request that was sent after it; infinite if there is none."""
         answers = [
@@ -119,3 +136,7 @@ class Load:
             request.answered_at = time.monotonic()
             if self._stop.is_set() and not self.lost():
                 self._all_answered.set()
+
+
+def _seconds(text: str) -> float:
+    return datetime.datetime.fromisoformat(text).timestamp()

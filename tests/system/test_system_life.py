@@ -108,7 +108,8 @@ def test_a_storm_of_hups_under_load(make_farm: MakeFarm, figure: Figure) -> None
 
         wait_for(lambda: settled() and b"timeout: 200s" in last_directive())
         load.stop()
-        assert load.lost() == load.repeated() == 0, (load.lost(), load.repeated(), len(load.requests))
+        assert not farm.log(level="error")
+        assert load.lost() == load.repeated() == 0, load.ledger(farm)
         assert farm.workers("same") == same
         assert len(farm.workers("a")) == 1
         assert descriptors(farm.pid) == before

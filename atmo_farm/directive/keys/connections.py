@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from atmo_farm.directive import addresses
-from atmo_farm.directive.keys.kinds import Choice, Duration, Flag, Integer, Text
-from atmo_farm.directive.keys.secret import SecretText
+from atmo_farm.directive.keys.kinds import Choice, Duration, Flag, Integer
+from atmo_farm.directive.keys.secret import OrReference, SecretText
 from atmo_farm.directive.keys.shapes import Either, Key, ListOf, MapOf, OneOrNamed, Table
 
 NAME = r"[A-Za-z0-9_-]{1,64}"
@@ -27,9 +27,9 @@ TLS = Table(
     (
         Key("caFile", _PATH, "the authorities to trust, PEM", default="the machine's"),
         Key("certFile", _PATH, "this client's certificate, PEM"),
-        Key("keyFile", _PATH, "the private key of `certFile`, PEM"),
+        Key("keyFile", _PATH, "the private key of `certFile`, PEM", needs="certFile"),
         Key("serverName", _SECRET, "the name that the server's certificate must hold", default="the address's host"),
-        Key("handshakeFirst", Flag(), "start TLS before the broker's greeting (NATS)", default="`false`"),
+        Key("handshakeFirst", OrReference(Flag()), "start TLS before the broker's greeting (NATS)", default="`false`"),
     ),
 )
 
@@ -45,7 +45,7 @@ NATS = Table(
             default="`atmo-farm/<identifier>/<handler>/<worker>`",
         ),
         Key("user", _SECRET, "user name"),
-        Key("password", _SECRET, "password of `user`"),
+        Key("password", _SECRET, "password of `user`", needs="user"),
         Key("token", _SECRET, "authentication token"),
         Key("credentialsFile", _PATH, "a `.creds` file (JWT and seed)"),
         Key("nkeySeedFile", _PATH, "a file with an NKey seed"),
@@ -60,7 +60,7 @@ SASL = Table(
     (
         Key("mechanism", SecretText(addresses.one_of(SASL_MECHANISMS), "a SASL mechanism"), "the SASL mechanism", True),
         Key("username", _SECRET, "user name"),
-        Key("password", _SECRET, "password of `username`"),
+        Key("password", _SECRET, "password of `username`", needs="username"),
     ),
 )
 
@@ -94,7 +94,7 @@ REDIS = Table(
         ),
         Key("username", _SECRET, "user name"),
         Key("password", _SECRET, "password"),
-        Key("database", Integer(0, 1_000_000), "the database's number", default="0"),
+        Key("database", OrReference(Integer(0, 1_000_000)), "the database's number", default="0"),
         Key("keyPrefix", _SECRET, "put before every key"),
         Key("tls", TLS, "TLS settings"),
     ),
@@ -112,10 +112,10 @@ DATABASE = Table(
             "SQLite: a path",
             True,
         ),
-        Key("poolSize", Integer(1, 1000), "how many connections are kept"),
-        Key("connectTimeout", Duration(), "how long connecting may take"),
-        Key("statementTimeout", Duration(), "how long one statement may take"),
-        Key("idleTimeout", Duration(), "when an unused connection is closed"),
+        Key("poolSize", OrReference(Integer(1, 1000)), "how many connections are kept"),
+        Key("connectTimeout", OrReference(Duration()), "how long connecting may take"),
+        Key("statementTimeout", OrReference(Duration()), "how long one statement may take"),
+        Key("idleTimeout", OrReference(Duration()), "when an unused connection is closed"),
         Key("tls", TLS, "TLS settings"),
     ),
 )
@@ -143,7 +143,10 @@ AUTH_HEADER = Table(
     "the `Authorization` header for one host",
     (
         Key(
-            "headerType", Text("the header's type", r"[A-Za-z0-9_-]+"), "the word before the value", default="`bearer`"
+            "headerType",
+            SecretText(addresses.header_type, "the header's type"),
+            "the word before the value",
+            default="`bearer`",
         ),
         Key("value", _SECRET, "the secret; functions never see it", True),
     ),

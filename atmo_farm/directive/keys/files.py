@@ -9,10 +9,14 @@ from atmo_farm.directive.keys.kinds import Choice, Flag, Integer, Text
 from atmo_farm.directive.keys.shapes import Key, ListOf, Table
 from atmo_farm.directive.keys.steps import SCHEDULE
 
+_NUMBER = r"(0|[1-9]\d*)"
+_PRE = r"(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)"
 SEMVER = (
-    r"v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
-    r"(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?"
+    rf"v{_NUMBER}\.{_NUMBER}\.{_NUMBER}"
+    rf"(-{_PRE}(\.{_PRE})*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?"
 )
+IDENTIFIER = r"(?=.{1,128}$)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*"
+"""Folders, queue groups, durables and subjects of dead letters carry it."""
 FUNCTION_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _VERSION = Text("a semantic version with a `v`, like `v1.0.0`", SEMVER)
 
@@ -30,7 +34,7 @@ QUERY = Table(
             "what it does",
             default="from the SQL's first word",
         ),
-        Key("varCount", Integer(0, 65535), "how many variables it takes", default="counted"),
+        Key("varCount", Integer(0, 65535), "how many variables it takes; 0 as if it were not set", default="counted"),
         Key(
             "database",
             Text("a database's name", NAME),
@@ -81,7 +85,7 @@ DIRECTIVE = Table(
     (
         Key(
             "identifier",
-            Text("an identifier of letters, digits, `_`, `-` and `.`", r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}"),
+            Text("an identifier of letters, digits, `_` and `-`, in parts joined by single dots", IDENTIFIER),
             "the application's name, like `com.example.shop`",
             True,
         ),

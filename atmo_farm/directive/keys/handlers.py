@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from atmo_farm.directive import resources
 from atmo_farm.directive.keys.connections import NAME
 from atmo_farm.directive.keys.kinds import Choice, Duration, Flag, Integer, Number, Size, Text
 from atmo_farm.directive.keys.shapes import Either, Key, ListOf, MapOf, Table
@@ -32,6 +33,12 @@ RESPOND_TO = Table(
     ),
 )
 
+
+def _range_problem(cause: str) -> str:
+    low, dash, high = cause.partition("-")
+    return "ends before it begins" if dash and int(low) > int(high) else ""
+
+
 RETRY = Table(
     "Retry",
     "how transient failures are tried again",
@@ -47,6 +54,7 @@ RETRY = Table(
                 Text(
                     "`timeout`, `datasource`, `publish`, `trap`, `error`, an error code or a range like `500-599`",
                     r"timeout|datasource|publish|trap|error|[0-9]{1,9}(-[0-9]{1,9})?",
+                    check=_range_problem,
                 )
             ),
             "which failures are transient",
@@ -83,7 +91,11 @@ JETSTREAM = Table(
         ),
         Key("ackWait", Duration(), "when an unsettled message is delivered again", default="`30s`"),
         Key("maxAckPending", Integer(1, 1_000_000), "unsettled messages at once", default="`maxInFlight`"),
-        Key("filterSubjects", ListOf(Text("a subject")), "several subjects in place of `resource`"),
+        Key(
+            "filterSubjects",
+            ListOf(Text("a subject", check=resources.subject_problem)),
+            "several subjects in place of `resource`",
+        ),
     ),
 )
 

@@ -7,12 +7,13 @@ Every kind has three faces: `read` (a node to a value, or MISSING when it is wro
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import attrs
 
 from atmo_farm.directive.nodes import Node, Scalar
-from atmo_farm.directive.report import Report, did_you_mean, listed, shown
+from atmo_farm.directive.report import Report, listed, one_line, shown
 from atmo_farm.errors import Position
 from atmo_farm.units import parse_duration, parse_size
 
@@ -54,6 +55,8 @@ class Text:
     expected: str = "a text"
     pattern: str = ""
     multiline: bool = False
+    check: Callable[[str], str] | None = None
+    """What is wrong with a text that has the pattern; empty when nothing is."""
 
     def read(self, node: Node, key: str, at: Position, report: Report, /) -> Any:
         """A str."""
@@ -65,6 +68,10 @@ class Text:
             return MISSING
         if not self.multiline and not text.isprintable():
             report.error(at, key, f"must be {self.expected} without line breaks and control characters")
+            return MISSING
+        problem = self.check(text) if self.check else ""
+        if problem:
+            report.error(at, key, f"{shown(text)}: {problem}")
             return MISSING
         if REFERENCE.fullmatch(text):
             where = "only connections, authentication and secrets are read from elsewhere"
@@ -94,7 +101,7 @@ class Choice:
         word = self.booleans().get(text.lower(), text)
         if word in self.options:
             return word
-        near = did_you_mean(text, self.options)
+        near = report.hint(text, self.options)
         report.error(at, key, f"{shown(text)} is not one of {listed(self.options)}{near}")
         return MISSING
 
@@ -212,7 +219,7 @@ class Duration:
         try:
             value = parse_duration(_short(text))
         except ValueError as error:
-            report.error(at, key, str(error))
+            report.error(at, key, one_line(str(error)))
             return MISSING
         if self.low_s <= value <= self.high_s:
             return value
@@ -247,7 +254,7 @@ class Size:
         try:
             value = parse_size(_short(text))
         except ValueError as error:
-            report.error(at, key, str(error))
+            report.error(at, key, one_line(str(error)))
             return MISSING
         if self.low <= value <= self.high:
             return value

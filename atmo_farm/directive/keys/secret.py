@@ -1,4 +1,4 @@
-"""The kind of texts that may be references: addresses, names, passwords, everything in `connections`."""
+"""Kinds of what may be a reference: addresses, names, passwords, nearly everything in `connections`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import attrs
 
-from atmo_farm.directive.keys.kinds import ANY_TEXT, MISSING, REFERENCE, scalar_text
+from atmo_farm.directive.keys.kinds import ANY_TEXT, MISSING, REFERENCE, Kind, scalar_text
 from atmo_farm.directive.model import Reference
-from atmo_farm.directive.nodes import Node
+from atmo_farm.directive.nodes import Node, Scalar
 from atmo_farm.directive.report import Report
 from atmo_farm.errors import Position
 
@@ -49,6 +49,37 @@ class SecretText:
     def words(self) -> str:
         """As in messages, and that references are allowed."""
         return f"{self.expected}, or a [reference](#values)"
+
+
+@attrs.frozen
+class OrReference:
+    """A value of another kind that may be a reference; what that stands for is read by the other kind."""
+
+    kind: Kind
+
+    def read(self, node: Node, key: str, at: Position, report: Report, /) -> Any:
+        """A Reference, or what the other kind reads."""
+        try:
+            reference = to_reference(node.text, key, at) if isinstance(node, Scalar) else None
+        except ValueError as error:
+            report.error(at, key, str(error))
+            return MISSING
+        return reference or self.kind.read(node, key, at, report)
+
+    def check(self, text: str) -> Any:
+        """The value of what a reference stands for; the ValueError does not show the text."""
+        value = self.kind.read(Scalar(text, None, Position("")), "", Position(""), Report())
+        if value is MISSING:
+            raise ValueError(f"does not fit; it must be {self.kind.words()}")
+        return value
+
+    def schema(self, definitions: dict[str, Any], /) -> dict[str, Any]:
+        """The other kind's, or a reference."""
+        return {"anyOf": [self.kind.schema(definitions), {"type": "string", "pattern": f"^{REFERENCE.pattern}$"}]}
+
+    def words(self) -> str:
+        """The other kind's, and that references are allowed."""
+        return f"{self.kind.words()}, or a [reference](#values)"
 
 
 def to_reference(text: str, key: str, at: Position) -> Reference | None:

@@ -10,7 +10,7 @@ import attrs
 
 from atmo_farm.directive.keys.kinds import MISSING, Kind
 from atmo_farm.directive.nodes import Entry, Mapping, Node, Scalar, Sequence, is_unset
-from atmo_farm.directive.report import Report, did_you_mean, shown
+from atmo_farm.directive.report import Report, shown
 from atmo_farm.directive.section import Place, Section, plain
 from atmo_farm.errors import Position
 
@@ -29,6 +29,8 @@ class Key:
     """The part of the farm that a later issue brings: until then start and reload refuse the key."""
     harmless: tuple[Any, ...] = ()
     """Values of such a key that ask for what this build does anyway."""
+    needs: str = ""
+    """Another key of the table, without which this one has no meaning."""
     sources: tuple[str, ...] = ()
     """The handler sources that the key has a meaning for; empty: all."""
 
@@ -60,7 +62,7 @@ class Table:
             places[name] = Place(entry.key.position, entry.value.position, unset)
             known = self.by_name.get(name)
             if known is None:
-                near = did_you_mean(name, self.by_name)
+                near = report.hint(name, self.by_name)
                 report.error(entry.key.position, section.key(name), f"is not a key of {self.doc}{near}")
                 continue
             if unset:
@@ -77,6 +79,8 @@ class Table:
         for known in self.keys:
             if known.required and known.name not in places:
                 report.error(at, section.key(known.name), f"is missing: {known.doc}")
+            if known.needs and section.is_written(known.name) and not section.is_written(known.needs):
+                report.error(section.at(known.name), section.key(known.name), f"needs `{known.needs}` beside it")
         return section
 
     def schema(self, definitions: dict[str, Any], /) -> dict[str, Any]:
@@ -220,8 +224,7 @@ class OneOrNamed:
     def read(self, node: Node, key: str, at: Position, report: Report, /) -> Any:
         """A Section of names to Sections; the single table has the name `default`."""
         if isinstance(node, Mapping) and node.entries and not set(node.entries) & set(self.table.by_name):
-            values = [entry.value for entry in node.entries.values()]
-            if all(isinstance(value, Mapping) for value in values):
+            if any(isinstance(entry.value, Mapping) for entry in node.entries.values()):
                 return MapOf(self.table, "a connection's name", self.name_pattern).read(node, key, at, report)
         single = self.table.read(node, key, at, report)
         if single is MISSING:

@@ -13,7 +13,7 @@ ON_ERR = Table(
     "what happens when a function answers with an error",
     (
         Key("any", _DECISION, "for every error; not beside `code`", default="`return`"),
-        Key("code", MapOf(_DECISION, "an error code", r"[0-9]{1,9}"), "error code → what to do"),
+        Key("code", MapOf(_DECISION, "an error code", r"0|-?[1-9][0-9]{0,9}"), "error code → what to do"),
         Key("other", _DECISION, "for codes that `code` does not name", default="`return`"),
     ),
 )

@@ -81,6 +81,9 @@ class Stream(Protocol):
     async def stop(self) -> None:
         """Take no new message from the broker; what was received but not handed over is given to `handle` first."""
 
+    def abandon(self) -> int:
+        """Hand over nothing more, now; returns how many messages were received and not handed over, which are lost."""
+
     async def close(self) -> None:
         """Flush what was published and disconnect."""
 

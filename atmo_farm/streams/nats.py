@@ -107,12 +107,14 @@ class NatsStream:
 
     async def publish(self, output: Output) -> None:
         """Hand the message to the connection, or to its buffer of 8 MiB while there is none."""
-        await self._send(output.subject, output.headers, self._codec.payload(output))
+        self._send(output.subject, output.headers, self._codec.payload(output))
+        if self._client.congested:
+            await self._client.writable()
 
     async def answer_error(self, message: Message, code: int, text: str) -> None:
         """An empty message with the service error headers, if somebody waits for one."""
         if message.reply:
-            await self._send(message.reply, wire_headers.error_answer(code, text), b"")
+            self._send(message.reply, wire_headers.error_answer(code, text), b"")
 
     async def stop(self) -> None:
         """Unsubscribe, take what is on the wire, hand over what is pending."""
@@ -127,7 +129,7 @@ class NatsStream:
     async def close(self) -> None:
         """Send what was published, as far as the broker takes it, and disconnect; returns in any state of things."""
         self._ended = True
-        self._pending.cancel()
+        self._pending.abandon()
         if self._watch is not None:
             self._watch.cancel()
         try:
@@ -140,6 +142,10 @@ class NatsStream:
                     logger, logging.WARNING, "outputs not sent", connection=self._where, bytes=unsent, reason=reason
                 )
         self._client.abort()
+
+    def abandon(self) -> int:
+        """Hand over nothing more."""
+        return self._pending.abandon()
 
     def pending(self) -> int:
         """Messages received and not yet handed over."""
@@ -167,7 +173,7 @@ class NatsStream:
                 await subscription.unsubscribe()  # without a connection: not subscribed again when there is one
             await self._client.confirm()
 
-    async def _send(self, subject: str, headers: Mapping[str, str], data: bytes) -> None:
+    def _send(self, subject: str, headers: Mapping[str, str], data: bytes) -> None:
         client = self._client
         block = wire_headers.encode(headers) if headers else b""
         size = len(block) + len(data)
@@ -184,8 +190,6 @@ class NatsStream:
             command = b"PUB %b %d\r\n%b\r\n" % (target, size, data)
         if client.is_closed or not client.send(command):
             raise PublishError("the broker is out of reach and the buffer for its return is full", transient=True)
-        if client.congested:
-            await client.writable()
 
     def _receive(self, subject: bytes, reply: bytes, block: bytes, data: bytes) -> None:
         self._pending.offer((subject, reply, block, data), len(subject) + len(block) + len(data))

@@ -15,6 +15,7 @@ import itertools
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from atmo_farm import clock
 from atmo_farm.runtime import capi
 from atmo_farm.runtime.ticker import current
 
@@ -120,7 +121,8 @@ def callback(
             instance = current.instance
             assert instance is not None
             try:
-                instance.engine.ticker.catch_up()
+                if clock.monotonic() > instance.engine.ticker.late_at:
+                    instance.engine.ticker.tick()
                 answer, finish = handler(instance, arguments)
                 if type(answer) is bytes:
                     results[NUMBER] = finish(instance, answer) & FAILED

@@ -81,7 +81,9 @@ def _go_on(number: int) -> bool:
         waiting = _waits[number]
         if not waiting.task.done():
             return False
-        waiting.instance.renew_slice()  # only here: one that never had to wait must not get slice after slice
+        instance = waiting.instance
+        if instance.epoch != instance.engine.ticker.epoch:
+            instance.begin_slice()  # only here: one that never had to wait must not get slice after slice
         waiting.settle()
     except BaseException:  # its result stays -1
         return True

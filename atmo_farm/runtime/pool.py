@@ -64,7 +64,7 @@ class Pool:
             if instance is not None:
                 if self._closed:  # since it was handed over
                     self.release(instance)
-                    self._check_open()
+                    raise AtmoFarmError(_CLOSED)
                 return instance
         return await self._make(deadline)
 

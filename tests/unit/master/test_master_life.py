@@ -227,7 +227,8 @@ def test_a_state_folder_belongs_to_one_farm(farm: Farm, tmp_path: Path) -> None:
     other.settings(**FAST, state_dir=str(farm.folder / "state"))
     other.start()
     assert other.end() == 3
-    assert f"pid {farm.pid}" in other.errors() and "--state-dir" in other.errors()
+    said = other.errors()
+    assert f"pid {farm.pid}" in said and "--state-dir" in said
 
 
 def test_malformed_words_of_a_child_do_no_harm(farm: Farm) -> None:

@@ -132,7 +132,7 @@ assert len(os.listdir('/proc/self/task')) == 1
 
 @pytest.mark.parametrize("end", ["holder.cancel()", "waits[0].set_result(b'done'); await asyncio.sleep(0)"])
 def test_an_engine_is_closed_once_and_makes_nothing_afterwards(cache_dir: Path, end: str) -> None:
-    """Also when a call has just been given the slot, or the instance, of one that ended: it is told and runs nothing."""
+    """Also when a call has just been given the slot, or the instance, of one that ended: it runs nothing."""
     run(
         """
 from atmo_farm.errors import AtmoFarmError, GuestTimedOut

@@ -1,7 +1,7 @@
 """One hello call inside a consumer's loop, against wasmtime-py's public API doing the same call.
 
-Ours is `Function.call`: pool, fiber, deadline, result. The baseline writes its input with `Memory.write`, calls
-allocate, run_e and deallocate, and takes the result in a Python host function.
+Ours is `Function.begin`, as the sequence calls it: pool, fiber, deadline, result. The baseline writes its input with
+`Memory.write`, calls allocate, run_e and deallocate, and takes the result in a Python host function.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ async def _measure(rounds: int) -> Report:
         for _ in range(rounds):
             began = time.perf_counter()
             for _ in range(OURS):
-                await function.call(INPUT, services, deadline)
+                function.begin(INPUT, services, deadline)
             ours.append((time.perf_counter() - began) / OURS * 1e6)
             began = time.perf_counter()
             for _ in range(THEIRS):

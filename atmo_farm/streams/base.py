@@ -72,8 +72,8 @@ class Stream(Protocol):
     async def consume(self, handle: Handle) -> None:
         """Subscribe; returns when the broker has confirmed it. Messages then flow into `handle`."""
 
-    async def publish(self, output: Output) -> None:
-        """Send; raises PublishError."""
+    def publish(self, output: Output) -> Awaitable[None]:
+        """Send; what is returned is done when more may be published. PublishError, now or then."""
 
     async def answer_error(self, message: Message, code: int, text: str) -> None:
         """Tell the sender who waits on a reply subject that its message failed; without one, nothing is sent."""

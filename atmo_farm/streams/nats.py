@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Literal
 
 from nats import errors
@@ -63,6 +63,8 @@ class NatsStream:
         self._events = events
         self._ping_interval_s = ping_interval_s
         self._codec = Codec(envelope)
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._done.set_result(None)
         self._client = WireClient(self._options.wants_tls)
         self._pending: Pending[Received] = Pending(self._message, events.dropped, max_pending, max_pending_bytes)
         self._subscription: Subscription | None = None
@@ -105,11 +107,10 @@ class NatsStream:
             raise CannotStart(f"{self._where}: {self._refused}")
         self._subscribed = True
 
-    async def publish(self, output: Output) -> None:
+    def publish(self, output: Output) -> Awaitable[None]:
         """Hand the message to the connection, or to its buffer of 8 MiB while there is none."""
         self._send(output.subject, output.headers, self._codec.payload(output))
-        if self._client.congested:
-            await self._client.writable()
+        return self._client.writable() if self._client.congested else self._done
 
     async def answer_error(self, message: Message, code: int, text: str) -> None:
         """An empty message with the service error headers, if somebody waits for one."""

@@ -80,7 +80,9 @@ Item = tuple[bytes, tuple[Any, ...]]
 
 TOKENS = st.text("abcdefghij.-_$ä", min_size=1, max_size=20).map(str.encode)
 SIDS = st.sampled_from([b"1", b"23", b"456"])
-BODIES = st.one_of(st.binary(max_size=60), st.sampled_from([b"\r\n", b"MSG a 1 5\r\nhello\r\n", b"PING\r\n", b"x" * 5000]))
+BODIES = st.one_of(
+    st.binary(max_size=60), st.sampled_from([b"\r\n", b"MSG a 1 5\r\nhello\r\n", b"PING\r\n", b"x" * 5000])
+)
 BLANKS = st.sampled_from([b" ", b"  ", b"\t"])
 
 

@@ -14,15 +14,15 @@ from atmo_farm.datasource.statement import Statement, Variable
 class Source(Protocol):
     """A cache or a database. Everything runs on the proxy's loop and nothing blocks it.
 
-    A call ends by `call.answer` or `call.fail`, during `execute` or later, in any order with others. The client gives up
-    at the call's deadline in any case (`cancel`).
+    A call ends by `call.answer` or `call.fail`, during `execute` or later, in any order with others. The client gives
+    up at the call's deadline in any case (`cancel`).
     """
 
     name: str
     """As log lines and errors name it: `database default`, `redis`, `cache`."""
 
     async def open(self) -> None:
-        """Begin; returns at once, connecting goes on behind it. Until there is a connection, calls fail as transient."""
+        """Begin, and return at once: connecting goes on behind it. Calls fail as transient until there is a connection."""
 
     def execute(self, call: Call) -> None:
         """Run it, or queue it."""
@@ -71,8 +71,8 @@ class Connection(Protocol):
     async def run(self, statement: Statement, variables: Sequence[Variable], comment: str, deadline: float) -> bytes:
         """Run it and give its result as JSON: an array of row objects, or {"lastInsertID", "rowsAffected"}.
 
-        `comment` stands in front of the SQL, as a comment. At `deadline` (clock.monotonic() seconds) it is stopped on the
-        server: TransientFailure for what only reads, else OutcomeUnknown unless the server says that nothing was done.
+        `comment` stands in front of the SQL as a comment. At `deadline` (clock.monotonic() seconds) its server is told
+        to stop it: TransientFailure for what only reads, else OutcomeUnknown unless the server says that nothing was done.
         CallFailed when the result is larger than the limits.
         """
 

@@ -22,7 +22,7 @@ class Source(Protocol):
     """As log lines and errors name it: `database default`, `redis`, `cache`."""
 
     async def open(self) -> None:
-        """Begin, and return at once: connecting goes on behind it. Calls fail as transient until there is a connection."""
+        """Begin and return at once: connecting goes on behind it, and calls fail as transient until it has."""
 
     def execute(self, call: Call) -> None:
         """Run it, or queue it."""
@@ -71,8 +71,8 @@ class Connection(Protocol):
     async def run(self, statement: Statement, variables: Sequence[Variable], comment: str, deadline: float) -> bytes:
         """Run it and give its result as JSON: an array of row objects, or {"lastInsertID", "rowsAffected"}.
 
-        `comment` stands in front of the SQL as a comment. At `deadline` (clock.monotonic() seconds) its server is told
-        to stop it: TransientFailure for what only reads, else OutcomeUnknown unless the server says that nothing was done.
+        `comment` stands in front of the SQL as a comment. At `deadline` (clock.monotonic() seconds) the server is told
+        to stop: TransientFailure for what only reads, else OutcomeUnknown unless it says that nothing was done.
         CallFailed when the result is larger than the limits.
         """
 

@@ -12,8 +12,8 @@ from atmo_farm.datasource.call import Call
 from atmo_farm.datasource.errors import CallFailed
 from atmo_farm.ipc.frames import Op
 
-ENTRY_COST = 200
-"""Bytes that an entry takes beside its key and value, about."""
+ENTRY_COST = 256
+"""Bytes that Python takes for an entry beside its key and value, about."""
 
 KEY_NOT_FOUND = "key not found"
 
@@ -102,4 +102,5 @@ class MemoryCache:
 
 
 def _cost(key: str, value: bytes) -> int:
-    return len(key) + len(value) + ENTRY_COST
+    size = len(key) if key.isascii() else len(key.encode())
+    return size + len(value) + ENTRY_COST

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -31,10 +33,12 @@ class ServerProcess:
     """A command that listens on a loopback port; its output goes to `folder`/server.log.
 
     The port stays the same over a restart. Start it from a thread that outlives its use (PDEATHSIG follows the thread).
+    `account`: the user that it runs as when the tests run as root, for servers that refuse to be root.
     """
 
-    def __init__(self, command: Sequence[str], port: int, folder: Path) -> None:
+    def __init__(self, command: Sequence[str], port: int, folder: Path, account: str | None = None) -> None:
         self.command = tuple(command)
+        self.account = account if os.geteuid() == 0 else None
         self.port = port
         self.folder = folder
         self.log = folder / "server.log"
@@ -56,7 +60,14 @@ class ServerProcess:
         assert not self.running, "already running"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=_die_with_the_tests
+                self.command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                preexec_fn=_die_with_the_tests,  # after the change of user, which would undo it
+                user=self.account,
+                group=self.account and pwd.getpwnam(self.account).pw_gid,
+                extra_groups=self.account and [],
             )
         deadline = time.monotonic() + ready_within_s
         while not self._accepts():

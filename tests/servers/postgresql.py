@@ -1,6 +1,6 @@
 """Debian's PostgreSQL 15: a cluster in a folder of its own, made from a template that is initialised once.
 
-Who may come in, on every server here: `trusted` without a password, `atmo` (the owner of database `atmo`) with PASSWORD.
+Who may come in, on every server: `trusted` without a password, and `atmo`, who owns the databases, with PASSWORD.
 """
 
 from __future__ import annotations

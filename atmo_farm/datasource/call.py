@@ -10,6 +10,8 @@ from atmo_farm.ipc.frames import Op, Status
 
 End = Callable[["Call", Status, bytes], None]
 
+_OK = Status.OK
+
 
 class Call:
     """It ends exactly once: answered, failed, or given up by its client; what comes after that is ignored.
@@ -45,7 +47,7 @@ class Call:
         """It has succeeded."""
         if not self.ended:
             self.ended = True
-            self._on_end(self, Status.OK, payload)
+            self._on_end(self, _OK, payload)
 
     def fail(self, error: CallFailed) -> None:
         """It has failed."""

@@ -15,7 +15,9 @@ from atmo_farm.ipc.frames import Op
 ENTRY_COST = 256
 """Bytes that Python takes for an entry beside its key and value, about."""
 
-KEY_NOT_FOUND = "key not found"
+NOT_FOUND = CallFailed("key not found")
+
+_CACHE_GET = Op.CACHE_GET
 
 
 class MemoryCache:
@@ -26,6 +28,7 @@ class MemoryCache:
     def __init__(self, capacity: int):
         self._capacity = capacity
         self._entries: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
+        self._used = self._entries.move_to_end
         self.size = 0
         """Bytes in use."""
         self.hits = self.misses = self.evicted = 0
@@ -35,12 +38,12 @@ class MemoryCache:
 
     def execute(self, call: Call) -> None:
         """Answers at once."""
-        if call.op is Op.CACHE_GET:
+        if call.op is _CACHE_GET:
             value = self.get(call.arguments[0])
-            if value is None:
-                call.fail(CallFailed(KEY_NOT_FOUND))
-            else:
+            if value is not None:
                 call.answer(value)
+            else:
+                call.fail(NOT_FOUND)
             return
         key, value, ttl_s = call.arguments
         try:
@@ -61,7 +64,7 @@ class MemoryCache:
             self._remove(key)
             self.misses += 1
             return None
-        self._entries.move_to_end(key)
+        self._used(key)
         self.hits += 1
         return value
 

@@ -10,11 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from atmo_farm import log
 from atmo_farm.datasource.call import Call
+from atmo_farm.datasource.errors import CallFailed
 from atmo_farm.datasource.sources import Sources
 from atmo_farm.ipc import frames
 from atmo_farm.ipc.frames import MalformedFrame, Op, Splitter, Status
@@ -22,15 +26,23 @@ from atmo_farm.ipc.peer import peer_uid
 
 logger = logging.getLogger("atmo_farm.datasource")
 
-TURN = 16
+TURN = 64
 """Requests of one connection in a row."""
 
 MAX_CALLS = 4096
 """Calls of one connection under way; the client keeps to less by itself."""
 
 MAX_HANDLERS = 4096
+
 HIGH_WATER = 1 << 20
 """Bytes of replies that wait for a client before no more of its requests are taken."""
+
+LARGE = 64 << 10
+"""Bytes of a reply that is not kept for the end of the turn."""
+
+_CANCEL, _FIRST_CALL = int(Op.CANCEL), int(Op.STATE)
+_OPS = tuple(Op)
+_NOTHING: Iterator[tuple[tuple[Any, ...], bytes]] = iter(())
 
 
 class Connection(asyncio.Protocol):
@@ -41,10 +53,14 @@ class Connection(asyncio.Protocol):
         self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._splitter = Splitter(frames.REQUEST, frames.MAX_REQUEST)
+        self._requests = _NOTHING
+        """Of the bytes that came last; `_later` came behind them."""
+        self._later: deque[bytes] = deque()
         self._calls: dict[int, Call] = {}
         self._handlers: list[str] = []
         self._replies: list[bytes] = []
-        self._scheduled = self._flushing = self._choked = False
+        self._in_turn = self._scheduled = self._flushing = self._choked = self._is_paused = False
+        self._execute, self._on_end = sources.execute, self._ended  # bound once: every call needs them
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -61,6 +77,8 @@ class Connection(asyncio.Protocol):
         """Whoever asked is gone: nothing that was begun for it is of use to anybody."""
         self._connections.discard(self)
         self.transport = None
+        self._requests = _NOTHING
+        self._later.clear()
         for call in tuple(self._calls.values()):
             self._give_up(call)
         self._calls.clear()
@@ -68,9 +86,12 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """More requests."""
-        self._splitter.feed(data)
-        if not self._scheduled:
+        self._later.append(data)
+        if not (self._scheduled or self._choked):
             self._turn()
+        elif len(self._later) > 1 and not self._is_paused and self.transport is not None:
+            self._is_paused = True
+            self.transport.pause_reading()
 
     def pause_writing(self) -> None:
         """It does not read."""
@@ -87,82 +108,102 @@ class Connection(asyncio.Protocol):
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
+        """Take its requests, as many as it may have before the others have their turn; one write for their replies."""
         self._scheduled = False
-        transport = self.transport
-        if transport is None:
-            return
+        self._in_turn = True
+        left = TURN
         try:
-            for _ in range(TURN):
-                if self._choked:
+            while self._may_ask():
+                for (_, number, handler, op, deadline), payload in islice(self._requests, left):
+                    left -= 1
+                    arguments = frames.arguments(op, payload)
+                    if op >= _FIRST_CALL:
+                        self._call(number, handler, op, deadline, arguments)
+                    elif op == _CANCEL:
+                        self._cancel(number)
+                    else:
+                        self._hello(number, *arguments)
+                    if self._choked:
+                        break
+                if not left:
+                    self._schedule()
                     break
-                frame = self._splitter.take()
-                if frame is None:
-                    transport.resume_reading()
-                    return
-                (_, number, handler, op, deadline), payload = frame
-                self._request(number, handler, op, deadline, payload)
+                if not self._later:
+                    self._read_on()
+                    break
+                self._requests = self._splitter.split(self._later.popleft())
         except MalformedFrame as error:
             self._drop(f"it sent a malformed frame: {error}")
-            return
-        transport.pause_reading()
-        if not self._choked:
-            self._schedule()
+        finally:
+            self._in_turn = False
+            self._flush()
 
-    def _request(self, number: int, handler: int, op: int, deadline: float, payload: bytes) -> None:
-        arguments = frames.arguments(op, payload)
-        if op == Op.CANCEL:
-            call = self._calls.pop(number, None)
-            if call is not None:
-                self._give_up(call)
-            return
-        if op == Op.HELLO:
-            self._hello(number, *arguments)
-            return
-        if handler >= len(self._handlers):
+    def _may_ask(self) -> bool:
+        return self.transport is not None and not self._choked
+
+    def _read_on(self) -> None:
+        if self._is_paused and self.transport is not None:
+            self._is_paused = False
+            self.transport.resume_reading()
+
+    def _call(self, number: int, handler: int, op: int, deadline: float, arguments: tuple[Any, ...]) -> None:
+        calls, handlers = self._calls, self._handlers
+        if handler >= len(handlers):
             raise MalformedFrame(f"handler {handler} is not in its hello")
-        if number in self._calls or len(self._calls) >= MAX_CALLS:
+        if number in calls or len(calls) >= MAX_CALLS:
             raise MalformedFrame(f"call {number}: too many calls, or this number is taken")
-        call = Call(self, number, Op(op), self._handlers[handler], deadline, arguments, self._ended)
-        self._calls[number] = call
-        self._sources.execute(call)
+        call = Call(self, number, _OPS[op], handlers[handler], deadline, arguments, self._on_end)
+        calls[number] = call
+        try:
+            self._execute(call)
+        except Exception as error:
+            log.event(logger, logging.ERROR, "internal error in a call", handler=call.handler, exc_info=error)
+            call.fail(CallFailed("internal error of the data source process"))
+
+    def _cancel(self, number: int) -> None:
+        call = self._calls.pop(number, None)
+        if call is not None:
+            self._give_up(call)
 
     def _hello(self, number: int, version: int, handlers: list[str]) -> None:
         if version == frames.VERSION and 0 < len(handlers) <= MAX_HANDLERS and not self._handlers:
             self._handlers = handlers
-            self._reply(frames.reply(number, Status.OK, frames.encode(frames.VERSION)))
+            self._replies.append(frames.reply(number, Status.OK, frames.encode(frames.VERSION)))
             return
         text = f"the proxy speaks version {frames.VERSION}; say hello once, with at least one handler"
-        self._reply(frames.reply(number, Status.REFUSED, text.encode()))
+        self._replies.append(frames.reply(number, Status.REFUSED, text.encode()))
         self._flush()
-        if self.transport is not None:
-            self.transport.close()
+        transport, self.transport = self.transport, None
+        if transport is not None:
+            transport.close()
 
     def _ended(self, call: Call, status: Status, payload: bytes) -> None:
         """A call has its answer."""
         del self._calls[call.number]
-        self._reply(frames.reply(call.number, status, payload))
-
-    def _give_up(self, call: Call) -> None:
-        call.give_up()
-        self._sources.cancel(call)
-
-    def _reply(self, data: bytes) -> None:
-        self._replies.append(data)
-        if not self._flushing:
+        self._replies.append(frames.reply(call.number, status, payload))
+        if len(payload) >= LARGE:
+            self._flush()
+        elif not (self._in_turn or self._flushing):
             self._flushing = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         """One write for all replies of a turn of the loop."""
         self._flushing = False
-        if self.transport is not None and self._replies:
-            self.transport.write(b"".join(self._replies))
-        self._replies.clear()
+        replies = self._replies
+        if replies and self.transport is not None:
+            self.transport.write(b"".join(replies) if len(replies) > 1 else replies[0])
+        replies.clear()
+
+    def _give_up(self, call: Call) -> None:
+        call.give_up()
+        self._sources.cancel(call)
 
     def _drop(self, reason: str) -> None:
         log.event(logger, logging.ERROR, "connection to the data source process dropped", reason=reason)
-        if self.transport is not None:
-            self.transport.abort()
+        transport, self.transport = self.transport, None
+        if transport is not None:
+            transport.abort()
 
 
 class Server:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from atmo_farm.datasource.base import Source
 from atmo_farm.datasource.call import Call
 from atmo_farm.datasource.errors import CallFailed
 from atmo_farm.ipc.frames import Op, encode
+
+_CACHE_GET, _CACHE_SET, _STATE, _QUERY = Op.CACHE_GET, Op.CACHE_SET, Op.STATE, Op.QUERY
 
 
 class Sources:
@@ -27,20 +28,22 @@ class Sources:
 
     def execute(self, call: Call) -> None:
         """Hand a call to its source."""
-        source = self._source(call.op, call.arguments)
-        if source is not None:
-            source.execute(call)
-        elif call.op is Op.STATE:
+        op = call.op
+        if op is _CACHE_GET or op is _CACHE_SET:
+            self._cache.execute(call)
+        elif op is _STATE:
             call.answer(encode(self._problems(call.arguments[0])))
-        elif call.op is Op.QUERY:
-            call.fail(CallFailed(f"query not found: {call.arguments[0][:100]}"))
+        elif (source := self._database(call)) is not None:
+            source.execute(call)
         else:
-            call.fail(CallFailed(f"there is no database {call.arguments[0][:100]}"))
+            what = "query not found:" if op is _QUERY else "there is no database"
+            call.fail(CallFailed(f"{what} {call.arguments[0][:100]}"))
 
     def cancel(self, call: Call) -> None:
         """The call was given up."""
-        source = self._source(call.op, call.arguments)
-        if source is not None:
+        if call.op is _CACHE_GET or call.op is _CACHE_SET:
+            self._cache.cancel(call)
+        elif (source := self._database(call)) is not None:
             source.cancel(call)
 
     def forget(self, client: object) -> None:
@@ -53,12 +56,10 @@ class Sources:
         for source in self._all.values():
             await source.close()
 
-    def _source(self, op: Op, arguments: tuple[Any, ...]) -> Source | None:
-        if op is Op.CACHE_GET or op is Op.CACHE_SET:
-            return self._cache
-        if op is Op.QUERY:
-            return self._databases.get(self._queries.get(arguments[0], ""))
-        return self._databases.get(arguments[0]) if op in (Op.COMMIT, Op.ROLLBACK) else None
+    def _database(self, call: Call) -> Source | None:
+        """Of a QUERY, COMMIT or ROLLBACK."""
+        name = call.arguments[0]
+        return self._databases.get(self._queries.get(name, "") if call.op is _QUERY else name)
 
     def _problems(self, names: list[str]) -> dict[str, str]:
         """Why those that are not ready are out of reach."""

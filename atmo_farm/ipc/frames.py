@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
 
 import msgspec
 
@@ -32,6 +32,14 @@ MAX_REPLY = 80 << 20
 REQUEST = struct.Struct("<IIHBxd")
 REPLY = struct.Struct("<IIB")
 LENGTH_SIZE = 4
+
+MAX_RESULT = MAX_REPLY - REPLY.size
+"""Bytes of the largest answer."""
+
+_MAX_PAYLOAD = MAX_REQUEST - REQUEST.size
+_REQUEST_REST = REQUEST.size - LENGTH_SIZE
+_REPLY_REST = REPLY.size - LENGTH_SIZE
+_pack_request, _pack_reply = REQUEST.pack, REPLY.pack
 
 
 class Op(enum.IntEnum):
@@ -53,20 +61,23 @@ class Op(enum.IntEnum):
     ROLLBACK = 7
 
 
+_Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+_Ttl = Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 31)]
+
 ARGUMENTS: dict[Op, Any] = {
-    Op.HELLO: tuple[int, list[str]],  # version, handlers
+    Op.HELLO: tuple[_Number, list[str]],  # version, handlers
     Op.CANCEL: tuple[()],
     Op.STATE: tuple[list[str]],  # names of sources
     Op.CACHE_GET: tuple[str],  # key
-    Op.CACHE_SET: tuple[str, bytes, int],  # key, value, seconds to keep it (0: for ever)
-    Op.QUERY: tuple[str, list[bytes], int, bool],  # name, variables, transaction or 0, whether that begins with it
-    Op.COMMIT: tuple[str, int],  # database, transaction
-    Op.ROLLBACK: tuple[str, int],
+    Op.CACHE_SET: tuple[str, bytes, _Ttl],  # key, value, seconds to keep it (0: for ever)
+    Op.QUERY: tuple[str, list[bytes], _Number, bool],  # name, variables, transaction or 0, whether that begins with it
+    Op.COMMIT: tuple[str, _Number],  # database, transaction
+    Op.ROLLBACK: tuple[str, _Number],
 }
 """The types of each op's arguments."""
 
-_decoders = {op: msgspec.msgpack.Decoder(type_) for op, type_ in ARGUMENTS.items()}
-_encoder = msgspec.msgpack.Encoder()
+_decode = [msgspec.msgpack.Decoder(ARGUMENTS[op]).decode for op in Op]
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class Status(enum.IntEnum):
@@ -89,74 +100,83 @@ class MalformedFrame(Exception):
 
 def request(op: Op, number: int, handler: int, deadline: float, arguments: Sequence[object]) -> bytes:
     """A request as bytes; ValueError when it is longer than MAX_REQUEST."""
-    payload = _encoder.encode(arguments)
-    if len(payload) > MAX_REQUEST - REQUEST.size:
+    payload = _encode(arguments)
+    if len(payload) > _MAX_PAYLOAD:
         raise ValueError(f"{len(payload)} bytes are more than a call may carry ({MAX_REQUEST >> 20} MiB)")
-    return REQUEST.pack(REQUEST.size - LENGTH_SIZE + len(payload), number, handler, op, deadline) + payload
+    return _pack_request(_REQUEST_REST + len(payload), number, handler, op, deadline) + payload
 
 
-def reply(number: int, status: Status, payload: bytes) -> bytes:
-    """A reply as bytes."""
-    return REPLY.pack(REPLY.size - LENGTH_SIZE + len(payload), number, status) + payload
+def reply(number: int, status: int, payload: bytes) -> bytes:
+    """A reply as bytes; of a payload longer than MAX_REPLY takes, a failure that says so."""
+    if len(payload) > MAX_RESULT:
+        status = Status.FAILED
+        payload = f"the answer of {len(payload)} bytes is larger than {MAX_REPLY >> 20} MiB".encode()
+    return _pack_reply(_REPLY_REST + len(payload), number, status) + payload
 
 
 def arguments(op: int, payload: bytes) -> tuple[Any, ...]:
     """The arguments of a request, of the types of ARGUMENTS; MalformedFrame for anything else."""
-    decoder = _decoders.get(op)  # type: ignore[call-overload]
-    if decoder is None:
-        raise MalformedFrame(f"there is no op {op}")
     try:
-        found: tuple[Any, ...] = decoder.decode(payload)
+        return _decode[op](payload)  # type: ignore[no-any-return]
+    except IndexError:
+        raise MalformedFrame(f"there is no op {op}") from None
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise MalformedFrame(f"{Op(op).name}: {error}") from error
-    return found
 
 
 def encode(value: object) -> bytes:
     """A value as msgpack."""
-    return _encoder.encode(value)
+    return _encode(value)
 
 
 class Splitter:
-    """Cuts a byte stream into frames: `feed`, then `take` until it gives None.
+    """Cuts a byte stream into frames.
 
-    `head` is the frame's fixed part; a frame shorter than that, or longer than `longest`, is malformed.
+    `head` is the frame's fixed part, which begins with its length; a frame shorter than that, or longer than `longest`,
+    is malformed.
     """
 
     def __init__(self, head: struct.Struct, longest: int):
         self._head = head
-        self._shortest = head.size - LENGTH_SIZE
         self._longest = longest
-        self._buffer = b""
-        self._at = 0
-        self._later: list[bytes] = []
+        self._pieces: list[bytes] = []
+        """The beginning of a frame that is not all there."""
         self._missing = 0
-        """Bytes that the next frame lacks; while there are any, chunks only pile up: a large frame is joined once."""
+        """Bytes that it lacks; while there are any, pieces only pile up: a large frame is joined twice at most."""
 
-    def feed(self, data: bytes) -> None:
-        """More of the stream; after `take` gave None."""
+    def split(self, data: bytes) -> Iterator[tuple[tuple[Any, ...], bytes]]:
+        """The frames that are whole with these bytes, each as its head's numbers and its payload.
+
+        Take them all before the next call. MalformedFrame comes in the place of the frame that is.
+        """
         if self._missing > len(data):
             self._missing -= len(data)
-            self._later.append(data)
+            self._pieces.append(data)
             return
-        if self._at < len(self._buffer) or self._later:
-            data = b"".join((self._buffer[self._at :], *self._later, data))
-            self._later.clear()
-        self._buffer, self._at, self._missing = data, 0, 0
-
-    def take(self) -> tuple[tuple[Any, ...], bytes] | None:
-        """The next frame, as its head's numbers and its payload; None while it is not all there."""
-        if self._missing:
-            return None
-        buffer, at = self._buffer, self._at
-        if len(buffer) - at < LENGTH_SIZE:
-            return None
-        length = int.from_bytes(buffer[at : at + LENGTH_SIZE], "little")
-        if not self._shortest <= length <= self._longest:
-            raise MalformedFrame(f"a frame of {length} bytes")
-        end = at + LENGTH_SIZE + length
-        if end > len(buffer):
-            self._missing = end - len(buffer)
-            return None
-        self._at = end
-        return self._head.unpack_from(buffer, at), buffer[at + self._head.size : end]
+        if self._pieces:
+            self._pieces.append(data)
+            data = b"".join(self._pieces)
+            self._pieces.clear()
+        unpack, head, longest = self._head.unpack_from, self._head.size, self._longest
+        shortest, size, at = head - LENGTH_SIZE, len(data), 0
+        self._missing = 0
+        while size - at >= head:
+            numbers = unpack(data, at)
+            length = numbers[0]
+            end = at + LENGTH_SIZE + length
+            if not shortest <= length <= longest:
+                raise MalformedFrame(f"a frame of {length} bytes")
+            if end > size:
+                break
+            yield numbers, data[at + head : end]
+            at = end
+        left = size - at
+        if left >= LENGTH_SIZE:
+            length = int.from_bytes(data[at : at + LENGTH_SIZE], "little")
+            if not shortest <= length <= longest:
+                raise MalformedFrame(f"a frame of {length} bytes")
+            self._missing = LENGTH_SIZE + length - left
+        elif left:
+            self._missing = LENGTH_SIZE - left
+        if left:
+            self._pieces.append(data[at:])

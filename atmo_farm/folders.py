@@ -43,7 +43,7 @@ def folders(settings: Settings, identifier: str, environ: Mapping[str, str]) -> 
     run = (run or Path(f"/tmp/atmo-farm-{os.geteuid()}") / name).absolute()
     state = settings.state_dir or _given(environ, "STATE_DIRECTORY")
     if state is None:
-        state = Path(environ.get("HOME") or Path.home()) / ".local/state/atmo-farm" / name
+        state = _home(environ) / ".local/state/atmo-farm" / name
     length = len(os.fsencode(run / LONGEST_SOCKET_NAME))
     if length > SOCKET_PATH_LIMIT:
         raise CannotStart(
@@ -74,17 +74,26 @@ def ensure_private_folder(path: Path) -> None:
             os.fchmod(descriptor, 0o700)
     finally:
         os.close(descriptor)
-    for above in path.parent.resolve().parents:
-        _check_public(above, path)
+    for way in (path.parent, path.parent.resolve()):
+        for above in way.parents:
+            _check_public(above, way, path)
 
 
-def _check_public(above: Path, path: Path) -> None:
-    """Where everybody may make folders, the one on the way to ours must not be another user's, who could move ours."""
+def _check_public(above: Path, way: Path, path: Path) -> None:
+    """Where everybody may make things, the folder or link on the way to ours must not be another user's, who could
+    move it."""
     if not above.stat().st_mode & stat.S_IWOTH:
         return
-    step = above / path.parent.resolve().relative_to(above).parts[0]
-    if step.stat().st_uid not in (0, os.geteuid()):
+    step = above / way.relative_to(above).parts[0]
+    if step.lstat().st_uid not in (0, os.geteuid()):
         raise CannotStart(f"the folder {path} lies in {step}, which is another user's; {_ADVICE}")
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    try:
+        return Path(environ.get("HOME") or Path.home())
+    except RuntimeError as error:
+        raise CannotStart("there is no home folder to keep the state in; name a place with --state-dir") from error
 
 
 def _given(environ: Mapping[str, str], name: str) -> Path | None:

@@ -65,16 +65,17 @@ class Farm:
         self._notify.bind(str(self.folder / "notify"))
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> Farm:
-        """Start without waiting."""
+    def start(self, log_to: int | None = None) -> Farm:
+        """Start without waiting. With `log_to` the log goes to standard error, and that to this descriptor."""
         command = [sys.executable, "-m", "atmo_farm", "start", str(self.app), "--log-format", "json"]
         folders = ["--run-dir", str(self.folder / "run"), "--state-dir", str(self.folder / "state")]
-        environ = {**self._environ, "NOTIFY_SOCKET": str(self.folder / "notify"), "ATMO_LOG_FILE": str(self.log_file)}
+        log_file = str(self.log_file) if log_to is None else ""
+        environ = {**self._environ, "NOTIFY_SOCKET": str(self.folder / "notify"), "ATMO_LOG_FILE": log_file}
         with (self.folder / "stderr").open("wb") as stderr:
             self.process = subprocess.Popen(
                 [*command, *folders, *self._arguments],
                 env=environ,
-                stderr=stderr,
+                stderr=stderr if log_to is None else log_to,
                 stdin=subprocess.DEVNULL,
                 preexec_fn=_die_with_the_tests,
             )

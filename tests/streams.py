@@ -1,10 +1,10 @@
-"""What tests of streams share: a loop with patience, a handler that keeps messages, an ear for events, a scripted peer."""
+"""What tests of streams share: a loop with patience, handlers that keep messages, ears for events, a scripted peer."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import uvloop
@@ -19,6 +19,7 @@ INFO = (
 )
 
 ResultT = TypeVar("ResultT")
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 def run(body: Coroutine[Any, Any, ResultT], patience_s: float = PATIENCE_S) -> ResultT:
@@ -121,6 +122,8 @@ class Peer(Watched):
         self.lines: list[bytes] = []
         """Control lines and payload lines, without their ends."""
         self.answers_pings = True
+        self.gone = asyncio.Event()
+        """Set when the client has closed its end."""
 
     def send(self, data: bytes) -> None:
         self._writer.write(data)
@@ -147,6 +150,8 @@ class ScriptedServer(Watched):
     def __init__(self) -> None:
         super().__init__()
         self.peers: list[Peer] = []
+        self.serve_next: Serve | None = None
+        """What the next connections meet instead of NATS."""
         self.url = ""
 
     async def peer(self, number: int) -> Peer:
@@ -155,11 +160,15 @@ class ScriptedServer(Watched):
         return self.peers[number]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.serve_next is not None:
+            await self.serve_next(reader, writer)
+            return
         peer = Peer(reader, writer)
         self.peers.append(peer)
         self._changed.set()
         with contextlib.suppress(ConnectionError):
             await peer.listen()
+        peer.gone.set()
         writer.close()
 
 

@@ -23,6 +23,16 @@ class FieldType(enum.IntEnum):
     QUERY = 5
 
 
+TEXT_CAP = 64 << 10
+"""Bytes of a header, a parameter, a method, a URL or an id that a function sets."""
+
+QUERY_FIELDS_CAP = 1000
+"""A URL with more fields in its query is read as having none."""
+
+BODY_FIELD_CAP = 1 << 20
+"""Bytes of a field of the JSON body that a function sets."""
+
+
 @attrs.define
 class Request:
     """What request_get_field reads; header names are in lower case, state values are what functions returned."""
@@ -37,23 +47,33 @@ class Request:
     attempt: int = 1
 
     def get(self, field: int, key: str) -> bytes:
-        """The field's bytes; what is not there is empty, as in Atmo. A body that is no JSON object has no fields."""
+        """The field's bytes; what is not there is empty, as in Atmo. A body that is no JSON object has no fields.
+
+        HostError for a field type that there is not. What is no Unicode (JSON may hold half of a surrogate pair) is
+        replaced.
+        """
         if field == FieldType.STATE:
             return self.state.get(key, b"")
         if field == FieldType.META:
             return self._meta(key)
         if field == FieldType.HEADER:
-            return self._header(key.lower()).encode()
+            return _bytes(self._header(key.lower()))
         if field == FieldType.BODY:
-            return _as_text(self._body_object().get(key))
+            value = self._body_object().get(key)
+            if value is None:
+                return b""
+            return _bytes(value) if isinstance(value, str) else _json(value)
         if field == FieldType.PARAMS:
-            return self.params.get(key, "").encode()
+            return _bytes(self.params.get(key, ""))
         if field == FieldType.QUERY:
-            return parse_qs(urlsplit(self.url).query, keep_blank_values=True).get(key, [""])[-1].encode()
+            return _bytes(self._query().get(key, [""])[-1])
         raise HostError(f"{field} is not a field type")
 
     def set(self, field: int, key: str, value: bytes) -> None:
-        """Replace a field. The mappings are copied before they change: other views of the same message keep theirs."""
+        """Replace a field. The mappings are copied before they change: other views of the same message keep theirs.
+
+        HostError for what cannot be set, and for a text over its cap.
+        """
         if field == FieldType.STATE:
             self.state = {**self.state, key: value}
         elif field == FieldType.HEADER:
@@ -61,7 +81,7 @@ class Request:
         elif field == FieldType.PARAMS:
             self.params = {**self.params, key: _text(value)}
         elif field == FieldType.BODY:
-            self.body = json.dumps({**self._body_object(), key: _text(value)}).encode()
+            self.body = _json({**self._body_object(), key: _text(value, BODY_FIELD_CAP)}, ", ", ": ")
         elif field == FieldType.META and key in ("method", "url", "id", "body"):
             setattr(self, key, value if key == "body" else _text(value))
         else:
@@ -75,11 +95,11 @@ class Request:
         if key == "body":
             return self.body
         if key == "method":
-            return self.method.encode()
+            return _bytes(self.method)
         if key == "url":
-            return self.url.encode()
+            return _bytes(self.url)
         if key == "id":
-            return self.id.encode()
+            return _bytes(self.id)
         return b""
 
     def _header(self, name: str) -> str:
@@ -89,6 +109,12 @@ class Request:
             return self.id
         return self.headers.get(name, "")
 
+    def _query(self) -> dict[str, list[str]]:
+        try:
+            return parse_qs(urlsplit(self.url).query, keep_blank_values=True, max_num_fields=QUERY_FIELDS_CAP)
+        except ValueError:  # no URL, or more fields: a function may set anything
+            return {}
+
     def _body_object(self) -> dict[str, object]:
         try:
             value = json.loads(self.body)
@@ -97,12 +123,18 @@ class Request:
         return value if isinstance(value, dict) else {}
 
 
-def _text(value: bytes) -> str:
+def _text(value: bytes, cap: int = TEXT_CAP) -> str:
+    if len(value) > cap:
+        raise HostError(f"a text of {len(value)} bytes; at most {cap} are taken")
     return value.decode("utf-8", "replace")
 
 
-def _as_text(value: object) -> bytes:
-    """A JSON string as it is, anything else as JSON; a missing or null one is empty."""
-    if value is None:
-        return b""
-    return value.encode() if isinstance(value, str) else json.dumps(value, separators=(",", ":")).encode()
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
+
+
+def _json(value: object, comma: str = ",", colon: str = ":") -> bytes:
+    try:
+        return json.dumps(value, separators=(comma, colon)).encode()
+    except RecursionError as error:
+        raise HostError("the body is nested too deeply") from error

@@ -8,9 +8,21 @@ from __future__ import annotations
 
 from typing import Any, NoReturn, Protocol
 
-from atmo_farm.capabilities.request import Request
+from atmo_farm.capabilities.request import FieldType, Request
 from atmo_farm.capabilities.rules import Rules
 from atmo_farm.errors import HostError
+
+CHANGES_CAP = 32 << 20
+"""Bytes of all fields and headers that one run sets, each counted with CHANGE_COST more, a field of the body with the
+whole body: what is kept until the run has ended, and done once more for the sequence, in one go."""
+
+CHANGE_COST = 32 << 10
+"""So about 1,000 changes."""
+
+INFO = 3
+
+LINES_CAP = 1000
+"""Lines of one run's output that are written to the log."""
 
 
 class GuestLog(Protocol):
@@ -33,7 +45,12 @@ class Capabilities:
 
 
 class CallServices:
-    """One run's view of the outside. `changes` and `headers` are what the run leaves behind for the sequence."""
+    """One run's view of the outside. `changes` and `headers` are what the run leaves behind for the sequence.
+
+    A run may change as much as CHANGES_CAP says; then it gets an error text, or nothing where there is none.
+    """
+
+    _left = CHANGES_CAP
 
     def __init__(self, rules: Rules, log: GuestLog, function: str, request: Request):
         self._rules = rules
@@ -49,10 +66,15 @@ class CallServices:
             self._log.line(level, message, self._function, self.request.id)
 
     def guest_output(self, text: str) -> None:
-        """Each line that the guest printed is an info line."""
-        if self._rules.logger:
-            for line in text.splitlines():
-                self._log.line(3, line, self._function, self.request.id)
+        """Each line that the guest printed is an info line; after LINES_CAP one says how many more there were."""
+        if not self._rules.logger:
+            return
+        lines = text.splitlines()
+        for line in lines[:LINES_CAP]:
+            self._log.line(INFO, line, self._function, self.request.id)
+        if len(lines) > LINES_CAP:
+            more = f"… and {len(lines) - LINES_CAP} more lines"
+            self._log.line(INFO, more, self._function, self.request.id)
 
     def request_get_field(self, field: int, key: str) -> bytes:
         """A field of the request; empty where there is none."""
@@ -64,6 +86,7 @@ class CallServices:
         """Change this run's own view now, and the sequence's request when the function has succeeded."""
         if not self._rules.set_field:
             _not_enabled()
+        self._charge(len(key) + len(value) + (len(self.request.body) if field == FieldType.BODY else 0))
         if self.changes is None:
             self.request = self.request.copy()
             self.changes = []
@@ -72,9 +95,15 @@ class CallServices:
 
     def resp_set_header(self, key: str, value: str) -> None:
         """A header of the outgoing message; the last function that sets it wins."""
+        self._charge(len(key) + len(value))
         if self.headers is None:
             self.headers = {}
         self.headers[key] = value
+
+    def _charge(self, size: int) -> None:
+        self._left -= size + CHANGE_COST
+        if self._left < 0:
+            raise HostError("too many changes in one run")
 
     def not_enabled(self, *_: Any, **__: Any) -> NoReturn:
         """The answer of every family that this build does not serve."""

@@ -12,7 +12,7 @@ import click
 
 from atmo_farm import __version__
 from atmo_farm.cli import about, invoke, project, start
-from atmo_farm.cli.session import Session, exit_codes, verb_settings
+from atmo_farm.cli.session import Session, exit_codes, say, verb_settings
 from atmo_farm.errors import AtmoFarmError, UserFilesError
 
 INTERNAL = 70
@@ -67,18 +67,21 @@ def _tell(error: Exception) -> int:
     if isinstance(error, _ReaderGoneError):
         return BROKEN_PIPE
     if isinstance(error, click.ClickException):
-        error.show()
+        try:
+            error.show()
+        except OSError:
+            pass
         return error.exit_code
     color = False if os.environ.get("NO_COLOR") else None
     if isinstance(error, UserFilesError):
-        click.echo(str(error), err=True, color=color)
+        say(str(error), color)
         return error.exit_code
     head = click.style("Error:", fg="red")
     if isinstance(error, AtmoFarmError):
-        click.echo(f"{head} {error}", err=True, color=color)
+        say(f"{head} {error}", color)
         return error.exit_code
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    click.echo(f"{head} internal error: {' '.join(what.split())}; --debug shows where", err=True, color=color)
+    say(f"{head} internal error: {' '.join(what.split())}; --debug shows where", color)
     return INTERNAL
 
 

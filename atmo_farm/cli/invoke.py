@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 import click
 
 from atmo_farm import log
-from atmo_farm.cli.session import config_option, debug_option, env_file_option, exit_codes, in_force, verb_settings
+from atmo_farm.cli.session import (
+    config_option,
+    debug_option,
+    env_file_option,
+    exit_codes,
+    in_force,
+    say,
+    verb_settings,
+)
 from atmo_farm.errors import GuestFailed, GuestTimedOut, RunnableError, TimedOut
 
 if TYPE_CHECKING:
@@ -105,9 +113,10 @@ def invoke(
     """
     from atmo_farm import directive
     from atmo_farm.tools import invoke as job
+    from atmo_farm.tools.source import absolute
 
     settings = in_force(env_file, {"config": config}).loaded.settings
-    application = directive.load(app.absolute(), settings.defaults)
+    application = directive.load(absolute(app), settings.defaults)
     invocation = job.Invocation(_input(input_), method, url, dict(header), dict(param), _as_bytes(state))
     _configure_log(settings)
     lines: list[LogLine] = []
@@ -142,7 +151,7 @@ def _write_line(line: LogLine) -> None:
 def _tell_failure(error: RunnableError | GuestFailed) -> int:
     timed_out = isinstance(error, GuestTimedOut)
     code = error.code if isinstance(error, RunnableError) else TIMED_OUT_CODE if timed_out else FAILED_CODE
-    click.echo(json.dumps({"code": code, "message": str(error)}, ensure_ascii=True), err=True)
+    say(json.dumps({"code": code, "message": str(error)}, ensure_ascii=True))
     return TimedOut.exit_code if timed_out else RunnableError.exit_code
 
 

@@ -54,6 +54,8 @@ def check(app: Path | None, as_json: bool, env_file: Path | None, config: str | 
         click.echo(json.dumps(_as_json(source, checked), indent=2, ensure_ascii=False))
     else:
         show_problems(checked.problems, err=False)
+        for note in checked.notes:
+            click.echo(note)
         click.echo(_summary(checked))
     return 1 if checked.errors else 0
 
@@ -87,9 +89,10 @@ def build(app: Path, output: Path, env_file: Path | None, config: str | None) ->
     APP is a project folder whose modules are built; without it this folder.
     """
     from atmo_farm.tools import build as job
+    from atmo_farm.tools.source import absolute
 
     force = in_force(env_file, {"config": config})
-    built = job.build(app.absolute(), output, force.loaded.settings.defaults, force.environ)
+    built = job.build(absolute(app), output, force.loaded.settings.defaults, force.environ)
     show_problems(built.warnings, err=True)
     click.echo(f"{built.path}: {_count(built.functions, 'function')}, {built.size:,} bytes")
 
@@ -125,6 +128,16 @@ def _as_json(source: Path, checked: Checked) -> dict[str, object]:
                 "message": problem.message,
             }
             for problem in checked.problems
+        ],
+        "notes": [
+            {
+                "file": note.position.file,
+                "line": note.position.line,
+                "column": note.position.column,
+                "key": note.key,
+                "message": note.message,
+            }
+            for note in checked.notes
         ],
     }
 

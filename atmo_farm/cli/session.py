@@ -122,7 +122,19 @@ def show_problems(problems: Iterable[Problem], err: bool) -> None:
     for problem in problems:
         colour = "yellow" if problem.severity == "warning" else "red"
         place = str(problem.position)
-        click.echo(click.style(place, fg=colour) + str(problem).removeprefix(place), err=err)
+        text = click.style(place, fg=colour) + str(problem).removeprefix(place)
+        if err:
+            say(text)
+        else:
+            click.echo(text)
+
+
+def say(text: str, color: bool | None = None) -> None:
+    """One line on standard error, if it takes one: what cannot be told there must not change how a command ends."""
+    try:
+        click.echo(text, err=True, color=color)
+    except OSError:
+        pass
 
 
 def _flag(name: str) -> str:

@@ -49,11 +49,14 @@ class Consumer:
         self._slot = context.slot
         self._channel = ChildChannel(context.channel)
         self._heartbeat = Heartbeat(context.slot)
+        self._log_lines_dropped_before = context.slot[Field.LOG_LINES_DROPPED]
         self._end: asyncio.Future[ChildExit] = asyncio.get_running_loop().create_future()
         self._functions: dict[str, Function] = {}
         self._serving: tuple[NatsStream, Worker] | None = None
         """From the moment on at which messages may come."""
         self._booted = False
+        self._drops = 0
+        """Messages lost since the last line that said so."""
 
     async def run(self) -> ChildExit:
         """Boot, serve, drain."""
@@ -117,7 +120,8 @@ class Consumer:
     async def _leave(self, end: ChildExit) -> ChildExit:
         """A process that was told to stop drains, also one whose boot had come as far as its first messages."""
         if end is ChildExit.DRAINED and self._serving is not None:
-            return await self._drain(*self._serving)
+            end = await self._drain(*self._serving)
+        self._tell_drops()
         return end
 
     async def _drain(self, stream: NatsStream, worker: Worker) -> ChildExit:
@@ -144,8 +148,15 @@ class Consumer:
     def _write_gauges(self, stream: NatsStream) -> None:
         self._slot[Field.PENDING] = stream.pending()
         self._slot[Field.POOL] = sum(function.instances for function in self._functions.values())
-        self._slot[Field.LOG_LINES_DROPPED] = log.dropped()
+        self._slot[Field.LOG_LINES_DROPPED] = self._log_lines_dropped_before + log.dropped()
+        self._tell_drops()
         asyncio.get_running_loop().call_later(GAUGES_EVERY_S, self._write_gauges, stream)
+
+    def _tell_drops(self) -> None:
+        if self._drops:
+            text = "messages dropped: the handler is slower than they come"
+            log.event(logger, logging.WARNING, text, handler=self._handler.name, messages=self._drops)
+            self._drops = 0
 
     def waiting(self, connection: str, reason: str) -> None:
         """The broker is out of reach."""
@@ -160,8 +171,9 @@ class Consumer:
             self._channel.ready()
 
     def dropped(self, count: int) -> None:
-        """The stream lost messages."""
+        """The stream lost messages; said with the next gauges, so once a second at most."""
         self._slot[Field.DROPPED] += count
+        self._drops += count
 
     def closed(self, reason: str) -> None:
         """The connection is gone for good."""

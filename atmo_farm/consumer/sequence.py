@@ -32,7 +32,7 @@ class Runs(Protocol):
         """Run once; None when the guest returned nothing at all."""
 
 
-@attrs.frozen
+@attrs.define
 class Result:
     """What a sequence ends with: `data` None means that there is nothing to publish."""
 

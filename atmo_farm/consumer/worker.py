@@ -36,6 +36,7 @@ class Worker:
         self._slot = slot
         self._retry = RetryPolicy(handler.retry, random.random)
         self._loop = asyncio.get_running_loop()
+        self._timeout_s = handler.timeout_s
         self._in_flight = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -99,7 +100,7 @@ class Worker:
     async def _attempt(self, message: Message, attempt: int) -> Outcome:
         request = Request("STREAM", message.subject, message.id, message.data, message.headers, {}, {}, attempt)
         try:
-            result = await self._sequence.run(request, clock.monotonic() + self._handler.timeout_s)
+            result = await self._sequence.run(request, clock.monotonic() + self._timeout_s)
             target = self._target or message.reply
             if target and result.data is not None:
                 headers = {**self._target_headers, **result.headers} if self._target_headers else result.headers

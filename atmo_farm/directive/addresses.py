@@ -1,4 +1,4 @@
-"""Checks of single texts in `connections`: addresses of brokers and caches, with or without scheme and port.
+"""Addresses of brokers and caches, with or without scheme and port.
 
 The checks take what a user wrote and give the full form that clients connect to. Their ValueErrors never hold the
 text, because an address may hold a password.
@@ -26,7 +26,10 @@ def nats(text: str) -> tuple[str, ...]:
 def kafka(text: str) -> tuple[str, ...]:
     """`host:9092` for each address of a comma-separated text; a scheme is dropped."""
     full = (_full(part, ("kafka", "tcp", "plaintext", "ssl"), 9092) for part in _parts(text))
-    return tuple(address.partition("://")[2] for address in full)
+    plain = tuple(address.partition("://")[2] for address in full)
+    if any("@" in address for address in plain):
+        raise ValueError("holds a user; write it under `sasl`")
+    return plain
 
 
 def redis(text: str) -> str:
@@ -52,13 +55,6 @@ def one_of(options: Iterable[str]) -> Check:
         return known[text.upper()]
 
     return check
-
-
-def header_type(text: str) -> str:
-    """The word that stands before the value of an `Authorization` header."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", text, re.ASCII):
-        raise ValueError("must be one word of letters, digits, `_` and `-`")
-    return text
 
 
 def _parts(text: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +12,7 @@ import attrs
 from atmo_farm.directive import references
 from atmo_farm.directive.model import Directive
 from atmo_farm.directive.parse import Parsed
+from atmo_farm.directive.report import Report, in_order
 from atmo_farm.errors import NotFound, Position, Problem, UserFilesError
 
 
@@ -77,6 +78,38 @@ class Application:
         return attrs.evolve(self, directive=references.resolve(self.directive, environ, credentials_dir))
 
 
+@attrs.frozen
+class Reading:
+    """What came of reading an application's files: with an error among the problems, `application` is a part of one."""
+
+    application: Application
+    """Its functions are those whose modules are there."""
+    problems: tuple[Problem, ...]
+    """In the order of their places."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the application can be used."""
+        return all(problem.severity == "warning" for problem in self.problems)
+
+    def whole(self) -> Application:
+        """The application; UserFilesError with all problems if it is only a part of one."""
+        if not self.is_whole:
+            raise UserFilesError(self.problems)
+        return self.application
+
+
+def reading(parsed: Parsed, path: Path, modules: Collection[str], files: Files, report: Report) -> Reading:
+    """Put the parts together; `modules` are the functions whose modules are there."""
+    runnables = tuple(runnable for runnable in parsed.directive.runnables if runnable.key in modules)
+    directive = attrs.evolve(parsed.directive, runnables=runnables)
+    return Reading(Application(directive, report.warnings(), path, parsed, files), in_order(report.problems))
+
+
 def static_name(name: str) -> str:
-    """The name of a static file as it is kept: Atmo drops a leading `./`, `/` and `static/`."""
-    return name.removeprefix("./").removeprefix("/").removeprefix("static/")
+    """The name of a static file as it is kept: without `static/`, `/` and `./` before it, each once at most."""
+    prefixes = ["static/", "/", "./"]
+    while prefix := next((prefix for prefix in prefixes if name.startswith(prefix)), ""):
+        prefixes.remove(prefix)
+        name = name.removeprefix(prefix)
+    return name

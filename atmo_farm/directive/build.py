@@ -14,11 +14,12 @@ from pathlib import Path
 
 import yaml
 
-from atmo_farm.directive import zip_reader
+from atmo_farm.directive import yaml_tree, zip_reader
 from atmo_farm.directive.application import Application
 from atmo_farm.directive.bundle import DIRECTIVE, STATIC
 from atmo_farm.directive.model import Runnable
 from atmo_farm.directive.nodes import Entry, Mapping, Node, Scalar, Sequence, is_unset
+from atmo_farm.directive.report import Report
 from atmo_farm.errors import Position, Problem, UserFilesError
 
 _TAG = "tag:yaml.org,2002:"
@@ -78,9 +79,13 @@ def _files(application: Application) -> Iterator[tuple[str, bytes]]:
 
 
 def _check_readable(path: Path) -> None:
+    report = Report()
     try:
         with path.open("rb") as file:
-            zip_reader.entries(file)
+            entries = zip_reader.entries(file)
+            yaml_tree.parse(zip_reader.read(file, entries[DIRECTIVE]), DIRECTIVE, report)
+        for problem in report.problems:
+            raise zip_reader.BadZipError(f"with all that is merged in, {problem.message}", DIRECTIVE)
     except zip_reader.BadZipError as error:
         message = f"cannot be put into a bundle: {error}"
         raise UserFilesError([Problem(Position(error.name or str(path)), "", message)]) from error

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import attrs
 
-from atmo_farm.directive import yaml_tree, zip_reader
-from atmo_farm.directive.application import Application
+from atmo_farm.directive import yaml_text, zip_reader
+from atmo_farm.directive.application import Reading, reading
 from atmo_farm.directive.model import Runnable
 from atmo_farm.directive.parse import Parsed, Texts, parse
 from atmo_farm.directive.report import Report, did_you_mean
@@ -61,8 +61,8 @@ class BundleFiles:
             ) from error
 
 
-def load(path: Path, defaults: HandlerDefaults) -> Application:
-    """Read a bundle; UserFilesError when it is damaged or harmful, or with all problems of its Directive."""
+def read(path: Path, defaults: HandlerDefaults) -> Reading:
+    """Read a bundle with all problems of its Directive; UserFilesError when it is damaged or harmful."""
     try:
         with path.open("rb") as file:
             identity = _identity(os.fstat(file.fileno()))
@@ -71,8 +71,8 @@ def load(path: Path, defaults: HandlerDefaults) -> Application:
             if directive is None:
                 near = did_you_mean(DIRECTIVE, found)
                 raise BadZipError(f"holds no {DIRECTIVE} at its root{near}")
-            if directive.size > yaml_tree.MAX_BYTES:
-                raise BadZipError(f"is larger than {yaml_tree.MAX_BYTES >> 20} MiB", DIRECTIVE)
+            if directive.size > yaml_text.MAX_BYTES:
+                raise BadZipError(f"is larger than {yaml_text.MAX_BYTES >> 20} MiB", DIRECTIVE)
             text = zip_reader.read(file, directive)
             zip_reader.verify(file, found.values())
     except BadZipError as error:
@@ -81,17 +81,16 @@ def load(path: Path, defaults: HandlerDefaults) -> Application:
         raise UserFilesError([Problem(Position(str(path)), "", f"cannot be read: {error.strerror}")]) from error
     report = Report()
     parsed = parse(Texts(directive_file=f"{path}/{DIRECTIVE}", directive=text), defaults, report)
-    modules = _modules(parsed, found, path, report) if parsed else {}
-    report.raise_errors()
-    assert parsed is not None  # without it the report holds an error
+    modules = _modules(parsed, found, path, report)
     statics = {name.removeprefix(STATIC): entry for name, entry in found.items() if name.startswith(STATIC)}
-    files = BundleFiles(path, identity, modules, statics)
-    return Application(parsed.directive, report.warnings(), path, parsed, files)
+    return reading(parsed, path, modules, BundleFiles(path, identity, modules, statics), report)
 
 
 def _modules(parsed: Parsed, found: Mapping[str, ZipEntry], path: Path, report: Report) -> dict[str, ZipEntry]:
-    """Each function's module: under the name that we give it, or the plain name that Atmo gives all."""
+    """Each function's module: under the name that we give it, or with its namespace in any case."""
     modules: dict[str, ZipEntry] = {}
+    if any(problem.key.startswith("runnables") for problem in report.problems) or not parsed.directive.runnables:
+        return modules  # what is not known to be a function would only be told a second time
     used: set[str] = set()
     for runnable in parsed.directive.runnables:
         name = _module_name(runnable, found)

@@ -118,8 +118,10 @@ def _key_values(text: str) -> dict[str, str]:
 
 
 def _mysql(text: str) -> DatabaseTarget:
-    if text.startswith("mysql://"):
-        return _mysql_url(text.removeprefix("mysql://"))
+    url = text.removeprefix("mysql://")
+    if url != text and not re.search(r"(^|@)(tcp[46]?|unix)\(", url):
+        return _mysql_url(url)
+    text = url
     if "/" not in text:
         raise ValueError("must be `user:password@tcp(host:3306)/database` or `mysql://…`; the `/` is missing")
     # The database's name begins at the last slash, unless that stands inside of a parameter's value.

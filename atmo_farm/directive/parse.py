@@ -44,22 +44,23 @@ class Texts:
 
 @attrs.frozen
 class Parsed:
-    """A Directive and the trees that it was read from."""
+    """A Directive and the trees that it was read from; only what could be read of them when the report holds errors."""
 
     directive: Directive
     tree: Mapping
     queries_tree: Node | None = None
 
 
-def parse(texts: Texts, defaults: HandlerDefaults, report: Report) -> Parsed | None:
-    """Read and check everything; None when the report holds an error."""
+def parse(texts: Texts, defaults: HandlerDefaults, report: Report) -> Parsed:
+    """Read and check everything; whether the result is whole, the report says."""
     tree, top = _read(texts.directive, texts.directive_file, DIRECTIVE, report)
     queries_tree, more_queries = _queries_file(texts, report)
     sections = _runnable_sections(texts, top, report)
-    if top is None or not isinstance(tree, Mapping):
-        return None
-    identifier, version = top.text("identifier"), top.text("appVersion")
+    identifier, version = (top.text("identifier"), top.text("appVersion")) if top else ("", "")
     known = runnables(sections, identifier, version, report)
+    if top is None or not isinstance(tree, Mapping):
+        nothing = Mapping({}, Position(texts.directive_file, 1, 1))
+        return Parsed(Directive("", "", "", runnables=tuple(known.values())), nothing, queries_tree)
     if not known and not sections:
         where = "`runnables` is empty" if texts.runnables is None else "no .runnable.yaml is in or below this folder"
         report.error(top.position, "runnables", f"the application has no function: {where}")
@@ -84,7 +85,7 @@ def parse(texts: Texts, defaults: HandlerDefaults, report: Report) -> Parsed | N
         runnables=tuple(known.values()),
         not_served=in_order(report.not_served),
     )
-    return None if report.has_errors else Parsed(directive, tree, queries_tree)
+    return Parsed(directive, tree, queries_tree)
 
 
 def _read(text: bytes, file: str, table: Table, report: Report) -> tuple[Node | None, Section | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import Literal, cast
 
 import attrs
@@ -13,7 +14,7 @@ from atmo_farm.directive.model import Handler
 from atmo_farm.directive.parse_limits import with_limits
 from atmo_farm.directive.parse_respond_to import Brokers, dead_letter, respond_to
 from atmo_farm.directive.parse_steps import Functions, steps
-from atmo_farm.directive.report import Report, listed, shown
+from atmo_farm.directive.report import Report, listed, nearest, shown
 from atmo_farm.directive.section import Section, plain
 from atmo_farm.settings import HandlerDefaults
 
@@ -103,9 +104,10 @@ def _is_refused(section: Section, name: str) -> bool:
 def _source(
     section: Section, type_: str | None, brokers: Brokers, report: Report
 ) -> Literal["", "server", "nats", "kafka"] | None:
-    """The source with its default; None when it is wrong."""
+    """The source with its default; None when it is wrong or misspelt: the default would make other keys wrong."""
     given = section.text("source")
-    if section.is_wrong("source"):
+    unknown = (name for name in section.places if name not in HANDLER.by_name)
+    if section.is_wrong("source") or any(nearest(name, HANDLER.by_name) == "source" for name in islice(unknown, 10)):
         return None
     if type_ == "request":
         if given not in ("", "server"):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import attrs
 
-from atmo_farm.directive import yaml_tree
-from atmo_farm.directive.application import Application
+from atmo_farm.directive import yaml_text, zip_reader
+from atmo_farm.directive.application import Reading, reading
 from atmo_farm.directive.parse import Parsed, RunnableFile, Texts, parse
-from atmo_farm.directive.report import Report
+from atmo_farm.directive.report import Report, shown
 from atmo_farm.errors import Position, Problem, UserFilesError
 from atmo_farm.settings import HandlerDefaults
 
@@ -45,8 +45,8 @@ class ProjectFiles:
         return self.statics
 
 
-def load(folder: Path, defaults: HandlerDefaults) -> Application:
-    """Read a project folder; UserFilesError with all problems of all its files."""
+def read(folder: Path, defaults: HandlerDefaults) -> Reading:
+    """Read a project folder with all problems of all its files; UserFilesError when one cannot be opened."""
     report = Report()
     directive_file = folder / DIRECTIVE
     if not directive_file.is_file():
@@ -54,25 +54,23 @@ def load(folder: Path, defaults: HandlerDefaults) -> Application:
         raise UserFilesError([Problem(Position(str(folder)), "", message)])
     texts = Texts(
         directive_file=str(directive_file),
-        directive=_bytes(directive_file, yaml_tree.MAX_BYTES),
+        directive=_bytes(directive_file, yaml_text.MAX_BYTES),
         queries_file=str(folder / QUERIES),
-        queries=_bytes(folder / QUERIES, yaml_tree.MAX_BYTES) if (folder / QUERIES).is_file() else None,
+        queries=_bytes(folder / QUERIES, yaml_text.MAX_BYTES) if (folder / QUERIES).is_file() else None,
         runnables=tuple(
-            RunnableFile(str(file), _bytes(file, yaml_tree.MAX_BYTES), file.parent.resolve().name)
+            RunnableFile(str(file), _bytes(file, yaml_text.MAX_BYTES), file.parent.resolve().name)
             for file in _runnable_files(folder, report)
         ),
     )
     parsed = parse(texts, defaults, report)
-    modules = _modules(parsed, report) if parsed else {}
+    modules = _modules(parsed, report)
     statics = dict(_statics(folder / STATIC, report))
-    report.raise_errors()
-    assert parsed is not None  # without it the report holds an error
-    return Application(parsed.directive, report.warnings(), folder, parsed, ProjectFiles(modules, statics))
+    return reading(parsed, folder, modules, ProjectFiles(modules, statics), report)
 
 
 def _runnable_files(folder: Path, report: Report) -> Iterator[Path]:
     """The `.runnable.yaml` of each folder below; links are not followed, hidden folders not entered."""
-    for entered, (root, folders, files) in enumerate(os.walk(folder)):
+    for entered, (root, folders, files) in enumerate(_walk(folder, report)):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _NOT_SCANNED)
         if entered >= MAX_FOLDERS:
             report.error(Position(str(folder)), "", f"more than {MAX_FOLDERS:,} folders; is this the project's folder?")
@@ -84,28 +82,45 @@ def _runnable_files(folder: Path, report: Report) -> Iterator[Path]:
 
 
 def _modules(parsed: Parsed, report: Report) -> dict[str, Path]:
-    """The module beside each `.runnable.yaml`."""
+    """The module beside each `.runnable.yaml` that could be read."""
     modules = {}
+    wrong = report.wrong_files()
     for runnable in parsed.directive.runnables:
         path = Path(runnable.position.file).parent / f"{runnable.name}.wasm"
-        modules[runnable.key] = path
+        if runnable.position.file in wrong:
+            continue
         if not path.is_file():
             message = f"its module {path} is not there; build the function, and put the module beside this file"
             report.error(runnable.position, "name", message)
         elif path.stat().st_size > MAX_MODULE_BYTES:
             report.error(runnable.position, "name", f"its module {path} is larger than {MAX_MODULE_BYTES >> 20} MiB")
+        else:
+            modules[runnable.key] = path
     return modules
 
 
 def _statics(folder: Path, report: Report) -> Iterator[tuple[str, Path]]:
-    for root, folders, files in os.walk(folder):
+    for root, folders, files in _walk(folder, report) if folder.is_dir() else ():
         folders.sort()
         for name in sorted(files):
             path = Path(root) / name
+            plain = path.relative_to(folder).as_posix()
             if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
                 report.warn(Position(str(path)), "", "is a link that leads out of the static folder; it is left out")
+            elif not zip_reader.is_safe_name(plain):
+                message = f"the name of the static file {shown(plain)} cannot stand in a bundle; rename it"
+                report.error(Position(str(folder)), "", message)
             elif path.is_file():
-                yield path.relative_to(folder).as_posix(), path
+                yield plain, path
+
+
+def _walk(folder: Path, report: Report) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As os.walk, with a warning for what cannot be searched."""
+
+    def warn(error: OSError) -> None:
+        report.warn(Position(str(error.filename or folder)), "", f"cannot be searched: {error.strerror}")
+
+    return os.walk(folder, onerror=warn)
 
 
 def _bytes(path: Path, limit: int) -> bytes:

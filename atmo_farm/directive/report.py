@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable
 
-from atmo_farm.errors import Position, Problem, UserFilesError
+from atmo_farm.errors import Position, Problem
 
 _SHOWN_CHARACTERS = 60
 _SHOWN_WORDS = 10
@@ -55,14 +55,13 @@ class Report:
         """Whether anything so far forbids the use of the files."""
         return any(problem.severity == "error" for problem in self.problems)
 
+    def wrong_files(self) -> set[str]:
+        """The files that hold errors."""
+        return {problem.position.file for problem in self.problems if problem.severity == "error"}
+
     def warnings(self) -> tuple[Problem, ...]:
         """The warnings, in the order of their places."""
         return in_order(problem for problem in self.problems if problem.severity == "warning")
-
-    def raise_errors(self) -> None:
-        """Raises UserFilesError with the errors and the warnings, if there is any error."""
-        if self.has_errors:
-            raise UserFilesError(in_order(self.problems))
 
 
 def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
@@ -72,13 +71,18 @@ def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean X?`, or nothing when no known word is near."""
+    near = nearest(word, known)
+    return f"; did you mean {shown(near)}?" if near else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that is most like this one; empty when none is near."""
     if len(word) > _WORD_CHARACTERS:
         return ""
     near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
-    if not near:
-        folded = {name.casefold(): name for name in known}
-        near = [folded[word.casefold()]] if word.casefold() in folded else []
-    return f"; did you mean `{near[0]}`?" if near else ""
+    if near:
+        return near[0]
+    return {name.casefold(): name for name in known}.get(word.casefold(), "")
 
 
 def shown(text: str) -> str:
@@ -97,5 +101,5 @@ def one_line(text: str) -> str:
 
 def listed(words: Iterable[str]) -> str:
     """`a`, `b` or `c`."""
-    quoted = [f"`{word}`" for word in words]
+    quoted = [shown(word) for word in words]
     return quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " or " + quoted[-1]

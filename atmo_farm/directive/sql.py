@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Literal
+from itertools import starmap
+from typing import Any, Literal
 
 import attrs
 
@@ -29,7 +30,7 @@ _COMMON = r"""
   | (?P<number>\d[\w.]*+)
   | (?P<escaped>\?\?)
   | (?P<question>\?)
-  | (?P<other>.)
+  | (?P<other>[^\s\w'"`$?/\-#\[]++|.)
 """
 _PLAIN_STRING = r"'(?:[^']++|'')*+'"
 _ESCAPED_STRING = r"'(?:[^'\\]++|''|\\.)*+'"
@@ -86,6 +87,11 @@ class Placeholders:
 
 def tokens(sql: str, dialect: Dialect) -> Iterator[Token]:
     """All of the text, piece by piece; ValueError when a string, quoted name or comment does not end."""
+    return starmap(Token, _pieces(sql, dialect))
+
+
+def _pieces(sql: str, dialect: Dialect) -> Iterator[tuple[Any, int, int]]:
+    """The tokens' fields: most tokens are only looked at and need no object."""
     match_at = _RULES[dialect].match
     position = 0
     while position < len(sql):
@@ -98,7 +104,7 @@ def tokens(sql: str, dialect: Dialect) -> Iterator[Token]:
             kind, end = "string", _closed(sql.find(match[0], end), len(match[0]), "a dollar-quoted string")
         elif kind == "other" and match[0] in "'\"`" and not (match[0] == "`" and dialect == "postgresql"):
             raise ValueError(f"the quote {match[0]} has no end")
-        yield Token(kind, position, end)  # type: ignore[arg-type]
+        yield kind, position, end
         position = end
 
 
@@ -125,7 +131,8 @@ def _block_comment_end(sql: str, start: int, nested: bool) -> int:
 
 def placeholders(sql: str, dialect: Dialect) -> Placeholders:
     """The variables of a query; ValueError when they are mixed, or when the text does not end well."""
-    found = [token for token in tokens(sql, dialect) if token.kind in ("numbered", "question", "escaped")]
+    pieces = _pieces(sql, dialect)
+    found = [Token(*piece) for piece in pieces if piece[0] in ("numbered", "question", "escaped")]
     numbered = tuple(token for token in found if token.kind == "numbered")
     if not numbered:
         count = sum(token.kind == "question" for token in found)
@@ -145,11 +152,11 @@ def query_type(sql: str, dialect: Dialect) -> QueryType:
     """
     depth = 0
     first = ""
-    for token in tokens(sql, dialect):
-        text = sql[token.start : token.end]
-        if token.kind == "other" and text in "()":
-            depth += 1 if text == "(" else -1
-        if token.kind != "word":
+    for kind, start, end in _pieces(sql, dialect):
+        text = sql[start:end]
+        if kind == "other":
+            depth += text.count("(") - text.count(")")
+        if kind != "word":
             continue
         word = text.lower()
         if word in ("select", "insert", "update", "delete") and (not first or depth == 0):

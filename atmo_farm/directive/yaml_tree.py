@@ -6,17 +6,16 @@ nodes (an alias counts as all that it stands for), and the size of the file.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import attrs
 import yaml
 
 from atmo_farm.directive.nodes import Entry, Mapping, Node, Scalar, Sequence
-from atmo_farm.directive.report import Report, one_line, shown
+from atmo_farm.directive.report import Report, shown
+from atmo_farm.directive.yaml_text import YamlText, decoded
 from atmo_farm.errors import Position
 
-MAX_BYTES = 4 << 20
 MAX_DEPTH = 64
 MAX_NODES = 100_000
 MAX_ALIASES = 200
@@ -25,8 +24,6 @@ _TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 _TAGS = {"!", *(_TAG + name for name in ("str", "int", "float", "bool", "null", "map", "seq"))}
-_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
-_NOT_YAML = re.compile("[^\\t\\n\\r\\x20-\\x7e\\x85\\xa0-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 
 
 class _RefusedError(Exception):
@@ -42,64 +39,23 @@ def is_blank(data: bytes) -> bool:
 
 def parse(data: bytes, file: str, report: Report) -> Node | None:
     """The tree of a file's only document; None when it is empty or cannot be read, which the report then says."""
-    text = _decoded(data, file, report)
+    text = decoded(data, file, report)
     if text is None:
         return None
-    builder = _Builder(file, report)
+    builder = _Builder(text, report)
     try:
-        for event in yaml.parse(text, Loader=_LOADER):
+        for event in yaml.parse(text.text, Loader=_LOADER):
             builder.take(event)
     except _RefusedError:
         return None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = (0, 0) if mark is None else (mark.line, mark.column)
-        lines = _BREAK.split(text)
-        if line >= len(lines):  # libyaml ends a last line that has no end
-            line, column = len(lines) - 1, len(lines[-1])
-        report.error(Position(file, line + 1, column + 1), "", _syntax(error, lines[line], column))
-        return None
-    except (yaml.YAMLError, ValueError) as error:
-        # Of libyaml these are characters that YAML does not allow; PyYAML's own scanner also fails on huge numbers.
-        reason = getattr(error, "reason", None) or error
-        report.error(_unreadable_place(text, file), "", one_line(f"is not YAML: {reason}"))
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        position, message = text.syntax_error(error)
+        # libyaml has a bound of its own, and meets it before it gives the first event of the line.
+        report.error(position, "", _TOO_DEEP if "nesting depth" in message else message)
         return None
     if builder.root is None:
         report.error(Position(file, 1, 1), "", "the file is empty")
     return builder.root
-
-
-def _decoded(data: bytes, file: str, report: Report) -> str | None:
-    if len(data) > MAX_BYTES:
-        report.error(Position(file), "", f"the file is larger than {MAX_BYTES >> 20} MiB")
-        return None
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = error.object[: error.start].decode("utf-8")
-        report.error(_after(before, file), "", "the file is not UTF-8 text; save it as UTF-8")
-        return None
-
-
-def _after(before: str, file: str) -> Position:
-    """The place of what follows this beginning of a file."""
-    lines = _BREAK.split(before)
-    return Position(file, len(lines), len(lines[-1]) + 1)
-
-
-def _syntax(error: yaml.MarkedYAMLError, around: str, column: int) -> str:
-    if "nesting depth" in str(error.problem):  # libyaml's own bound, which it meets before the first event of a line
-        return _TOO_DEEP
-    if "\t" in around[: column + 1] and not around[:column].strip():
-        return "is not YAML: a tab indents this line; use spaces"
-    context = f" {error.context}" if error.context else ""
-    return one_line(f"is not YAML: {error.problem}{context}")
-
-
-def _unreadable_place(text: str, file: str) -> Position:
-    """The first character that YAML does not allow: libyaml tells no line for these."""
-    match = _NOT_YAML.search(text)
-    return _after(text[: match.start()] if match else "", file)
 
 
 @attrs.define
@@ -115,9 +71,9 @@ class _Frame:
 class _Builder:
     """Takes events one by one and keeps every bound."""
 
-    def __init__(self, file: str, report: Report) -> None:
+    def __init__(self, text: YamlText, report: Report) -> None:
         self.root: Node | None = None
-        self._file = file
+        self._text = text
         self._report = report
         self._open: list[_Frame] = []
         self._anchors: dict[str, Node] = {}
@@ -150,7 +106,7 @@ class _Builder:
     def _position(self, event: yaml.Event) -> Position:
         mark = event.start_mark
         assert mark is not None  # events of a parser always have one
-        return Position(self._file, mark.line + 1, mark.column + 1)
+        return self._text.place(mark.line, mark.column)
 
     def _refuse(self, position: Position, message: str) -> None:
         self._report.error(position, self._path(), message)

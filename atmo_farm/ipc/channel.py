@@ -12,6 +12,7 @@ import logging
 import socket
 from collections.abc import Callable
 
+from atmo_farm import log
 from atmo_farm.ipc.lines import LineSocket
 from atmo_farm.ipc.messages import (
     LINE_LIMIT,
@@ -30,6 +31,10 @@ logger = logging.getLogger("atmo_farm.ipc")
 LAST_WORD_TIMEOUT_S = 0.5
 """How long a failing child waits for the master to take its reason."""
 
+LINES_PER_S = 20
+LINES_AT_ONCE = 1000
+"""A child has a few words to say in its life; one that says more than this keeps the master from its work."""
+
 
 def pair() -> tuple[socket.socket, socket.socket]:
     """A new socketpair: the master's end and the child's end."""
@@ -42,6 +47,9 @@ class MasterChannel:
     def __init__(self, sock: socket.socket, name: str):
         self._lines = LineSocket(sock, LINE_LIMIT)
         self._name = name
+        self._limit = log.RateLimit(LINES_PER_S, LINES_AT_ONCE)
+        self.flooded = False
+        """The child says more than it may: nothing is heard any more."""
 
     def fileno(self) -> int:
         """The descriptor, so that a selector takes the channel itself."""
@@ -49,8 +57,8 @@ class MasterChannel:
 
     @property
     def closed(self) -> bool:
-        """Whether the child's end is gone."""
-        return self._lines.closed
+        """Whether there is nothing more to be heard: the child's end is gone, or it was too much."""
+        return self._lines.closed or self.flooded
 
     @property
     def wants_write(self) -> bool:
@@ -59,16 +67,11 @@ class MasterChannel:
 
     def receive(self) -> list[Event]:
         """What the child has said since; a malformed line is logged and passed over."""
-        before = self._lines.too_long
-        events: list[Event] = []
-        for line in self._lines.receive():
-            try:
-                events.append(decode_event(line))
-            except ValueError as error:
-                logger.warning("%s sent a malformed line: %s", self._name, error)
-        if self._lines.too_long > before:
-            logger.warning("%s sent a line over %d bytes", self._name, LINE_LIMIT)
-        return events
+        return self._heard(self._lines.receive)
+
+    def receive_rest(self) -> list[Event]:
+        """The last words of a child that has ended."""
+        return self._heard(self._lines.receive_rest)
 
     def send(self, command: Command) -> None:
         """Tell the child; when it does not read and too much waits, the command is dropped and logged."""
@@ -82,6 +85,25 @@ class MasterChannel:
     def close(self) -> None:
         """Close the master's end; a child that still lives sees it as the loss of its master."""
         self._lines.close()
+
+    def _heard(self, receive: Callable[[], list[bytes]]) -> list[Event]:
+        before = self._lines.too_long
+        lines = receive()
+        if not self._limit.allow(1 + len(lines)):  # 1: an endless line has no end that could be counted
+            self.flooded = True
+            return []
+        events: list[Event] = []
+        problems: list[str] = []
+        for line in lines:
+            try:
+                events.append(decode_event(line))
+            except ValueError as error:
+                problems.append(str(error))
+        if self._lines.too_long > before:
+            problems.append(f"over {LINE_LIMIT} bytes")
+        if problems:
+            logger.warning("%s sent a malformed line: %s (%d at once)", self._name, problems[0], len(problems))
+        return events
 
 
 class ChildChannel:

@@ -39,31 +39,14 @@ class LineSocket:
 
     def receive(self) -> list[bytes]:
         """The whole lines that have come, without their ends; sets `closed` when the peer is gone."""
-        if self.closed:
-            return []
-        try:
-            data = self._socket.recv(READ_SIZE)
-        except (BlockingIOError, InterruptedError):
-            return []
-        except OSError:
-            data = b""
-        if not data:
-            self.closed = True
-            return []
-        self._received += data
-        *lines, rest = self._received.split(b"\n")
-        self._received = rest
-        if lines and self._skipping:
-            del lines[0]  # the end of a line that was counted when it grew too long
-            self._skipping = False
-        whole = [bytes(line) for line in lines if len(line) <= self._line_limit]
-        self.too_long += len(lines) - len(whole)
-        if len(rest) > self._line_limit and not self._skipping:
-            self.too_long += 1
-            self._skipping = True
-        if self._skipping:
-            self._received.clear()
-        return whole
+        return self._cut(self._read())
+
+    def receive_rest(self) -> list[bytes]:
+        """All that a peer has left behind that has ended."""
+        lines: list[bytes] = []
+        while data := self._read():
+            lines += self._cut(data)
+        return lines
 
     def send(self, line: bytes) -> bool:
         """Send the line, now or as the peer reads; False if too much waits already, or the peer is gone."""
@@ -97,3 +80,33 @@ class LineSocket:
         """Close the socket; what waits is lost."""
         self.closed = True
         self._socket.close()
+
+    def _read(self) -> bytes:
+        """What is there, empty if there is nothing; sets `closed` when the peer is gone."""
+        if self.closed:
+            return b""
+        try:
+            data = self._socket.recv(READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return b""
+        except OSError:
+            data = b""
+        self.closed = not data
+        return data
+
+    def _cut(self, data: bytes) -> list[bytes]:
+        """The lines that are whole with these bytes; the rest is kept."""
+        self._received += data
+        *lines, rest = self._received.split(b"\n")
+        self._received = rest
+        if lines and self._skipping:
+            del lines[0]  # the end of a line that was counted when it grew too long
+            self._skipping = False
+        whole = [bytes(line) for line in lines if len(line) <= self._line_limit]
+        self.too_long += len(lines) - len(whole)
+        if len(rest) > self._line_limit and not self._skipping:
+            self.too_long += 1
+            self._skipping = True
+        if self._skipping:
+            self._received.clear()
+        return whole

@@ -17,16 +17,16 @@ class RateLimit:
         self.dropped = 0
         """All that were ever refused."""
 
-    def allow(self) -> bool:
-        """Whether one more line may be written now; a refusal is counted."""
+    def allow(self, lines: int = 1) -> bool:
+        """Whether so many more lines may be written now, all or none; a refusal is counted."""
         now = clock.monotonic()
         self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._lines_per_s)
         self._filled_at = now
-        if self._tokens < 1:
-            self._dropped += 1
-            self.dropped += 1
+        if self._tokens < lines:
+            self._dropped += lines
+            self.dropped += lines
             return False
-        self._tokens -= 1
+        self._tokens -= lines
         return True
 
     def take_dropped(self) -> int:

@@ -28,6 +28,9 @@ logger = logging.getLogger("atmo_farm.master")
 STATUS_S = 1.0
 """How often the status line is brought up to date."""
 
+RECOMPILE_RETRY_S = 3.0
+"""After an attempt to compile missing modules again that failed: the disk may be full, or the bundle gone as well."""
+
 
 class Arbiter:
     """Keeps the fleet as the generation in force wants it, until it is told to stop."""
@@ -52,6 +55,7 @@ class Arbiter:
         self._reload: Reload | None = None
         self._reload_wanted = False
         self._recompile: Helper | None = None
+        self._no_recompile_before = 0.0
         self._ready_told = False
         self._stopping = False
         self._error: AtmoFarmError | None = None
@@ -122,12 +126,14 @@ class Arbiter:
         if self._recompile is None:
             if not self._fleet.modules_missing or self._reload is not None or self._stopping:
                 return math.inf
-            self._fleet.modules_missing = False
+            if now < self._no_recompile_before:
+                return self._no_recompile_before
+            self._no_recompile_before = now + RECOMPILE_RETRY_S
             try:
                 self._recompile = self._loader.recompile(self._generation)
             except OSError as error:
                 log.event(logger, logging.ERROR, "no helper process", reason=str(error))
-                return math.inf
+                return self._no_recompile_before
         wake = self._recompile.step(now)
         if self._recompile.result is None:
             return wake
@@ -136,6 +142,7 @@ class Arbiter:
         if isinstance(result, AtmoFarmError):
             log.event(logger, logging.ERROR, "not compiled again", reason=str(result))
         else:
+            self._fleet.modules_missing = False
             self._generation = attrs.evolve(self._generation, modules=result.modules)
             for worker in self._fleet.workers:
                 worker.generation = self._generation

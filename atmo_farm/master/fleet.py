@@ -6,6 +6,7 @@ only after an event.
 
 from __future__ import annotations
 
+import enum
 import logging
 import math
 import os
@@ -13,6 +14,7 @@ import selectors
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 from atmo_farm import clock, log
 from atmo_farm.directive.model import Handler
@@ -21,7 +23,7 @@ from atmo_farm.ipc import channel
 from atmo_farm.ipc.arena import State
 from atmo_farm.ipc.channel import MasterChannel
 from atmo_farm.ipc.exits import ChildExit
-from atmo_farm.ipc.messages import Command, Failed, Waiting
+from atmo_farm.ipc.messages import Command, Event, Failed, Waiting
 from atmo_farm.master import forking
 from atmo_farm.master.generation import Generation
 from atmo_farm.master.slots import Slots
@@ -34,6 +36,9 @@ HEARTBEAT_CHECK_S = 1.0
 
 FORKS_IN_A_TURN = 8
 """After so many forks the loop turns, so that a signal does not wait for hundreds of them."""
+
+NO_FORK_WAIT_S = 1.0
+"""After a fork for which the machine had no place: nobody's next one would have it sooner."""
 
 MODULES_RETRY_S = 0.5
 """How often a worker whose compiled modules are missing looks for them."""
@@ -52,6 +57,7 @@ class Fleet:
         self._shed = shed
         self._heartbeats_checked_at = clock.monotonic()
         self._awake_since = 0.0
+        self._no_fork_before = 0.0
         self.slots = Slots()
         self.workers: list[Worker] = []
         self.modules_missing = False
@@ -66,7 +72,7 @@ class Fleet:
 
     def add(self, generation: Generation, handler: Handler, number: int) -> Worker:
         """Want one more worker; its process is forked by the next `fork_due`."""
-        worker = Worker(generation, handler, number, self.slots.take())
+        worker = Worker(generation, handler, number, self.slots.take(handler.name))
         self.workers.append(worker)
         return worker
 
@@ -92,7 +98,7 @@ class Fleet:
         for worker in self.workers:
             if worker.process is not None:
                 worker.process.channel.send(command)
-                self._watch(worker)
+                self._watch(worker.process.channel, worker)
 
     # Steps of the master's loop, in their order
 
@@ -102,8 +108,8 @@ class Fleet:
             worker = key.data
             if isinstance(worker, Worker) and worker.process is not None and worker.process.channel is key.fileobj:
                 worker.process.channel.flush()
-                self._hear(worker)
-                self._watch(worker)
+                self._hear(worker, worker.process, worker.process.channel.receive())
+                self._watch(worker.process.channel, worker)
 
     def reaped(self, pid: int, status: int) -> bool:
         """Take note of a child's end; False if it is none of ours."""
@@ -134,7 +140,7 @@ class Fleet:
         for worker in self.workers:
             process = worker.process
             if process is not None and process.state is State.BOOTING and not process.killed_because:
-                deadline = process.forked_at + self._settings.boot_timeout_s
+                deadline = max(process.forked_at, self._awake_since) + self._settings.boot_timeout_s
                 if now >= deadline:
                     self.kill(worker, f"not ready after {self._settings.boot_timeout_s:g} s (setting timeouts.boot)")
                 else:
@@ -159,13 +165,12 @@ class Fleet:
         for worker in self.workers:
             if worker.process is not None or worker.leaving:
                 continue
-            if now < worker.respawn.next_at:
-                wake = min(wake, worker.respawn.next_at)
+            if now < (due := max(worker.respawn.next_at, self._no_fork_before)):
+                wake = min(wake, due)
             elif forks == FORKS_IN_A_TURN:
                 return now
             elif missing := worker.generation.missing_modules(worker.handler):
-                log.event(logger, logging.WARNING, "compiled module is gone", worker=worker.name, path=str(missing[0]))
-                self.modules_missing = True
+                self._miss(worker, missing[0])
                 worker.respawn.next_at = now + MODULES_RETRY_S
                 wake = min(wake, worker.respawn.next_at)
             else:
@@ -204,42 +209,47 @@ class Fleet:
         log.event(logger, logging.INFO, "worker started", worker=worker.name, pid=pid)
 
     def _not_forked(self, worker: Worker, now: float, error: OSError) -> None:
-        worker.respawn.died(now, now, was_ready=False)
+        self._no_fork_before = now + NO_FORK_WAIT_S
         worker.failure = f"no process for it: {error.strerror}"
-        wait_s = round(worker.respawn.next_at - now, 1)
-        log.event(logger, logging.ERROR, "no fork", worker=worker.name, reason=str(error), again_in_s=wait_s)
+        log.event(logger, logging.ERROR, "no fork", worker=worker.name, reason=str(error), again_in_s=NO_FORK_WAIT_S)
 
-    def _hear(self, worker: Worker) -> bool:
-        """Read its channel once; whether it had said something."""
-        process = worker.process
-        assert process is not None
-        events = process.channel.receive()
+    def _miss(self, worker: Worker, module: Path) -> None:
+        if not self.modules_missing:
+            log.event(logger, logging.WARNING, "compiled module is gone", worker=worker.name, path=str(module))
+        self.modules_missing = True
+        worker.failure = "its compiled module is gone"
+
+    def _hear(self, worker: Worker, process: Process, events: list[Event]) -> None:
         for event in events:
             process.told(event)
+            if isinstance(event, Failed):
+                continue
+            worker.failure, worker.cannot_boot = "", False
             if isinstance(event, Waiting):
                 log.event(logger, logging.WARNING, "worker waits", worker=worker.name, on=event.on, reason=event.reason)
-            elif not isinstance(event, Failed):
-                worker.failure, worker.cannot_boot = "", False
+            else:
                 after_ms = round((clock.monotonic() - process.forked_at) * 1000, 1)
                 log.event(logger, logging.INFO, "worker ready", worker=worker.name, pid=process.pid, after_ms=after_ms)
-        return bool(events)
+        if process.channel.flooded:
+            self.kill(worker, "it floods its channel")
 
-    def _watch(self, worker: Worker) -> None:
-        process = worker.process
-        assert process is not None
-        if process.channel.closed:
-            if process.channel.fileno() in self._selector.get_map():
-                self._selector.unregister(process.channel)
-            return
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if process.channel.wants_write else 0)
-        self._selector.modify(process.channel, events, worker)
+    def _watch(self, channel: MasterChannel, worker: Worker) -> None:
+        if channel.closed:
+            self._unwatch(channel)
+        else:
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if channel.wants_write else 0)
+            self._selector.modify(channel, events, worker)
+
+    def _unwatch(self, channel: MasterChannel) -> None:
+        """Before a channel is closed at the latest: its descriptor's number may be another's soon."""
+        if channel.fileno() in self._selector.get_map():
+            self._selector.unregister(channel)
 
     def _ended(self, worker: Worker, process: Process, status: int) -> None:
-        while self._hear(worker):  # its last words
-            pass
-        self._watch(worker)
-        process.channel.close()
         worker.process = None
+        self._hear(worker, process, process.channel.receive_rest())
+        self._unwatch(process.channel)
+        process.channel.close()
         worker.slot.vacate()
         now = clock.monotonic()
         if worker.leaving:
@@ -254,7 +264,7 @@ class Fleet:
 
     def _remove(self, worker: Worker) -> None:
         self.workers.remove(worker)
-        self.slots.give_back(worker.slot, worker.handler.name)
+        self.slots.give_back(worker.slot)
 
     def _log_end(self, worker: Worker, process: Process, status: int, again_in_s: float | None) -> None:
         wished = worker.leaving and status == 0
@@ -275,9 +285,12 @@ def _cause(process: Process, status: int) -> str:
     """The end of a process in words; `status` as waitpid gives it."""
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
-        name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
+        name = _name(signal.Signals, -code) or f"signal {-code}"
         return f"{name}: {process.killed_because}" if process.killed_because else f"killed by {name}"
-    try:
-        return f"exit {code} ({ChildExit(code).name.lower().replace('_', ' ')})"
-    except ValueError:
-        return f"exit {code}"
+    meaning = _name(ChildExit, code).lower().replace("_", " ")
+    return f"exit {code} ({meaning})" if meaning else f"exit {code}"
+
+
+def _name(kind: type[enum.IntEnum], number: int) -> str:
+    """Empty for a number that has none: of the real-time signals, only the first and the last have."""
+    return next((member.name for member in kind if member == number), "")

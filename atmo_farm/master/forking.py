@@ -31,8 +31,7 @@ def fork(name: str, body: Callable[[], int], shed: Callable[[], None]) -> int:
     It begins with SIGTERM blocked, so that one which comes before its handler stands waits instead of being lost; it
     unblocks it then.
     """
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()  # what is buffered now would be written by both
+    _flush()  # what is buffered now would be written by both
     master = os.getpid()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.QUEUED)
     try:
@@ -61,10 +60,18 @@ def _run_child(name: str, body: Callable[[], int], shed: Callable[[], None], mas
         logger.critical("internal error in a child process", exc_info=True)
     finally:
         try:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            _flush()
         finally:
             os._exit(status)
+
+
+def _flush() -> None:
+    """Best effort: a full disk must not keep a process from being forked, nor from ending."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            pass
 
 
 def _raise_oom_score() -> None:

@@ -12,6 +12,7 @@ import datetime
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from atmo_farm.runtime.modules import CompiledModule
 
 KEPT = 5
+
+_OURS = r"\.?([0-9]+)\.(?:zip|json)(?:\.unfinished(?:\.[0-9]+)?)?"
+"""Names of bundles and records, also of those that a helper which was killed has left half written."""
 
 
 @attrs.frozen
@@ -67,7 +71,8 @@ class Generation:
     def missing_modules(self, handler: Handler) -> list[Path]:
         """Compiled modules of the handler's that are no longer there."""
         functions = {call.function for step in handler.steps for call in step.calls}
-        return [path for function in functions for path in self.modules[function].files if not path.exists()]
+        files = [path for function in functions for path in self.modules[function].files]
+        return [path for path in files if not os.path.exists(path)]  # noqa: PTH110 - never raises, unlike Path's
 
 
 class Generations:
@@ -76,10 +81,14 @@ class Generations:
     def __init__(self, state: Path):
         self._folder = state / "generations"
 
-    def write(self, application: Application, cause: str, source: Path) -> int:
-        """Keep an accepted application and return its number: whole or not at all, on the disk when this returns."""
+    def write(self, application: Application, cause: str, source: Path, after: int = 0) -> int:
+        """Keep an accepted application and return its number: whole or not at all, on the disk when this returns.
+
+        `after`: the generation in force, whose number counts as used even if its files are gone.
+        """
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        number = max((number for number, _ in self._files()), default=0) + 1
+        number = max((number for number, _ in self._files()), default=0)
+        number = max(number, after) + 1
         unfinished = self._folder / f"{number}.zip.unfinished"
         write_bundle(application, unfinished)
         bundle = unfinished.read_bytes()
@@ -102,7 +111,7 @@ class Generations:
         try:
             expected = json.loads(self._record(number).read_bytes())["sha256"]
             found = hashlib.sha256(path.read_bytes()).hexdigest()
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise AtmoFarmError(f"generation {number} cannot be read: {error}; reload makes a new one") from error
         if found != expected:
             raise AtmoFarmError(
@@ -117,10 +126,12 @@ class Generations:
         self.bundle(number).unlink(missing_ok=True)
 
     def prune(self, in_force: int) -> None:
-        """Remove all but the last ones and the one in force."""
-        last = sorted({number for number, _ in self._files()})[-KEPT:]
-        for number, path in self._files():
-            if number not in last and number != in_force:
+        """Remove all but the last bundles, the last records, and what belongs to the one in force."""
+        files = self._files()
+        bundles = sorted({number for number, path in files if path == self.bundle(number)})
+        kept = {in_force, *bundles[-KEPT:], *sorted({number for number, _ in files})[-KEPT:]}
+        for number, path in files:
+            if number not in kept:
                 path.unlink(missing_ok=True)
 
     def bundle(self, number: int) -> Path:
@@ -136,8 +147,8 @@ class Generations:
         _settle(unfinished, self._record(number))
 
     def _files(self) -> list[tuple[int, Path]]:
-        paths = [path for path in self._folder.iterdir() if path.suffix in (".zip", ".json", ".unfinished")]
-        return [(int(head), path) for path in paths if (head := path.name.split(".")[0]).isdigit()]
+        found = ((re.fullmatch(_OURS, path.name), path) for path in self._folder.iterdir() if path.is_file())
+        return [(int(match[1]), path) for match, path in found if match]
 
 
 def _settle(unfinished: Path, path: Path) -> None:

@@ -163,11 +163,11 @@ class Helper:
 
     def close(self) -> None:
         """End it if it still runs, reap it, and give its descriptor back."""
-        if self._lines is not None:
-            self._lines.close()
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)
             self._reap(0)
+        if self._lines is not None:
+            self._lines.close()
 
     def shed(self) -> None:
         """In a child that is forked meanwhile: close the copy of the master's end."""

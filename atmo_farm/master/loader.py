@@ -72,7 +72,7 @@ class Loader:
         """A generation that was accepted and is not run after all; its record says why."""
         try:
             self._generations.refuse(generation, reason)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             log.event(logger, logging.ERROR, "generation not marked as refused", reason=str(error))
 
     def prune(self, in_force: Generation) -> None:

@@ -62,13 +62,17 @@ class Master:
             return arbiter.run()
         finally:
             self._loader.finish()
+            self._signals.finish()
             for pid_file in self._pid_files:
                 pid_file.release()
 
     def _load(self) -> Generation | None:
         """The first generation; None if the farm was told to stop before it was there."""
         self._notifier.status("loading the application")
-        helper = self._loader.start(self._settle)
+        try:
+            helper = self._loader.start(self._settle)
+        except OSError as error:
+            raise CannotStart(f"no helper process: {error.strerror}") from error
         processes.preload()  # meanwhile
         while helper.result is None:
             if self._signals.take({signal.SIGTERM, signal.SIGINT}):

@@ -38,7 +38,7 @@ class Notifier:
         self._status = ""
         self.watchdog_s: float | None = None
         """How often `watchdog` must be called; None: never."""
-        if self._socket and watchdog_us.isdigit() and int(watchdog_us) and watchdog_pid in ("", str(os.getpid())):
+        if self._socket and watchdog_us.isdecimal() and int(watchdog_us) and watchdog_pid in ("", str(os.getpid())):
             self.watchdog_s = int(watchdog_us) / 2e6
 
     def ready(self) -> None:
@@ -55,7 +55,8 @@ class Notifier:
 
     def status(self, text: str) -> None:
         """One line for people; sent when it differs from the last one that went out."""
-        line = text.replace("\n", " ").encode()[:STATUS_LIMIT].decode("utf-8", "ignore")
+        printable = "".join(char if char.isprintable() else " " for char in text)
+        line = printable.encode()[:STATUS_LIMIT].decode("utf-8", "ignore")
         if line != self._status and self._send(f"STATUS={line}".encode()):
             self._status = line
 

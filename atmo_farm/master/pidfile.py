@@ -26,32 +26,27 @@ class PidFile:
         self._descriptor = -1
 
     def acquire(self) -> None:
-        """Lock and write; CannotStart with the holder's pid when another process has it, or if it is no plain file."""
-        while self._descriptor < 0:
-            try:
-                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            except OSError as error:
-                raise CannotStart(f"{self.path} cannot be used as pid file: {error.strerror}; remove it") from error
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                pid = _read_pid(descriptor)
-                os.close(descriptor)
-                raise CannotStart(
-                    f"the folder {self.path.parent} is in use by the farm with pid {pid or '(starting)'}; stop that "
-                    "one first, or give this one another with --run-dir"
-                ) from error
-            if _is_same_file(descriptor, self.path):
-                self._descriptor = descriptor
-            else:
-                os.close(descriptor)  # the former holder removed it between our open and our lock
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        """Lock and write; CannotStart with the holder's pid when another process has it, or why it cannot be used."""
+        try:
+            while self._descriptor < 0:
+                self._lock()
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            self.release()
+            raise CannotStart(
+                f"{self.path} cannot be used as pid file: {error.strerror}; remove it, or name another folder with "
+                "--run-dir"
+            ) from error
 
     def release(self) -> None:
-        """Remove the file, then unlock."""
+        """Remove the file, unless it is another's by now, then unlock."""
         if self._descriptor >= 0:
-            self.path.unlink(missing_ok=True)
+            try:
+                if _is_same_file(self._descriptor, self.path):
+                    self.path.unlink()
+            except OSError:
+                pass  # what stays there is unlocked, and harms nobody
             self.close()
 
     def close(self) -> None:
@@ -59,6 +54,22 @@ class PidFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _lock(self) -> None:
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            pid = _read_pid(descriptor)
+            os.close(descriptor)
+            raise CannotStart(
+                f"the folder {self.path.parent} is in use by the farm with pid {pid or '(starting)'}; stop that one "
+                "first, or give this one another with --run-dir"
+            ) from error
+        if _is_same_file(descriptor, self.path):
+            self._descriptor = descriptor
+        else:
+            os.close(descriptor)  # the former holder removed it between our open and our lock
 
 
 def _read_pid(descriptor: int) -> str:

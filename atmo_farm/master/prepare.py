@@ -53,7 +53,8 @@ class Prepare:
         if problems:
             raise UserFilesError(problems)
         generations = Generations(state)
-        number = generations.write(application, self.cause, self.source)
+        in_force = self.in_force.number if self.in_force is not None else 0
+        number = generations.write(application, self.cause, self.source, after=in_force)
         used = [*modules.values(), *(self.in_force.modules.values() if self.in_force is not None else ())]
         processes.prune_modules(modules_folder(state), used)
         side.accept(Accepted(number, application.warnings, modules, self._changes(generations, application)))

@@ -2,7 +2,8 @@
 
     check      a helper process makes the new generation; on any problem the old one runs on untouched
     start      workers that are new or changed, beside the old ones, in slots of their own
-    end        when all of them are up, the old ones drain; when one cannot boot or time is up, the new ones do
+    end        when all of them are up, the old ones drain; when one cannot boot, or none got up for the boot timeout,
+               the new ones do
 
 It is over when what was to end has ended: so at no time more than two generations run, however many reloads are asked
 for.
@@ -39,6 +40,7 @@ class Reload:
         self._starting: list[Worker] = []
         self._ending: list[Worker] = []
         self._deadline = math.inf
+        self._most_up = 0
         self._phase: Callable[[float], float] = self._begin
         self.generation = current
         """The one in force: the new one from the moment all of it is up."""
@@ -110,7 +112,10 @@ class Reload:
 
     def _start(self, now: float) -> float:
         failed = next((worker for worker in self._starting if worker.cannot_boot), None)
-        if all(worker.is_up for worker in self._starting):
+        up = sum(worker.is_up for worker in self._starting)
+        if up > self._most_up:  # hundreds of them take longer than one may
+            self._most_up, self._deadline = up, now + self._settings.boot_timeout_s
+        if up == len(self._starting):
             self._commit(now)
         elif failed is not None:
             self._roll_back(now, f"{failed.name} cannot boot: {failed.failure}")

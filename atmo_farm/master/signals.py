@@ -25,10 +25,15 @@ class SignalQueue:
         self._read_end, self._write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def install(self) -> None:
-        """From here on no signal of `QUEUED` ends this process."""
+        """From here on no signal of `QUEUED` ends this process, nor is one blocked, as the parent may have left it."""
         signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         for number in QUEUED:
             signal.signal(number, self._handle)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, QUEUED)
+
+    def finish(self) -> None:
+        """Hear no more of them: how the process ends is decided, and the interpreter gives our handlers up before."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, QUEUED)
 
     def fileno(self) -> int:
         """Readable when signals may be waiting."""

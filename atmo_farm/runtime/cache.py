@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -29,8 +30,11 @@ class BadFile(CannotStart):
 
 def folder(path: Path) -> Path:
     """Make the folder if need be; CannotStart unless it is a real folder, ours, and closed to others."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = path.lstat()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.lstat()
+    except OSError as error:
+        raise CannotStart(f"{path}: the module cache cannot be made: {error.strerror}") from error
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise CannotStart(f"{path}: the module cache must be a folder of this user with mode 0700")
     return path
@@ -64,27 +68,27 @@ def find(directory: Path, key: str, usable: Callable[[str], None]) -> Path | Non
                 usable(checked)
         except BadFile:
             path.unlink(missing_ok=True)
-            continue
-        os.utime(path)
-        return path
+        else:
+            return path
     return None
 
 
 def store(directory: Path, key: str, data: bytes) -> Path:
-    """Write a file for good: whole or not at all, also when the machine stops."""
+    """Write a file for good: whole or not at all, also when the machine stops. CannotStart if that is not possible."""
     path = directory / f"{key}.{hashlib.sha256(data).hexdigest()}{SUFFIX}"
-    temporary = directory / f".{path.name}.{os.getpid()}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    temporary = directory / f".{path.name}.{secrets.token_hex(8)}"
     try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+        _sync(directory)
+    except OSError as error:
+        raise CannotStart(f"{path}: the compiled module cannot be written: {error.strerror}") from error
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
-    _sync(directory)
     return path
 
 
@@ -94,13 +98,20 @@ def remove_others(directory: Path, keep: Iterable[str]) -> int:
     removed = 0
     for path in directory.iterdir():
         if path.name.startswith("."):
-            unwanted = SUFFIX in path.name and time.time() - path.lstat().st_mtime > _ABANDONED_S
+            unwanted = SUFFIX in path.name and _age_s(path) > _ABANDONED_S
         else:
             unwanted = path.suffix == SUFFIX and path.name not in kept
         if unwanted:
             path.unlink(missing_ok=True)
             removed += 1
     return removed
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.lstat().st_mtime
+    except FileNotFoundError:  # it has just become a compiled file
+        return 0.0
 
 
 def _sync(directory: Path) -> None:

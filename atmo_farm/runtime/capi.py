@@ -92,7 +92,6 @@ Finalizer = ctypes.CFUNCTYPE(None, c_void_p)
 
 EXTERN_SIZE = ctypes.sizeof(ffi.wasmtime_extern_t)
 EXTERN_OF = ffi.wasmtime_extern_t.of.offset
-INSTANCE_SIZE = ctypes.sizeof(ffi.wasmtime_instance_t)
 
 
 def functype(parameters: str, results: str) -> int:

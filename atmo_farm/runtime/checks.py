@@ -14,9 +14,17 @@ _HINTS = {
     (abi.ENV, "seed"): "build with `--use seed=…`: AssemblyScript's seed is not a host function",
 }
 
+IMPORTS_CAP = 1000
+"""The ABI and WASI have 78 functions; each import costs time in each new instance."""
+
+_SHOWN_NAME, _SHOWN_TYPES = 100, 20
+
 
 def problems(outside: wasm.Outside, interface: Interface) -> Iterator[str]:
     """What keeps a module with this outside from being run; nothing for a good one."""
+    if len(outside.imports) > IMPORTS_CAP:
+        yield f"has {len(outside.imports)} imports; at most {IMPORTS_CAP} are served"
+        return
     for item in outside.imports:
         yield from _import(item, interface)
     if len(outside.memories) > 1:
@@ -35,7 +43,7 @@ def problems(outside: wasm.Outside, interface: Interface) -> Iterator[str]:
 
 
 def _import(item: wasm.Item, interface: Interface) -> Iterator[str]:
-    shown = f"`{item.module}.{item.name}`"
+    shown = f"`{_cut(item.module)}.{_cut(item.name)}`"
     if item.kind != "function":
         hint = _HINTS.get((item.module, item.name), "guests import functions only")
         yield f"imports the {item.kind} {shown}; {hint}"
@@ -60,7 +68,7 @@ def _suggestion(item: wasm.Item) -> str:
         if item.name in known or item.module.startswith("wasi"):
             return f"; WASI is served as `{abi.WASI}`"
         return f"; guests import from `{abi.ENV}` and `{abi.WASI}`"
-    near = difflib.get_close_matches(item.name, known, 1)
+    near = difflib.get_close_matches(_cut(item.name), known, 1)
     return f"; did you mean `{near[0]}`?" if near else ""
 
 
@@ -70,11 +78,20 @@ def _other(name: str, exports: dict[str, wasm.Item]) -> str:
     return ""
 
 
+def _cut(name: str) -> str:
+    return name if len(name) <= _SHOWN_NAME else name[:_SHOWN_NAME] + "…"
+
+
 def _shown(item: wasm.Item) -> str:
-    return f"`{item.name}{_words(item.signature)}`" if item.signature is not None else f"a {item.kind}"
+    return f"`{_cut(item.name)}{_words(item.signature)}`" if item.signature is not None else f"a {item.kind}"
 
 
 def _words(signature: tuple[str, str]) -> str:
-    words = {"i": "i32", "I": "i64", "f": "f32", "F": "f64", "v": "v128", "r": "reference"}
-    parameters, results = (", ".join(words[letter] for letter in letters) for letters in signature)
+    parameters, results = map(_types, signature)
     return f"({parameters})" + (f" → {results}" if results else "")
+
+
+def _types(letters: str) -> str:
+    words = {"i": "i32", "I": "i64", "f": "f32", "F": "f64", "v": "v128", "r": "reference"}
+    more = ["…"] if len(letters) > _SHOWN_TYPES else []
+    return ", ".join([words[letter] for letter in letters[:_SHOWN_TYPES]] + more)

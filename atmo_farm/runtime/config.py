@@ -35,6 +35,7 @@ _SETTINGS: tuple[tuple[str, int], ...] = (
     ("wasm_memory64_set", False),
     ("wasm_function_references_set", False),
     ("wasm_gc_set", False),
+    ("wasm_exceptions_set", False),  # they live in a collected heap, and a collection holds the loop for 100-500 ms
     ("wasm_component_model_set", False),
     ("wasm_multi_memory_set", True),  # the invoker's
 )

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from atmo_farm.errors import AtmoFarmError
 from atmo_farm.runtime import capi, config, modules
 from atmo_farm.runtime.scheduler import Scheduler
 from atmo_farm.runtime.ticker import Ticker
@@ -34,12 +35,16 @@ class Engine:
 
     def module(self, path: Path) -> int:
         """The loaded module of a compiled file; cache.BadFile if the file is not as this farm wrote it."""
+        if self.scheduler.closed:
+            raise AtmoFarmError("the engine is closed")
         if path not in self._modules:
             self._modules[path] = modules.load(self.address, path)
         return self._modules[path]
 
     def close(self) -> None:
         """Close all functions and free the engine. Runs that have not ended by then never will: cancel them before."""
+        if self.scheduler.closed:
+            return
         self.scheduler.closed = True
         for function in tuple(self.functions):
             function.close()

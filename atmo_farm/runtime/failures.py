@@ -7,9 +7,10 @@ import re
 from atmo_farm.errors import AtmoFarmError, GuestOutOfMemory, GuestTrapped
 
 _UNREACHABLE = 9
-_FRAME = re.compile(r"^\s*\d+:\s+0x[0-9a-f]+ - (.+)$", re.MULTILINE)
+_FRAME = re.compile(r"^ *\d+: +0x[0-9a-f]+ - (.+)$", re.MULTILINE)
 _OURS = ("atmo_farm_invoker!", "atmo_farm_sink!")
 _SHOWN_FRAMES = 3
+_SHOWN_NAME = 120
 _MEBI = 1 << 20
 
 
@@ -27,6 +28,12 @@ def trapped(code: int | None, text: str, memory_size: int, memory_limit: int) ->
             f"most likely refused more: {cause}{where}"
         )
     return GuestTrapped(f"trap: {cause}{where}")
+
+
+def not_instantiated(error: Exception) -> GuestTrapped:
+    """The exception for a store that could not be filled: no address space is left, or the module wants too much."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "Caused by" not in line]
+    return GuestTrapped(f"could not be instantiated: {': '.join(lines)}")
 
 
 def exited(status: int, text: bytes) -> GuestTrapped:
@@ -60,5 +67,5 @@ def _cause(text: str) -> str:
 
 def _where(text: str) -> str:
     frames = [frame for frame in _FRAME.findall(text) if not frame.startswith(_OURS)]
-    names = [frame.split("!", 1)[-1] for frame in frames[:_SHOWN_FRAMES]]
+    names = [frame.split("!", 1)[-1][:_SHOWN_NAME] for frame in frames[:_SHOWN_FRAMES]]
     return f" in {' < '.join(names)}" if names else ""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from atmo_farm import log
 from atmo_farm.errors import HostError
 from atmo_farm.runtime import capi, waiting
-from atmo_farm.runtime.memory import Refused
+from atmo_farm.runtime.memory import QUERY_CAP, Refused
 from atmo_farm.runtime.ticker import current
 
 if TYPE_CHECKING:
@@ -35,6 +35,15 @@ SyncHandler = Callable[["Instance", Any], int]
 _WORDS = 4
 """Words of 4 bytes from one argument to the next, in a sync callback."""
 
+_internal_errors = log.RateLimit(lines_per_s=1, burst=100)
+
+
+def internal_error(what: str, error: BaseException) -> None:
+    """Log what should not have been raised; not each time, for a guest may bring it about as often as it likes."""
+    if _internal_errors.allow():
+        dropped = _internal_errors.take_dropped() or None
+        log.event(logger, logging.ERROR, f"internal error in {what}", exc_info=error, lines_dropped=dropped)
+
 
 def failed(instance: Instance, error: BaseException) -> int:
     """The guest's number for what a service raised; a HostError's text is pending afterwards."""
@@ -42,15 +51,18 @@ def failed(instance: Instance, error: BaseException) -> int:
         if isinstance(error, HostError):
             if error.result is not None:
                 return error.result
-            text = (error.message or "host call failed").encode("utf-8", "replace")
-            return -instance.pend(text.ljust(SHORTEST_TEXT))
+            return _pend_error(instance, (error.message or "host call failed").encode("utf-8", "replace"))
         if isinstance(error, asyncio.CancelledError):
-            return -instance.pend(b"host call was cancelled")
+            return _pend_error(instance, b"host call was cancelled")
         if not isinstance(error, Refused):
-            log.event(logger, logging.ERROR, "internal error in a host function", exc_info=error)
+            internal_error("a host function", error)
     except Exception:
         return HOST_FAILED
     return HOST_FAILED
+
+
+def _pend_error(instance: Instance, text: bytes) -> int:
+    return -abs(instance.pend(text.ljust(SHORTEST_TEXT)))  # negative already where the text itself does not fit
 
 
 def _failed_plainly(instance: Instance, error: BaseException) -> int:
@@ -105,13 +117,12 @@ def _add_ffi_var(instance: Instance, a: Any) -> int:
 
 def _fetch_url(instance: Instance, a: Any) -> Asked:
     memory = instance.memory
-    url = memory.read(a[10], a[18]).decode("utf-8", "replace")
-    return instance.run().fetch_url(a[2], url, memory.read(a[26], a[34])), _pend
+    return instance.run().fetch_url(a[2], memory.text(a[10], a[18]), memory.read(a[26], a[34])), _pend
 
 
 def _graphql_query(instance: Instance, a: Any) -> Asked:
     memory = instance.memory
-    query = memory.read(a[18], a[26]).decode("utf-8", "replace")
+    query = memory.text(a[18], a[26], QUERY_CAP)
     return instance.run().graphql_query(memory.text(a[2], a[10]), query), _pend
 
 
@@ -154,6 +165,7 @@ def sync_callback(handler: SyncHandler, failed: Callable[[Instance, BaseExceptio
                 result = handler(instance, arguments)
             except BaseException as error:
                 result = failed(instance, error)
+            instance.engine.ticker.catch_up()
         except BaseException:
             result = HOST_FAILED
         arguments[0] = result & 0xFFFFFFFF

@@ -47,7 +47,7 @@ class Instance:
         "_future",
         "_io_handle",
         "_io_size",
-        "_polled",
+        "_queued",
         "_store",
         "_trap",
         "broken",
@@ -80,7 +80,8 @@ class Instance:
         self.broken = False
         self._future = 0
         self._epoch = -1
-        self._polled = False
+        self._queued = 0
+        """The function that the scheduler calls when it is our turn; 0 once it has."""
         self.frame = frame = program.frame()
         self._store: int = capi.store_new(self.engine.address, None, None)
         self._context: int = capi.store_context(self._store)
@@ -106,15 +107,15 @@ class Instance:
         self.header[layout.SKIP_DEALLOCATE] = program.frees_input
 
     async def start(self, deadline: float) -> None:
-        """Run the start functions, each like a call. `ended` is asked by the caller after each of them."""
+        """Run the start functions, each like a call; one that fails leaves its trap, and the instance `broken`."""
         for _, at in self.program.starts:
-            self._create(self.frame.externs + at + capi.EXTERN_OF)
-            if not self._first_poll():
+            self.header[layout.EXITED] = 0
+            if not self._go(self.frame.externs + at + capi.EXTERN_OF):
                 await self.finish(deadline)
             if self.trapped and not (self.header[layout.EXITED] and self.header[layout.EXIT_CODE] == 0):
                 self.broken = True
                 return
-            self.forget_trap()
+            self.take_trap()
 
     def begin(self, data: bytes) -> bool:
         """Start a call with its input; True when it has ended on its first poll. MemoryError: no room for the input."""
@@ -125,38 +126,48 @@ class Instance:
         header = self.header
         header[INPUT_LEN] = len(data)
         header[STATUS] = 0
-        self._create(self._func)
-        return self._first_poll()
+        return self._go(self._func)
 
-    def _create(self, func: int) -> None:
-        epoch = self.engine.ticker.epoch
-        if self._epoch != epoch:  # else its first check would yield, for a deadline long past
-            self._epoch = epoch
-            capi.set_epoch_deadline(self._context, FIRST_SLICE_TICKS)
-        self._future = capi.call_async(self._context, func, None, 0, None, 0, self._trap, self._error)
-
-    def _first_poll(self) -> bool:
+    def _go(self, func: int) -> bool:
+        """Call a function; True when it has ended on its first poll."""
         # While busy guests wait for their turn, newcomers are queued: else ten endless guests that arrive together
         # would each take a slice in the same turn of the loop.
         if self.engine.scheduler.busy:
-            self._polled = False
+            self._queued = func
             return False
-        self._polled = True
-        if self.poll():
+        self._create(func)
+        if self._poll():
             capi.future_delete(self._future)
             self._future = 0
             return True
         return False
 
-    def poll(self) -> bool:
-        """Let the guest run until it ends (True), waits, or has used up its slice."""
+    def _create(self, func: int) -> None:
+        if self._epoch != self.engine.ticker.epoch:  # else its first check would yield, for a deadline long past
+            self.renew_slice()
+        self._future = capi.call_async(self._context, func, None, 0, None, 0, self._trap, self._error)
+
+    def renew_slice(self) -> None:
+        """Begin a slice: for a new call, or, inside its poll, for a guest that goes on after a wait."""
+        self._epoch = self.engine.ticker.epoch
+        capi.set_epoch_deadline(self._context, FIRST_SLICE_TICKS)
+
+    def _poll(self) -> bool:
+        outer = current.instance  # whose host function runs us, if any
         current.instance = self
         ticker = self.engine.ticker
         if ticker.parked:
             ticker.wake.set()
         done: bool = capi.future_poll(self._future)
-        current.instance = None
+        current.instance = outer
         return done
+
+    def take_turn(self) -> bool:
+        """Let the guest run until it ends (True), waits, or has used up its slice."""
+        if self._queued:
+            self._create(self._queued)
+            self._queued = 0
+        return self._poll()
 
     async def finish(self, deadline: float) -> None:
         """Let the scheduler finish what did not end on its first poll; GuestTimedOut.
@@ -165,13 +176,15 @@ class Instance:
         """
         self.context_variables = contextvars.copy_context()  # for what host functions call in later polls
         try:
-            await self.engine.scheduler.finish(self, deadline, self._polled)
+            await self.engine.scheduler.finish(self, deadline, polled=not self._queued)
         except BaseException:  # killed, or our task was cancelled
             self.broken = True
             raise
         finally:
-            future, self._future = self._future, 0
-            capi.future_delete(future)
+            self._queued = 0
+            if self._future:
+                future, self._future = self._future, 0
+                capi.future_delete(future)
             self.context_variables = _EMPTY
 
     def runnable(self) -> bool:
@@ -179,19 +192,17 @@ class Instance:
         return self.waiting is None or self.waiting.task.done()
 
     @property
-    def waiting_for(self) -> str:
-        """The host function that the guest waits in."""
-        return self.waiting.name if self.waiting is not None else "nothing"
+    def doing(self) -> str:
+        """What an unfinished call is at."""
+        if self._queued:
+            return "waiting for its turn"
+        return "computing" if self.waiting is None or self.runnable() else f"waiting in {self.waiting.name}"
 
     @property
     def trapped(self) -> bool:
         """Whether the last call ended with a trap or an error."""
         ends = self.frame.ends
         return bool(ends[0] or ends[1])
-
-    def forget_trap(self) -> None:
-        """Free the trap of the last call, if there is one."""
-        self.take_trap()
 
     def take_trap(self) -> tuple[int | None, str]:
         """Code and text of the last call's trap or error, which is freed."""

@@ -43,7 +43,7 @@ _COMMON = f"""
 
   (func $copy_out (param $ptr i32) (param $len i32) (result i32) (local $at i32)
     (if (i32.eqz (call $fits (local.get $ptr) (i64.extend_i32_u (local.get $len))))
-      (then (drop (i32.load8_u $guest (i32.const -1))) unreachable))  ;; traps as out of bounds, before room is taken
+      (then (drop (i32.load8_u $guest offset=1 (i32.const -1))) unreachable))  ;; out of bounds, before room is taken
     (local.set $at (call $reserve (local.get $len)))
     (if (i32.eqz (local.get $at)) (then unreachable))
     (memory.copy $io $guest (local.get $at) (local.get $ptr) (local.get $len))
@@ -156,7 +156,6 @@ _COMMON = f"""
     (i32.store $io @NOTE (i32.const 0)))
 
   (func $end (local $status i32)
-    (i32.store $io @PAGES (memory.size $io))
     (local.set $status (i32.add (i32.load $io @KIND) (i32.const 1)))
     (if (i32.or (i32.load $io @NOTE) (i32.or (i32.load $io @FULL) (i32.load $io @TEXT_LEN)))
       (then (local.set $status (i32.or (local.get $status) #STATUS_NOTED))))
@@ -173,12 +172,15 @@ _RUNNABLE = """(module $atmo_farm_invoker
 %s
   (func $is_output (param i32) (result i32) (i32.const 0))
   (func $file_type (param i32) (result i32) (i32.const 2))       ;; a terminal: the C library then ends lines at once
-  (func (export "call") (local $ptr i32) (local $len i32)
+  (func (export "call") (local $ptr i32) (local $len i32) (local $end i32)
     (call $clear)
     (local.set $len (i32.load $io @INPUT_LEN))
+    (local.set $end (i32.add #DATA_AT (local.get $len)))
+    (i32.store $io @TOP (local.get $end))
     (local.set $ptr (call $allocate (local.get $len)))
     (memory.copy $guest $io (local.get $ptr) #DATA_AT (local.get $len))
-    (i32.store $io @TOP #DATA_AT)
+    (if (i32.eq (i32.load $io @TOP) (local.get $end))            ;; else allocate has left something behind the input
+      (then (i32.store $io @TOP #DATA_AT)))
     (call $run_e (local.get $ptr) (local.get $len) (i32.load $io @IDENT))
     (i32.store $io @STAGE #RETURNED)                             ;; the result is safe: deallocate may trap now
     (if (i32.eqz (i32.load $io @SKIP_DEALLOCATE)) (then (call $deallocate (local.get $ptr) (local.get $len))))

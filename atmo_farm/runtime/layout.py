@@ -59,10 +59,7 @@ NOTE = 20
 """Set by Python during a call when something is left to do after it."""
 STDIN_AT = 21
 STDIN_END = 22
-PAGES = 23
-"""The size of the I/O memory in pages, when the call ended."""
 
-HEADER_WORDS = TEXT_AT // 4
 NOTHING, RESULT, ERROR, ABORT = 0, 1, 2, 3
 RUNNING, RETURNED, DEALLOCATED = 0, 1, 2
 NO_PENDING = 0xFFFFFFFF

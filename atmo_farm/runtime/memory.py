@@ -7,7 +7,13 @@ import ctypes
 from atmo_farm.runtime import capi
 
 TEXT_CAP = 64 << 10
-"""Bytes of a name, a key or a log message; a longer one is not read."""
+"""Bytes of a name, a key, a URL or a log message; a longer one is not read. Broken UTF-8 takes 15 ms for each MiB."""
+
+QUERY_CAP = 256 << 10
+"""Bytes of a GraphQL query."""
+
+DATA_CAP = 16 << 20
+"""Bytes of a value or a body; a larger one is not read. A copy takes 2 ms for each MiB, and nothing else runs then."""
 
 
 class Refused(Exception):
@@ -46,14 +52,16 @@ class GuestMemory:
             raise BadPointer(f"{length} bytes at {at} are outside of the guest's memory")
 
     def read(self, at: int, length: int) -> bytes:
-        """A copy of `length` bytes at `at`; BadPointer."""
+        """A copy of `length` bytes at `at`; BadPointer also when that is more than DATA_CAP."""
+        if length & 0xFFFFFFFF > DATA_CAP:
+            raise BadPointer(f"{length & 0xFFFFFFFF} bytes; at most {DATA_CAP} are read")
         self.check(at, length)
         return ctypes.string_at(self._base + (at & 0xFFFFFFFF), length & 0xFFFFFFFF)
 
-    def text(self, at: int, length: int) -> str:
-        """A short text as UTF-8, with replacements where it is not; BadPointer also when it is over TEXT_CAP."""
-        if length & 0xFFFFFFFF > TEXT_CAP:
-            raise BadPointer(f"a text of {length & 0xFFFFFFFF} bytes; at most {TEXT_CAP} are read")
+    def text(self, at: int, length: int, cap: int = TEXT_CAP) -> str:
+        """A short text as UTF-8, with replacements where it is not; BadPointer also when it is over its cap."""
+        if length & 0xFFFFFFFF > cap:
+            raise BadPointer(f"a text of {length & 0xFFFFFFFF} bytes; at most {cap} are read")
         return self.read(at, length).decode("utf-8", "replace")
 
     def write(self, at: int, data: bytes) -> None:

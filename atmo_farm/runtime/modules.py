@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import itertools
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
@@ -21,6 +23,8 @@ from atmo_farm.runtime.invoker import Interface
 
 MAGIC = b"\0asm\1\0\0\0"
 COMPONENT_MAGIC = b"\0asm\r\0\1\0"
+
+PROBLEMS_SHOWN = 20
 
 
 class ModuleProblem(AtmoFarmError):
@@ -79,7 +83,7 @@ def compile_module(wasm_bytes: bytes, cache_dir: Path, interface: Interface = "r
     engine = config.new_engine()
     try:
         outside = _outside(engine, wasm_bytes, interface)
-        path = _cached(engine, directory, wasm.without_start(wasm_bytes))
+        path = _cached(engine, directory, wasm.without_long_names(wasm.without_start(wasm_bytes)))
         exports = {item.name: item.signature for item in outside.exports}
         first = () if outside.start is None else (wasm.FIRST_START,)
         wanted = () if interface == "wasi-command" else abi.START_EXPORTS
@@ -152,16 +156,16 @@ def _outside(engine: int, wasm_bytes: bytes, interface: Interface) -> wasm.Outsi
         outside = wasm.read(wasm_bytes)
     except (capi.WasmtimeError, ValueError, IndexError) as error:
         raise ModuleProblem(f"is not a module that this farm can run: {_first_line(error)}") from error
-    found = list(checks.problems(outside, interface))
+    found = list(itertools.islice(checks.problems(outside, interface), PROBLEMS_SHOWN + 1))
     if found:
-        raise ModuleProblem("; ".join(found))
+        raise ModuleProblem("; ".join([*found[:PROBLEMS_SHOWN], *["and more"][: len(found) - PROBLEMS_SHOWN]]))
     return outside
 
 
 def _first_line(error: Exception) -> str:
     """wasmtime's texts go from the outermost cause to the innermost, with a list of numbered causes."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "Caused by" not in line]
-    return lines[-1].removeprefix("0: ") if lines else "no reason given"
+    return re.sub(r"^\d+: ", "", lines[-1]) if lines else "no reason given"
 
 
 def _assembled(source: str) -> bytes:

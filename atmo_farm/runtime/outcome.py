@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
-from atmo_farm import log
 from atmo_farm.errors import AtmoFarmError, GuestOutOfMemory, GuestTrapped, RunnableError
 from atmo_farm.runtime import failures, layout
-from atmo_farm.runtime.host import signed
+from atmo_farm.runtime.host import internal_error, signed
+from atmo_farm.runtime.memory import TEXT_CAP
 
 if TYPE_CHECKING:
     from atmo_farm.runtime.instance import Instance
     from atmo_farm.runtime.services import Services
-
-logger = logging.getLogger("atmo_farm.runtime")
 
 COMMAND_FAILED = 500
 """The code of a RunnableError for a WASI command's exit status."""
@@ -53,7 +50,7 @@ def hand_over(services: Services, text: bytes) -> None:
     try:
         services.guest_output(text.decode("utf-8", "replace"))
     except Exception as error:
-        log.event(logger, logging.ERROR, "internal error while taking a guest's output", exc_info=error)
+        internal_error("what takes a guest's output", error)
 
 
 def start_failure(instance: Instance) -> AtmoFarmError:
@@ -90,9 +87,14 @@ def _unfinished(instance: Instance, text: bytes) -> AtmoFarmError | None:
 
 def _error(instance: Instance) -> RunnableError:
     header = instance.header
-    message = instance.copied(header[layout.PTR], header[layout.LEN]).decode("utf-8", "replace")
+    message = _text(instance, header[layout.PTR], header[layout.LEN])
     if header[layout.KIND] == layout.ABORT:
-        file = instance.copied(header[layout.FILE_PTR], header[layout.FILE_LEN]).decode("utf-8", "replace")
+        file = _text(instance, header[layout.FILE_PTR], header[layout.FILE_LEN])
         line, column = signed(header[layout.LINE]), signed(header[layout.COLUMN])
         message = f"runnable abort: {message}; file: {file}, line: {line}, col: {column}"
     return RunnableError(signed(header[layout.CODE]), message)
+
+
+def _text(instance: Instance, at: int, length: int) -> str:
+    """A text of an error, cut where a guest's texts end: it goes into logs and headers."""
+    return instance.copied(at, min(length, TEXT_CAP)).decode("utf-8", "replace")

@@ -20,6 +20,8 @@ START_S = 10.0
 KEPT_IDLE_S = 30.0
 """An instance above `warm` that was not used for this long is closed."""
 
+_CLOSED = "the function is closed"
+
 
 class Pool:
     """Instances are used last in, first out, so that those which were made for a peak grow old and go.
@@ -43,14 +45,16 @@ class Pool:
 
     async def warm(self) -> None:
         """Make instances until `warm` of them are there; raises what keeps one from starting."""
+        self._check_open()
         while self.count < self._warm:
             self.count += 1
-            self.idle.append(await self._make(clock.monotonic() + START_S))
+            self._put(await self._make(clock.monotonic() + START_S))
+            await asyncio.sleep(0)  # not all in one turn of the loop
+            self._check_open()
 
     async def acquire(self, deadline: float) -> Instance:
         """An instance for one call. GuestTimedOut, or what keeps a new one from starting."""
-        if self._closed:
-            raise AtmoFarmError("the function is closed")
+        self._check_open()
         if self.idle:
             return self.idle.pop()
         if self.count < self._maximum and not self._waiters:
@@ -68,9 +72,11 @@ class Pool:
             self._free_slot()
             if self.count < self._warm and not self._refilling and not self._closed:
                 self._refilling = True
-                self._loop.call_soon(self._refill)
-        elif not self._hand_over(instance):
-            self.idle.append(instance)
+                task = self._loop.create_task(self._refill())
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        else:
+            self._put(instance)
 
     def close(self) -> None:
         """Close what is idle; what is in use is closed when it is released."""
@@ -80,7 +86,7 @@ class Pool:
         self.direct = False
         for waiter in self._waiters:
             if not waiter.done():
-                waiter.set_exception(AtmoFarmError("the function is closed"))
+                waiter.set_exception(AtmoFarmError(_CLOSED))
         for task in self._tasks:
             task.cancel()
         while self.idle:
@@ -91,24 +97,33 @@ class Pool:
 
     async def _make(self, deadline: float) -> Instance:
         """A new instance in a slot that is taken already; the slot is freed when it fails."""
+        instance = None
         try:
+            self._check_open()
             instance = Instance(self.program)
-        except BaseException:
-            self._free_slot()
-            raise
-        try:
             if self.program.starts:
                 await instance.start(deadline)
+                self._check_open()
             if instance.broken:
                 raise outcome.start_failure(instance)
         except BaseException:
-            instance.close()
+            if instance is not None:
+                instance.close()
             self._free_slot()
             raise
         if self.count > self._warm and not self._ageing:
             self._ageing = True
             self._loop.call_later(KEPT_IDLE_S, self._age)
         return instance
+
+    def _check_open(self) -> None:
+        """Nothing may be made once the last instance is gone: the program is freed then."""
+        if self._closed:
+            raise AtmoFarmError(_CLOSED)
+
+    def _put(self, instance: Instance) -> None:
+        if not self._hand_over(instance):
+            self.idle.append(instance)
 
     def _free_slot(self) -> None:
         if self._closed:
@@ -159,31 +174,14 @@ class Pool:
     def _set_direct(self) -> None:
         self.direct = self._reuse and not self._closed and not self._waiters
 
-    def _refill(self) -> None:
-        """Make one instance ahead of the next message, in place of one that was used up."""
-        self._refilling = False
-        if self._closed or self.count >= self._warm:
-            return
-        self.count += 1
-        task = self._loop.create_task(self._make_spare())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _make_spare(self) -> None:
+    async def _refill(self) -> None:
+        """Make instances ahead of the next messages, in place of those that were used up."""
         try:
-            instance = await self._make(clock.monotonic() + START_S)
+            await self.warm()
         except AtmoFarmError as error:
             log.event(logger, logging.WARNING, "no instance could be made ahead", reason=str(error))
-            return
-        if self._closed or not self._hand_over(instance):
-            self._keep(instance)
-
-    def _keep(self, instance: Instance) -> None:
-        if self._closed:
-            instance.close()
-            self._free_slot()
-        else:
-            self.idle.append(instance)
+        finally:
+            self._refilling = False
 
     def _age(self) -> None:
         self._ageing = False

@@ -103,7 +103,7 @@ class Program:
         """Make the three instances in a new store and leave their addresses in the frame. Runs no guest code.
 
         They are made synchronously, which is cheaper than on a fiber and allowed before the store is told to yield.
-        GuestTrapped (a data or element segment does not fit) or WasmtimeError.
+        GuestTrapped: a data or element segment does not fit, or there are too many tables, or no room is left.
         """
         capi.store_limiter(store, self.memory_limit, TABLE_LIMIT, _INSTANCES, _TABLES, _MEMORIES)
         capi.set_epoch_deadline(context, 1 << 40)  # a new store's has passed: its first instruction would trap
@@ -133,7 +133,10 @@ class Program:
             code, text = capi.take_trap(frame.ends[0])
             frame.ends[0] = 0
             raise failures.trapped(code, text, 0, self.memory_limit)
-        capi.check(error)
+        try:
+            capi.check(error)
+        except capi.WasmtimeError as reason:
+            raise failures.not_instantiated(reason) from reason
 
     @property
     def memory_handles(self) -> tuple[int, int]:

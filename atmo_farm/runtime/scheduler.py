@@ -60,7 +60,7 @@ class Scheduler:
             return
         if self.woken and not (self._owed and self.busy):
             self._owed = True
-            end = clock.monotonic() + TICK_S / 2
+            end = clock.monotonic() + TICK_S
             while self.woken and clock.monotonic() < end:
                 self._poll(self.woken.popleft())
         else:
@@ -72,7 +72,7 @@ class Scheduler:
         waiter = instance.waiter
         if waiter is None or waiter.done():  # killed or cancelled while it waited for its turn
             return
-        if instance.context_variables.run(instance.poll):
+        if instance.context_variables.run(instance.take_turn):
             waiter.set_result(None)
         elif instance.runnable():
             self.busy.append(instance)
@@ -99,5 +99,4 @@ class _Deadline:
         if left > 0:  # uvloop's clock counts milliseconds and stands still during a turn, so timers may be early
             self._handle = self._loop.call_later(left, self._expire)
             return
-        state = "computing" if self._instance.runnable() else f"waiting in {self._instance.waiting_for}"
-        self._waiter.set_exception(GuestTimedOut(f"killed at its deadline while {state}"))
+        self._waiter.set_exception(GuestTimedOut(f"killed at its deadline while {self._instance.doing}"))

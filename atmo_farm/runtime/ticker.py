@@ -6,6 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from atmo_farm import clock
 from atmo_farm.runtime import capi
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ class Ticker(threading.Thread):
     """It has to be a thread: while a guest runs, the loop does not. All it does is a single atomic add in wasmtime.
 
     `epoch` counts the bumps. A caller that sees `parked` sets `wake` before it lets a guest run.
+
+    To tick it needs the GIL. A guest that calls one host function after the other lets go of it for moments only, too
+    short for a thread that has to wake up first: so each host function looks whether the ticker is late.
     """
 
     def __init__(self, engine: int):
@@ -45,6 +49,7 @@ class Ticker(threading.Thread):
         self.parked = False
         self.wake = threading.Event()
         self._engine = engine
+        self._ticked_at = clock.monotonic()
         self._stopped = False
 
     def run(self) -> None:
@@ -54,8 +59,7 @@ class Ticker(threading.Thread):
             time.sleep(TICK_S)
             if current.instance is not None:
                 idle = 0
-                self.epoch += 1
-                capi.increment_epoch(self._engine)
+                self._tick(clock.monotonic())
             elif (idle := idle + 1) > IDLE_TICKS:
                 idle = 0
                 self.wake.clear()
@@ -63,6 +67,17 @@ class Ticker(threading.Thread):
                 if current.instance is None and not self._stopped:  # looked at after `parked` is set: none is missed
                     self.wake.wait()
                 self.parked = False
+
+    def catch_up(self) -> None:
+        """Tick in the thread's place if it is late. Called by every host function."""
+        now = clock.monotonic()
+        if now - self._ticked_at > 2 * TICK_S:
+            self._tick(now)
+
+    def _tick(self, now: float) -> None:
+        self._ticked_at = now
+        self.epoch += 1
+        capi.increment_epoch(self._engine)
 
     def stop(self) -> None:
         """End the thread; the engine may be deleted after this."""

@@ -50,22 +50,21 @@ class Waiting:
         self.instance, self.name, self.task, self.result = instance, name, task, result
         self.finish, self.failed = finish, failed
 
-    def wake(self, _: asyncio.Future[bytes]) -> None:
+    def wake(self, task: asyncio.Future[bytes]) -> None:
         """The task is done: let the guest have a turn, if it still waits for it."""
+        if not task.cancelled():
+            task.exception()  # else asyncio calls it lost when the guest is killed before it gets it
         instance = self.instance
         if instance.waiting is self and instance.waiter is not None:
             scheduler = instance.engine.scheduler
             scheduler.add(scheduler.woken, instance)
 
-    def settle(self) -> bool:
-        """Whether the guest can go on, its result in place. Runs inside poll, where its store may be touched."""
-        if not self.task.done():
-            return False
+    def settle(self) -> None:
+        """Put the guest's result in place; the task is done. Runs inside poll, where its store may be touched."""
         try:
             self.result[NUMBER] = self.finish(self.instance, self.task.result()) & FAILED
         except BaseException as error:
             self.result[NUMBER] = self.failed(self.instance, error) & FAILED
-        return True
 
 
 _waits: dict[int, Waiting] = {}
@@ -78,9 +77,14 @@ def _already_done(_: int | None) -> bool:
 
 def _go_on(number: int) -> bool:
     try:
-        return _waits[number].settle()
+        waiting = _waits[number]
+        if not waiting.task.done():
+            return False
+        waiting.instance.renew_slice()  # only here: one that never had to wait must not get slice after slice
+        waiting.settle()
     except BaseException:  # its result stays -1
         return True
+    return True
 
 
 def _dropped(number: int) -> None:
@@ -116,6 +120,7 @@ def callback(
             instance = current.instance
             assert instance is not None
             try:
+                instance.engine.ticker.catch_up()
                 answer, finish = handler(instance, arguments)
                 if type(answer) is bytes:
                     results[NUMBER] = finish(instance, answer) & FAILED

@@ -8,12 +8,11 @@ event, 32 bytes:        0 userdata u64 · 8 errno u16 · 10 type u8 · 16 bytes 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import struct
 from typing import TYPE_CHECKING, Any
 
-from atmo_farm import clock, log
+from atmo_farm import clock
 from atmo_farm.runtime import host, waiting
 from atmo_farm.runtime.memory import BadPointer
 
@@ -35,7 +34,7 @@ def _failed(_: Instance, error: BaseException) -> int:
     if isinstance(error, BadPointer):
         return FAULT
     if not isinstance(error, asyncio.CancelledError):
-        log.event(host.logger, logging.ERROR, "internal error in a WASI function", exc_info=error)
+        host.internal_error("a WASI function", error)
     return IO
 
 

@@ -58,7 +58,7 @@ KEYS = (
     Key("http.port", "http_port", integer(0, 65535), "ATMO_HTTP_PORT"),
     Key("http.tlsPort", "tls_port", integer(0, 65535), "ATMO_TLS_PORT"),
     Key("http.domain", "domain", text, "ATMO_DOMAIN"),
-    Key("timeouts.heartbeat", "heartbeat_timeout_s", duration(0.5, _DAY)),
+    Key("timeouts.heartbeat", "heartbeat_timeout_s", duration(2, _DAY)),  # beats come each second
     Key("timeouts.drain", "drain_deadline_s", duration(0, _DAY)),
     Key("timeouts.boot", "boot_timeout_s", duration(0.5, _DAY)),
     Key("timeouts.load", "load_timeout_s", duration(1, _DAY)),

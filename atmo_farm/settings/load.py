@@ -95,7 +95,7 @@ def _value(
     entries: Mapping[str, settings_file.Entry],
 ) -> Value:
     flag = flags.get(key.flag) if key.flag else None
-    base = Path.cwd()
+    base = Path()
     text: str | None
     if flag is not None:
         text, origin, position, name = flag, f"flag {key.flag}", Position("command line"), key.flag
@@ -104,7 +104,7 @@ def _value(
         position, name = Position("environment"), key.environment
     elif entry := entries.get(key.path):
         text, position, name = entry.text, entry.position, key.path
-        origin, base = f"{position.file}:{position.line}", base / Path(position.file).parent
+        origin, base = f"{position.file}:{position.line}", Path(position.file).parent
     else:
         return Value(key, _default(key), None, "default", Position("default"))
     try:

@@ -27,9 +27,12 @@ def path(value: str, base: Path) -> Path:
     if not value or "\0" in value:
         raise ValueError("is not a path")
     try:
-        return base / Path(value).expanduser()
+        return (base / Path(value).expanduser()).absolute()
     except RuntimeError as error:
         raise ValueError(f"'{value}' names a home folder that cannot be determined") from error
+    except OSError as error:
+        what = "is relative to the working folder, and that is gone; write an absolute path"
+        raise ValueError(f"'{value}' {what}") from error
 
 
 def boolean(value: str, _base: Path) -> bool:

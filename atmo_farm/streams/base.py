@@ -31,9 +31,9 @@ class Message:
     """The uuid of the Grav envelope that it came in, so that the answer goes out in one; empty for a raw message."""
 
 
-@attrs.frozen
+@attrs.define
 class Output:
-    """One message to publish."""
+    """One message to publish; not changed once it is made (a frozen class would cost three times as much to make)."""
 
     subject: str
     data: bytes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 from atmo_farm.errors import PublishError
@@ -43,8 +42,3 @@ class Codec:
         if response_to or self._wraps_all:
             return grav.wrap(output.data, output.subject, parent_id=response_to, response_to=response_to)
         return output.data
-
-
-def error_output(message: Message, headers: Mapping[str, str]) -> Output:
-    """The empty answer that tells a sender of its message's failure; never wrapped, since its headers say it all."""
-    return Output(message.reply, b"", headers)

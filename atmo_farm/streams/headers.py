@@ -23,8 +23,9 @@ def decode(block: bytes) -> dict[str, str]:
     headers: dict[str, str] = {}
     for line in block.split(b"\r\n")[1:]:
         name, colon, value = line.partition(b":")
-        if colon:
-            headers[name.strip().decode("ascii", "replace").lower()] = value.strip().decode("utf-8", "replace")
+        name = name.strip()
+        if colon and name:
+            headers[name.decode("ascii", "replace").lower()] = value.strip().decode("utf-8", "replace")
     return headers
 
 

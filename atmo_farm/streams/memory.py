@@ -11,8 +11,8 @@ import attrs
 from atmo_farm.errors import PublishError
 from atmo_farm.streams import subjects
 from atmo_farm.streams.base import Handle, Message, Output, StreamEvents
-from atmo_farm.streams.codec import NO_HEADERS, Codec, error_output
-from atmo_farm.streams.headers import checked_name, clean, error_answer
+from atmo_farm.streams.codec import NO_HEADERS, Codec
+from atmo_farm.streams.headers import checked_name, clean, encode, error_answer
 from atmo_farm.streams.pending import MAX_BYTES, MAX_MESSAGES, Pending
 
 
@@ -40,7 +40,7 @@ class MemoryBroker:
         self.max_payload = max_payload
         self.refusing = False
         self._subscribers: list[_Subscriber] = []
-        self._turns: dict[tuple[str, str], int] = {}
+        self._turns: dict[str, int] = {}
         self._inboxes = 0
 
     def subscribe(self, pattern: str, receive: Callable[[Delivery], None], group: str = "") -> Callable[[], None]:
@@ -52,17 +52,17 @@ class MemoryBroker:
     def publish(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, reply: str = "") -> None:
         """Pass a message on at once; nobody there: it is gone."""
         delivery = Delivery(subject, data, headers or {}, reply)
-        groups: dict[tuple[str, str], list[_Subscriber]] = {}
+        groups: dict[str, list[_Subscriber]] = {}
         for subscriber in tuple(self._subscribers):
             if not subjects.matches(subscriber.pattern, subject):
                 continue
             if subscriber.group:
-                groups.setdefault((subscriber.pattern, subscriber.group), []).append(subscriber)
+                groups.setdefault(subscriber.group, []).append(subscriber)
             else:
                 subscriber.receive(delivery)
-        for key, members in groups.items():
-            turn = self._turns.get(key, 0)
-            self._turns[key] = turn + 1
+        for group, members in groups.items():
+            turn = self._turns.get(group, 0)
+            self._turns[group] = turn + 1
             members[turn % len(members)].receive(delivery)
 
     async def request(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> Delivery:
@@ -109,36 +109,42 @@ class MemoryStream:
 
     async def publish(self, output: Output) -> None:
         """Pass it to the broker's subscribers."""
-        data = self._codec.payload(output)
-        headers = {checked_name(name): clean(value) for name, value in output.headers.items()}
-        if len(data) > self._broker.max_payload:
-            raise PublishError(
-                f"{len(data)} bytes are more than the broker's max_payload of {self._broker.max_payload}",
-                transient=False,
-            )
-        if self._broker.refusing:
-            raise PublishError("the broker is out of reach", transient=True)
-        self._broker.publish(output.subject, data, headers)
+        self._send(output.subject, output.headers, self._codec.payload(output))
 
     async def answer_error(self, message: Message, code: int, text: str) -> None:
         """An empty message with the service error headers, if somebody waits for one."""
         if message.reply:
-            await self.publish(error_output(message, error_answer(code, text)))
+            self._send(message.reply, error_answer(code, text), b"")
 
     async def stop(self) -> None:
         """Unsubscribe and hand over what is pending."""
-        if self._unsubscribe is not None:
-            self._unsubscribe()
-            self._unsubscribe = None
+        self._end_subscription()
         await self._pending.finish()
 
     async def close(self) -> None:
         """Stop handing over."""
+        self._end_subscription()
         self._pending.cancel()
 
     def pending(self) -> int:
         """Messages received and not yet handed over."""
         return len(self._pending)
+
+    def _send(self, subject: str, headers: Mapping[str, str], data: bytes) -> None:
+        sent = {checked_name(name): clean(value) for name, value in headers.items()}
+        size = len(data) + (len(encode(sent)) if sent else 0)
+        if size > self._broker.max_payload:
+            raise PublishError(
+                f"{size} bytes are more than the broker's max_payload of {self._broker.max_payload}", transient=False
+            )
+        if self._broker.refusing:
+            raise PublishError("the broker is out of reach", transient=True)
+        self._broker.publish(subject, data, sent)
+
+    def _end_subscription(self) -> None:
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
 
     def _receive(self, delivery: Delivery) -> None:
         self._pending.offer(delivery, len(delivery.subject) + len(delivery.data))

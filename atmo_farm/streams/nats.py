@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 from nats import errors
 from nats.aio.subscription import Subscription
@@ -15,7 +16,7 @@ from atmo_farm.errors import CannotStart, PublishError
 from atmo_farm.streams import headers as wire_headers
 from atmo_farm.streams import nats_options
 from atmo_farm.streams.base import Handle, Message, Output, StreamEvents
-from atmo_farm.streams.codec import NO_HEADERS, Codec, error_output
+from atmo_farm.streams.codec import NO_HEADERS, Codec
 from atmo_farm.streams.nats_client import WireClient
 from atmo_farm.streams.pending import MAX_BYTES, MAX_MESSAGES, Pending
 
@@ -26,8 +27,15 @@ PING_INTERVAL_S = 5.0
 UNANSWERED_PINGS = 2
 RECONNECT_WAIT_S = 0.5
 CONNECT_TIMEOUT_S = 2
+CANCEL_AGAIN_S = 0.1
 FLUSH_TIMEOUT_S = 2.0
 """How long stop and close wait for a broker that may never answer."""
+
+SUBSCRIPTION_REFUSED = "permissions violation for subscription"
+"""How the server's words begin, in lower case, when the user may not have this subscription (any more)."""
+
+WARNINGS_PER_S = 1
+"""A publish that is not permitted is an error line of the server for each message."""
 
 Received = tuple[bytes, bytes, bytes, bytes]
 
@@ -58,13 +66,86 @@ class NatsStream:
         self._client = WireClient(self._options.wants_tls)
         self._pending: Pending[Received] = Pending(self._message, events.dropped, max_pending, max_pending_bytes)
         self._subscription: Subscription | None = None
+        self._subscribed = False
         self._watch: asyncio.Task[None] | None = None
-        self._told = ""
+        self._warnings = log.RateLimit(WARNINGS_PER_S, burst=10)
+        self._told: set[str] = set()
+        """The reasons of this outage: two servers that fail in turn, each in its own way, are two lines."""
         self._refused = ""
-        self._closing = False
+        self._ended = False
 
     async def open(self) -> None:
         """Connect, for as long as it takes."""
+        connecting = asyncio.ensure_future(self._connect())
+        try:
+            await asyncio.wait((connecting,))
+            connecting.result()
+        except BaseException:
+            while not connecting.done():  # again: a cancellation can get lost in asyncio.wait_for
+                connecting.cancel()
+                await asyncio.wait((connecting,), timeout=CANCEL_AGAIN_S)
+            self._client.abort()
+            raise
+        self._told.clear()
+        self._watch = asyncio.get_running_loop().create_task(self._watch_progress(), name="nats watch")
+
+    async def consume(self, handle: Handle) -> None:
+        """Subscribe and hand over; CannotStart if the server does not let us."""
+        self._client.after_chunk.append(self._pending.tell_drops)
+        self._pending.start(handle)
+        self._subscription = await self._client.listen(self._subject, self._group, self._receive)
+        while True:
+            try:
+                async with asyncio.timeout(FLUSH_TIMEOUT_S):
+                    await self._client.confirm()
+                break
+            except (errors.Error, TimeoutError):  # the connection broke; nats-py subscribes again when there is one
+                await asyncio.sleep(RECONNECT_WAIT_S)
+        if self._refused:
+            raise CannotStart(f"{self._where}: {self._refused}")
+        self._subscribed = True
+
+    async def publish(self, output: Output) -> None:
+        """Hand the message to the connection, or to its buffer of 8 MiB while there is none."""
+        await self._send(output.subject, output.headers, self._codec.payload(output))
+
+    async def answer_error(self, message: Message, code: int, text: str) -> None:
+        """An empty message with the service error headers, if somebody waits for one."""
+        if message.reply:
+            await self._send(message.reply, wire_headers.error_answer(code, text), b"")
+
+    async def stop(self) -> None:
+        """Unsubscribe, take what is on the wire, hand over what is pending."""
+        if self._subscription is not None:
+            try:
+                await self._unsubscribe()
+            except (errors.Error, OSError) as error:
+                reason = nats_options.reason(error, self._options.secrets)
+                log.event(logger, logging.DEBUG, "unsubscribing not confirmed", reason=reason)
+        await self._pending.finish()
+
+    async def close(self) -> None:
+        """Send what was published, as far as the broker takes it, and disconnect; returns in any state of things."""
+        self._ended = True
+        self._pending.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
+        try:
+            await self._unsubscribe()
+        except (errors.Error, OSError) as error:
+            unsent = self._client.unsent()
+            if unsent:
+                reason = nats_options.reason(error, self._options.secrets)
+                log.event(
+                    logger, logging.WARNING, "outputs not sent", connection=self._where, bytes=unsent, reason=reason
+                )
+        self._client.abort()
+
+    def pending(self) -> int:
+        """Messages received and not yet handed over."""
+        return len(self._pending)
+
+    async def _connect(self) -> None:
         await self._client.connect(
             **self._options.arguments,
             max_reconnect_attempts=-1,
@@ -77,77 +158,34 @@ class NatsStream:
             reconnected_cb=self._on_reconnect,
             closed_cb=self._on_close,
         )
-        self._told = ""
-        self._watch = asyncio.get_running_loop().create_task(self._watch_progress(), name="nats watch")
 
-    async def consume(self, handle: Handle) -> None:
-        """Subscribe and hand over; CannotStart if the server does not let us."""
-        self._client.after_chunk.append(self._pending.tell_drops)
-        self._pending.start(handle)
-        self._subscription = await self._client.listen(self._subject, self._group, self._receive)
-        while True:
-            try:
-                await self._client.flush()
-                break
-            except errors.Error:  # the connection broke on the way; nats-py subscribes again when there is one
-                await asyncio.sleep(RECONNECT_WAIT_S)
-        if self._refused:
-            raise CannotStart(f"{self._where}: {self._refused}: this user may not subscribe to {self._subject}")
+    async def _unsubscribe(self) -> None:
+        """Returns when no message comes any more and all outputs are sent; else raises, unsubscribed in any case."""
+        async with asyncio.timeout(FLUSH_TIMEOUT_S):
+            if self._subscription is not None:
+                subscription, self._subscription = self._subscription, None
+                await subscription.unsubscribe()  # without a connection: not subscribed again when there is one
+            await self._client.confirm()
 
-    async def publish(self, output: Output) -> None:
-        """Hand the message to the connection, or to its buffer of 8 MiB while there is none."""
+    async def _send(self, subject: str, headers: Mapping[str, str], data: bytes) -> None:
         client = self._client
-        data = self._codec.payload(output)
-        block = wire_headers.encode(output.headers) if output.headers else b""
+        block = wire_headers.encode(headers) if headers else b""
         size = len(block) + len(data)
         if size > client.max_payload:
             raise PublishError(
                 f"{size} bytes are more than the server's max_payload of {client.max_payload}", transient=False
             )
-        subject = output.subject.encode()
+        target = subject.encode("utf-8", "surrogateescape")
         if block:
-            command = b"HPUB %b %d %d\r\n%b%b\r\n" % (subject, len(block), size, block, data)
+            if not client.takes_headers:
+                raise PublishError("the server takes no messages with headers (no_header_support)", transient=False)
+            command = b"HPUB %b %d %d\r\n%b%b\r\n" % (target, len(block), size, block, data)
         else:
-            command = b"PUB %b %d\r\n%b\r\n" % (subject, size, data)
+            command = b"PUB %b %d\r\n%b\r\n" % (target, size, data)
         if client.is_closed or not client.send(command):
             raise PublishError("the broker is out of reach and the buffer for its return is full", transient=True)
         if client.congested:
             await client.writable()
-
-    async def answer_error(self, message: Message, code: int, text: str) -> None:
-        """An empty message with the service error headers, if somebody waits for one."""
-        if message.reply:
-            await self.publish(error_output(message, wire_headers.error_answer(code, text)))
-
-    async def stop(self) -> None:
-        """Unsubscribe, take what is on the wire, hand over what is pending."""
-        if self._subscription is not None and self._client.is_connected:
-            try:
-                async with asyncio.timeout(FLUSH_TIMEOUT_S):
-                    await self._subscription.unsubscribe()
-                    await self._client.flush()
-            except (errors.Error, TimeoutError, OSError) as error:
-                log.event(logger, logging.DEBUG, "unsubscribing not confirmed", reason=nats_options.reason(error))
-        await self._pending.finish()
-
-    async def close(self) -> None:
-        """Send what was published, as far as the broker takes it, and disconnect; returns in any state of things."""
-        self._closing = True
-        self._pending.cancel()
-        if self._watch is not None:
-            self._watch.cancel()
-        try:
-            async with asyncio.timeout(FLUSH_TIMEOUT_S):
-                await asyncio.sleep(0)  # what was published in this turn is written before the flush's ping
-                if self._client.is_connected:
-                    await self._client.flush()
-                await self._client.close()
-        except (errors.Error, TimeoutError, OSError):
-            self._client.abort()
-
-    def pending(self) -> int:
-        """Messages received and not yet handed over."""
-        return len(self._pending)
 
     def _receive(self, subject: bytes, reply: bytes, block: bytes, data: bytes) -> None:
         self._pending.offer((subject, reply, block, data), len(subject) + len(block) + len(data))
@@ -155,45 +193,51 @@ class NatsStream:
     def _message(self, received: Received) -> Message:
         subject, reply, block, data = received
         headers = wire_headers.decode(block) if block else NO_HEADERS
-        return self._codec.message(subject.decode("utf-8", "replace"), reply.decode("utf-8", "replace"), headers, data)
+        answer_to = reply.decode("utf-8", "surrogateescape")  # whatever bytes it is made of, the answer goes there
+        return self._codec.message(subject.decode("utf-8", "replace"), answer_to, headers, data)
 
     def _tell_waiting(self, reason: str) -> None:
-        """Once for each outage and change of reason."""
-        if reason != self._told and not self._closing:
-            self._told = reason
+        if reason not in self._told and not self._ended:
+            self._told.add(reason)
             self._events.waiting(self._where, reason)
+
+    def _end(self, reason: str) -> None:
+        """This process cannot go on; a new one begins from the start."""
+        if not self._ended:
+            self._ended = True
+            self._events.closed(reason)
 
     async def _on_error(self, error: Exception) -> None:
         reason = nats_options.reason(error, self._options.secrets)
         if not self._client.is_connected:
             self._tell_waiting(reason)
-        elif "permissions violation for subscription" in reason.lower():
-            self._refused = reason
-        else:
-            log.event(logger, logging.WARNING, "NATS error", connection=self._where, reason=reason)
+        elif SUBSCRIPTION_REFUSED in str(error).lower():
+            self._refused = f"{reason}: this user may not subscribe to {self._subject}"
+            if self._subscribed:
+                self._end(self._refused)
+        elif not isinstance(error, errors.StaleConnectionError) and self._warnings.allow():  # `_on_disconnect` tells it
+            dropped = self._warnings.take_dropped() or None
+            log.event(
+                logger, logging.WARNING, "NATS error", connection=self._where, reason=reason, lines_dropped=dropped
+            )
 
     async def _on_disconnect(self) -> None:
-        last: Any = self._client.last_error
-        self._tell_waiting(nats_options.reason(last, self._options.secrets))
+        self._tell_waiting(nats_options.reason(self._client.cause, self._options.secrets))
 
     async def _on_reconnect(self) -> None:
-        self._told = ""
-        self._events.connected()
+        self._told.clear()
+        if not self._ended:
+            self._events.connected()
 
     async def _on_close(self) -> None:
-        if not self._closing:
-            self._events.closed(nats_options.reason(self._client.last_error, self._options.secrets))
+        self._end(nats_options.reason(self._client.last_error or self._client.cause, self._options.secrets))
 
     async def _watch_progress(self) -> None:
-        """Trust no state: a server that answers pings makes `heard` grow, and a reconnection has a task that runs."""
-        client = self._client
         while True:
-            heard = client.heard
+            heard = self._client.heard
             await asyncio.sleep(self._ping_interval_s * (UNANSWERED_PINGS + 1))
-            if client.is_connected and client.heard == heard:
-                await client._process_op_err(errors.StaleConnectionError())
-            elif client.is_reconnecting:
-                task = client._reconnection_task
-                if task is None or task.done():
-                    self._events.closed("the client gave up reconnecting")
-                    return
+            try:
+                await self._client.mind_progress(heard)
+            except errors.ConnectionClosedError:
+                self._end("the client gave up reconnecting")
+                return

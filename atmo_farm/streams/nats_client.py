@@ -2,20 +2,25 @@
 
 nats-py keeps connecting, TLS, authentication, pings and reconnecting. Replaced are the parser's loop over MSG and HMSG
 (no regular expression, no queue between reader and subscription), publishing (one write for each turn of the loop) and
-a few answers to broken connections. What is used of nats-py beyond its public surface, and therefore pinned by
-tests/unit/test_nats_client.py and by the version range in setup.cfg:
+what it does when a connection breaks or never really stood. What is used of nats-py beyond its public surface, and
+therefore pinned by tests/unit/streams/test_nats_client.py and by the version range in setup.cfg:
 
-    Client     _ps, _sid, _status, _pending, _pending_data_size, _pings_outstanding, _pongs, _transport,
-               overridden: _connect_to_server, _process_err, _process_info, _process_msg, _process_pong
-    Parser     state, needed, buf, nc, parse
-    TcpTransport   _io_writer
+    Client     _auth_configured, _error_cb, _flusher_task, _max_payload, _pending, _pending_data_size,
+               _ping_interval_task, _pings_outstanding, _pongs, _ps, _reading_task, _reconnection_task, _server_info,
+               _sid, _status, _transport
+               overridden: _connect_to_server, _process_connect_init, _process_err, _process_info, _process_msg,
+               _process_op_err, _process_pong, _send_ping
+    Parser     state, needed, buf, nc, parse, reset
+    TcpTransport   _io_reader, _io_writer
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import ParseResult
 
 from nats import errors
 from nats.aio.client import Client, Srv
@@ -29,6 +34,10 @@ Sink = Callable[[bytes, bytes, bytes, bytes], None]
 LONGEST_LINE = 1 << 20
 """Bytes of a control line: an INFO names all servers of a cluster, but what is longer is not NATS."""
 
+READ_AHEAD_BYTES = 1 << 18
+"""Bytes that are taken off the socket at once: with a guest that computes between two turns of the loop, reading is
+only as fast as this, and a server that is read too slowly cuts the connection off."""
+
 CONGESTED_BYTES = 1 << 20
 """Unsent bytes on a standing connection from which on publishers wait."""
 
@@ -40,12 +49,14 @@ class WireParser(Parser):
     """Cuts messages out of a chunk in one pass; control lines and messages that span chunks are nats-py's."""
 
     async def parse(self, data: bytes = b"") -> None:
-        """Take the next chunk off the wire; ProtocolError makes nats-py reconnect."""
+        """Take the next chunk off the wire; ProtocolError and OSError make nats-py reconnect."""
         client: WireClient = self.nc
         client.heard += 1
         try:
             await self._parse(client, data)
-        except (ValueError, LookupError, AttributeError) as error:  # else nats-py's reader ends without a reconnect
+        except (errors.ProtocolError, OSError):
+            raise
+        except Exception as error:  # anything else ends nats-py's reader for good
             raise errors.ProtocolError from error
         for told in client.after_chunk:
             told()
@@ -72,19 +83,25 @@ class WireParser(Parser):
             start = line_end + 2
             verb = words[0] if words else b""
             if verb == b"MSG":
-                body = start
+                body, count = start, len(words)
                 stop = start + int(words[-1])
-                reply = words[3] if len(words) == 5 else b""
+                reply = words[3] if count == 5 else b""
             elif verb == b"HMSG":
-                body = start + int(words[-2])
+                body, count = start + int(words[-2]), len(words) - 1
                 stop = start + int(words[-1])
-                reply = words[3] if len(words) == 6 else b""
+                reply = words[3] if count == 5 else b""
             else:
                 await super().parse(data[position:start])
+                if self.buf:  # nats-py waits for more of a line that it does not know
+                    raise errors.ProtocolError
                 position = start
                 continue
+            if not (start <= body <= stop and 4 <= count <= 5):
+                raise errors.ProtocolError
             if stop + 2 > end:
                 await super().parse(data[position:])
+                if self.state != AWAITING_MSG_PAYLOAD:
+                    raise errors.ProtocolError
                 return
             position = stop + 2
             sink = sinks.get(words[2])
@@ -94,8 +111,36 @@ class WireParser(Parser):
                 await client._process_msg(int(words[2]), words[1], reply, data[body:stop], data[start:body])
 
 
+class _TlsProtocol(asyncio.StreamReaderProtocol):
+    def eof_received(self) -> bool:
+        super().eof_received()
+        return False  # there is no half-closed TLS
+
+
 class WireTransport(TcpTransport):
     """A connection that ends at once when it is closed: a graceful end waits for a peer that may never read again."""
+
+    async def connect_tls(
+        self, uri: str | ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int
+    ) -> None:
+        """TLS on the standing connection, with a protocol that knows it: else each end of it is a line in the log."""
+        assert self._io_writer is not None
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(buffer_size)
+        protocol = _TlsProtocol(reader)
+        name = uri if isinstance(uri, str) else uri.hostname
+        handshake = loop.start_tls(self._io_writer.transport, protocol, ssl_context, server_hostname=name)
+        transport = await asyncio.wait_for(handshake, connect_timeout)
+        assert transport is not None
+        self._io_reader, self._io_writer = reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+    async def drain(self) -> None:
+        """Wait until the kernel takes more; raises what ended the connection, not only that it is lost."""
+        try:
+            await super().drain()  # type: ignore[no-untyped-call]
+        except ConnectionError as error:
+            cause = None if self._io_reader is None else self._io_reader.exception()
+            raise (cause or error) from error
 
     def close(self) -> None:
         """Drop the connection and what was not sent; whoever cares has flushed before."""
@@ -103,11 +148,8 @@ class WireTransport(TcpTransport):
             self._io_writer.transport.abort()
 
     async def wait_closed(self) -> None:
-        """Return when it is closed, at most a second later."""
-        try:
-            await asyncio.wait_for(super().wait_closed(), 1.0)  # type: ignore[no-untyped-call]
-        except TimeoutError:
-            pass
+        """Return when it is closed: it was dropped, so a turn of the loop is enough."""
+        await asyncio.sleep(0)
 
     def unsent(self) -> int:
         """Bytes that the kernel has not taken yet."""
@@ -120,6 +162,7 @@ class WireClient(Client):
     def __init__(self, wants_tls: bool = False):
         super().__init__()
         self._ps = WireParser(self)
+        self._auth_configured = True  # a server with a default user does not ask for credentials, and gets ours
         self._wants_tls = wants_tls
         self._loop = asyncio.get_running_loop()
         self._flush_is_due = False
@@ -130,6 +173,13 @@ class WireClient(Client):
         """Called after each chunk off the wire."""
         self.heard = 0
         """Chunks received: while the server answers pings it grows."""
+        self.cause: Exception | None = None
+        """What the last connection that stood ended with."""
+
+    @property
+    def takes_headers(self) -> bool:
+        """Whether the server takes messages with headers; one that does not ends the connection over them."""
+        return bool(self._server_info.get("headers"))
 
     async def listen(self, subject: str, group: str, sink: Sink) -> Subscription:
         """Subscribe with a sink in place of nats-py's queue; kept over reconnects."""
@@ -148,11 +198,24 @@ class WireClient(Client):
             self._loop.call_soon(self._flush)
         return True
 
-    async def flush(self, timeout: float = 10) -> None:  # noqa: ASYNC109 - nats-py's signature
-        """Return when the server has seen all that was sent before. nats-py's own PING overtakes what is pending: its
-        PONG would come before a SUB or UNSUB is in force, and a message in between would be lost."""
-        self._flush()
-        await super().flush(timeout)  # type: ignore[arg-type]
+    async def confirm(self) -> None:
+        """Return when the server has seen all that was sent before: it may never. nats.errors.Error: not connected."""
+        if self._status != Client.CONNECTED:
+            raise errors.ConnectionReconnectingError
+        seen: asyncio.Future[None] = self._loop.create_future()
+        await self._send_ping(seen)
+        await seen
+
+    async def mind_progress(self, heard: int) -> None:
+        """Trust no state: reconnect if nothing was heard since `heard` was read, though the connection seems to stand.
+
+        Raises ConnectionClosedError if there is none and nothing tries to make one.
+        """
+        if self._status == Client.CONNECTED:
+            if self.heard == heard:
+                await self._process_op_err(errors.StaleConnectionError())
+        elif self._reconnection_task is None or self._reconnection_task.done():
+            raise errors.ConnectionClosedError
 
     @property
     def congested(self) -> bool:
@@ -174,13 +237,11 @@ class WireClient(Client):
         return self._pending_data_size + (transport.unsent() if isinstance(transport, WireTransport) else 0)
 
     def abort(self) -> None:
-        """End at once and whatever state it is in: for a `close` that does not return."""
+        """End at once, whatever state it is in; what was not sent is lost. No callback is called."""
         self._status = Client.CLOSED
-        for task in (self._reading_task, self._ping_interval_task, self._flusher_task, self._reconnection_task):
-            if task is not None:
-                task.cancel()
-        if self._transport is not None:
-            self._transport.close()  # type: ignore[no-untyped-call]
+        if self._reconnection_task is not None:
+            self._reconnection_task.cancel()
+        self._drop_connection()
 
     def _flush(self) -> None:
         self._flush_is_due = False
@@ -195,31 +256,60 @@ class WireClient(Client):
 
     async def _drain(self, transport: WireTransport) -> None:
         try:
-            await transport.drain()  # type: ignore[no-untyped-call]
+            await transport.drain()
         except OSError:
             pass  # the reader sees it too and reconnects
         finally:
             self._draining = None
 
+    def _drop_connection(self) -> None:
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None:
+                task.cancel()
+        if self._transport is not None:
+            self._transport.close()  # type: ignore[no-untyped-call]
+
     async def _connect_to_server(self, s: Srv) -> None:
+        """The next attempt; what the one before has left behind would read and write beside it."""
+        self._drop_connection()
+        self._ps.reset()
         if self._transport is None:
             self._transport = WireTransport()  # type: ignore[no-untyped-call]
         s.last_attempt = self._loop.time()
-        await self._transport.connect(s.uri, 1 << 15, self.options["connect_timeout"])
+        await self._transport.connect(s.uri, READ_AHEAD_BYTES, self.options["connect_timeout"])
+
+    async def _process_connect_init(self) -> None:
+        """The login; nats-py takes a server for connected that hangs up in the middle of it."""
+        try:
+            await super()._process_connect_init()
+        except (OSError, errors.Error):
+            raise
+        except Exception as error:  # anything else ends nats-py's attempts for good
+            raise errors.ProtocolError from error
+        if self._status != Client.CONNECTED:
+            self._drop_connection()
+            raise errors.UnexpectedEOF
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if initial_connection and self._wants_tls and not self.options["tls_handshake_first"]:
             if not (info.get("tls_required") or info.get("tls_available")):
                 raise errors.SecureConnWantedError
             info["tls_required"] = True  # nats-py goes on in the clear when TLS is only on offer
+        self._max_payload = int(info.get("max_payload", self._max_payload))  # an account's own limit comes after login
         await super()._process_info(info, initial_connection)
 
     async def _process_err(self, err_msg: str) -> None:
         """An -ERR: nats-py closes for good on most; the server closes after them, so reconnecting is right."""
         error = errors.Error(f"nats: {err_msg.strip(chr(39))}")
-        await self._error_cb(error)
-        if PERMISSIONS_ERR not in err_msg:
+        if PERMISSIONS_ERR in err_msg:
+            await self._error_cb(error)
+        else:
             await self._process_op_err(error)
+
+    async def _process_op_err(self, e: Exception) -> None:
+        if not (self.is_closed or self.is_reconnecting):
+            self.cause = e
+        await super()._process_op_err(e)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         sink = self.sinks.get(str(sid).encode())
@@ -235,3 +325,11 @@ class WireClient(Client):
             waiter = self._pongs.pop(0)
             if not waiter.done():
                 waiter.set_result(True)
+
+    async def _send_ping(self, future: asyncio.Future[None] | None = None) -> None:
+        """After all that was sent before, so that its PONG confirms that, too; nats-py's own overtakes what is pending.
+
+        A message in between would be lost: its SUB or UNSUB is not yet in force.
+        """
+        self._flush()
+        await super()._send_ping(future)

@@ -16,10 +16,23 @@ from nats import errors
 
 from atmo_farm.directive.model import NatsConnection, Tls, Value
 from atmo_farm.errors import CannotStart
+from atmo_farm.log.redact import Redactor
 
 DEFAULT_PORT = 4222
 _JWT = re.compile(rb"-----BEGIN NATS USER JWT-----\s+(\S+)")
 _SEED = re.compile(rb"-----BEGIN USER NKEY SEED-----\s+(\S+)")
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
+
+LONGEST_REASON = 200
+"""Characters."""
+
+_KNOWN: dict[type[Exception], str] = {
+    errors.SecureConnWantedError: "the server offers no TLS, which the connection asks for",
+    errors.UnexpectedEOF: "the server closed the connection",
+    errors.StaleConnectionError: "the server does not answer pings",
+    errors.ProtocolError: "what answers does not speak NATS",
+}
+"""In words of our own; a kind stands before those that it is one of."""
 
 
 @attrs.frozen
@@ -94,13 +107,14 @@ def options(connection: NatsConnection, client_name: str) -> Options:
             raise CannotStart(f"{where}: {error}") from error
         arguments |= {"user_jwt_cb": credentials.jwt, "signature_cb": credentials.sign}
     if connection.nkey_seed_file:
-        arguments["nkeys_seed"] = _seed_file(text(connection.nkey_seed_file), where)
+        arguments["nkeys_seed_str"] = _seed_file(text(connection.nkey_seed_file), where)
     if connection.inbox_prefix:
         arguments["inbox_prefix"] = text(connection.inbox_prefix)
     wants_tls = connection.tls is not None or any(url.scheme == "tls" for url in urls)
     if wants_tls:
         arguments |= _tls(connection.tls or Tls(), where)
-    secrets = {password, token, *(unquote(url.password) for url in urls if url.password)}
+    in_urls = (unquote(url.username if url.password is None else url.password) for url in urls if url.username)
+    secrets = {password, token, arguments.get("nkeys_seed_str", ""), *in_urls}
     return Options(arguments, wants_tls, tuple(secret for secret in secrets if secret))
 
 
@@ -113,25 +127,41 @@ def text(value: Value) -> str:
 
 def reason(error: BaseException | None, secrets: tuple[str, ...] = ()) -> str:
     """What went wrong as one short line without secrets: of errors that are not known, only the kind."""
+    words = Redactor(secrets).head(_words(error), LONGEST_REASON)
+    return "".join(character if character.isprintable() else " " for character in words)[:LONGEST_REASON]
+
+
+def _words(error: BaseException | None) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        words = f"the server's certificate is not accepted: {error.verify_message}"
-    elif isinstance(error, ssl.SSLError):
-        words = f"TLS failed: {error.reason or 'protocol error'}"
-    elif isinstance(error, errors.SecureConnWantedError):
-        words = "the server offers no TLS, which the connection asks for"
-    elif isinstance(error, errors.Error) and str(error):
-        words = str(error).removeprefix("nats: ")
-    elif isinstance(error, TimeoutError):
-        words = "no answer in time"
-    elif isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        words = os.strerror(error.errno).lower()
-    elif isinstance(error, OSError):
-        words = error.strerror or "the connection failed"
-    else:
-        words = type(error).__name__ if error else "connection lost"
-    for secret in secrets:
-        words = words.replace(secret, "***")
-    return "".join(character if character.isprintable() else " " for character in words.strip(" '"))[:200]
+        return f"the server's certificate is not accepted: {error.verify_message.rstrip('.')}"
+    if isinstance(error, ssl.SSLError):
+        return _tls_words(error.reason or "")
+    for kind, words in _KNOWN.items():
+        if isinstance(error, kind):
+            return words
+    if isinstance(error, errors.Error) and str(error):
+        return str(error).removeprefix("nats: ").strip(" '")
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError):
+        return _system_words(error)
+    return type(error).__name__ if error else "connection lost"
+
+
+def _tls_words(known_as: str) -> str:
+    """OpenSSL's name of an error; an alert is what the other end has to say."""
+    _, alert, said = known_as.partition("_ALERT_")
+    words = (said if alert else known_as).replace("_", " ").lower() or "protocol error"
+    return f"the server ended TLS: {words}" if alert else f"TLS failed: {words}"
+
+
+def _system_words(error: OSError) -> str:
+    """The system's own words; where a host has several addresses, those for the first that failed."""
+    several = _ERRNO.search(str(error)) if error.errno is None else None
+    number = int(several[1]) if several else error.errno
+    if number is not None and number > 0:
+        return os.strerror(number).lower()
+    return error.strerror or "connection lost"
 
 
 def _address(address: str, where: str) -> str:
@@ -150,23 +180,31 @@ def _address(address: str, where: str) -> str:
 
 
 def _seed_file(path: str, where: str) -> str:
+    """The seed itself: a file that is gone or changed later must not end the attempts to reconnect."""
     try:
-        nkeys.from_seed(bytearray(Path(path).read_bytes().strip())).wipe()
+        seed = Path(path).read_bytes().strip()
+        nkeys.from_seed(bytearray(seed)).wipe()
+        return seed.decode()
     except OSError as error:
         raise CannotStart(f"{where}: nkeySeedFile {path}: {reason(error)}") from error
     except Exception as error:
         raise CannotStart(f"{where}: nkeySeedFile {path} holds no valid user seed") from error
-    return path
+
+
+def _no_password() -> str:
+    """OpenSSL would ask for it on the terminal."""
+    raise ValueError("the private key is encrypted: only one without a password can be used")
 
 
 def _tls(tls: Tls, where: str) -> dict[str, Any]:
     try:
         context = ssl.create_default_context(cafile=text(tls.ca_file) or None)
         if tls.cert_file:
-            context.load_cert_chain(text(tls.cert_file), text(tls.key_file) or None)
-    except (OSError, ssl.SSLError) as error:
+            context.load_cert_chain(text(tls.cert_file), text(tls.key_file) or None, password=_no_password)
+    except (OSError, ValueError) as error:
+        why = reason(error) if isinstance(error, OSError) else str(error)
         files = ", ".join(text(file) for file in (tls.ca_file, tls.cert_file, tls.key_file) if file)
-        raise CannotStart(f"{where}: tls: cannot use {files}: {reason(error)}") from error
+        raise CannotStart(f"{where}: tls: cannot use {files}: {why}") from error
     arguments: dict[str, Any] = {"tls": context, "tls_handshake_first": tls.handshake_first}
     if tls.server_name:
         arguments["tls_hostname"] = text(tls.server_name)

@@ -75,7 +75,7 @@ class Pending(Generic[Received]):
         if self._pump is not None:
             if self._wake is not None and not self._wake.done():
                 self._wake.set_result(None)
-            await asyncio.shield(self._pump)
+            await asyncio.wait((self._pump,))
 
     def cancel(self) -> None:
         """Stop handing over at once; what is queued is lost."""

@@ -9,8 +9,10 @@ from pathlib import Path
 import attrs
 
 from atmo_farm import directive, processes
-from atmo_farm.directive import references, served
+from atmo_farm.directive import differences, references, served
+from atmo_farm.directive.differences import Note
 from atmo_farm.directive.model import Directive
+from atmo_farm.directive.report import in_order
 from atmo_farm.errors import Problem, UserFilesError
 from atmo_farm.settings import HandlerDefaults
 
@@ -22,10 +24,13 @@ MAX_MAP_COUNT = Path("/proc/sys/vm/max_map_count")
 
 @attrs.frozen
 class Checked:
-    """What `check` found: errors and warnings in the order of their places; `directive` None: it could not be read."""
+    """What `check` found: errors and warnings in the order of their places."""
 
     problems: tuple[Problem, ...]
     directive: Directive | None
+    """None: it cannot be used as it is."""
+    notes: tuple[Note, ...] = ()
+    """Where it behaves otherwise than in Atmo; none while it cannot be used."""
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -39,23 +44,29 @@ class Checked:
 
 
 def check(source: Path, defaults: HandlerDefaults, environ: Mapping[str, str]) -> Checked:
-    """Read the whole application and compile each module in a cache folder that is thrown away."""
+    """Read the whole application and compile each module in a cache folder that is thrown away.
+
+    Modules are compiled and references looked up even when the Directive has errors: all is told at once.
+    """
     try:
-        application = directive.load(source, defaults)
+        reading = directive.read(source, defaults)
     except UserFilesError as error:
         return Checked(error.problems, None)
-    found = application.directive
+    found = reading.application.directive
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     with tempfile.TemporaryDirectory(prefix="atmo-farm-check-") as folder:
-        _, module_problems = processes.compile_modules(application, Path(folder))
+        _, module_problems = processes.compile_modules(reading.application, Path(folder))
     problems = [
-        *application.warnings,
+        *reading.problems,
         *served.not_served(found),
         *references.unset(found, environ, Path(credentials) if credentials else None),
         *module_problems,
-        *_too_many_mappings(found, MAX_MAP_COUNT),
     ]
-    return Checked(tuple(sorted(problems, key=lambda problem: (problem.position, problem.severity))), found)
+    if not reading.is_whole:
+        return Checked(in_order(problems), None)
+    problems += _too_many_mappings(found, MAX_MAP_COUNT)
+    checked = Checked(in_order(problems), found)
+    return checked if checked.errors else attrs.evolve(checked, notes=differences.notes(reading.application.source))
 
 
 def _too_many_mappings(found: Directive, max_map_count: Path) -> list[Problem]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from atmo_farm.errors import CannotStart
 from atmo_farm.settings import Settings
 
 BUNDLE_NAME = "runnables.wasm.zip"
@@ -15,11 +16,19 @@ LOOK_EVERY_S = 1.0
 def find(named: Path | None, settings: Settings) -> Path:
     """What the command line names, else ATMO_BUNDLE_PATH, else ./runnables.wasm.zip, else the current folder."""
     if named is not None:
-        return named.absolute()
+        return absolute(named)
     if settings.bundle_path is not None:
         return settings.bundle_path
-    bundle = Path.cwd() / BUNDLE_NAME
-    return bundle if bundle.exists() else Path.cwd()
+    bundle = absolute(Path(BUNDLE_NAME))
+    return bundle if bundle.exists() else bundle.parent
+
+
+def absolute(path: Path) -> Path:
+    """The path from the root on; CannotStart if it is relative and the working folder is gone."""
+    try:
+        return path.absolute()
+    except OSError as error:
+        raise CannotStart(f"the working folder is gone ({error.strerror}); cd to one that is there") from error
 
 
 def wait_for(source: Path, sleep: Callable[[float], None] = time.sleep) -> None:

@@ -7,7 +7,9 @@ here. What it measures it tells by the fixture `figure`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
+import io
 import subprocess
 import sys
 import tempfile
@@ -38,9 +40,11 @@ class _Rows:
 def rows() -> dict[str, str]:
     """row → the first line of its test's docstring."""
     plugin = _Rows()
-    status = pytest.main(["--collect-only", "-qq", "--no-header", "-p", "no:terminal", "-m", "fault"], [plugin])
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        status = pytest.main(["--collect-only", "-qq", "-m", "fault"], [plugin])
     if status != pytest.ExitCode.OK:
-        sys.exit("scripts/soak: the tests cannot be collected; run scripts/test")
+        sys.exit(f"scripts/soak: the tests cannot be collected:\n{said.getvalue()}")
     return plugin.rows
 
 

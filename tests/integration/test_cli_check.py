@@ -58,14 +58,30 @@ def test_good_application(project: Path) -> None:
     """Exit 0 and a line that counts; in its own folder it needs no name."""
     done = atmo_farm("check", cwd=project, CHECK_NATS_URL="nats://h:4222")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "ok: com.example.check v1.0.0: 1 handler, 1 function\n"
+    assert done.stdout.splitlines()[-1] == "ok: com.example.check v1.0.0: 1 handler, 1 function"
+    assert "warning" not in done.stdout
+
+
+def test_differences_from_atmo_are_notes(project: Path) -> None:
+    """One line for each that touches the Directive, after the problems; they change no exit code and no count."""
+    done = atmo_farm("check", cwd=project)
+    assert done.returncode == 0
+    warning, *notes, summary = done.stdout.splitlines()
+    assert ": warning: " in warning
+    assert len(notes) == 3
+    assert all(note.startswith(f"{project}/Directive.yaml:8:5: note: handlers[0]: ") for note in notes)
+    assert "Grav envelope" in notes[0]
+    assert summary.endswith("1 handler, 1 function, 1 warning")
+    (project / "Directive.yaml").write_text(DIRECTIVE.replace("v1.0.0", "one"))
+    done = atmo_farm("check", cwd=project, CHECK_NATS_URL="h")
+    assert (done.returncode, "note:" in done.stdout) == (1, False)
 
 
 def test_unset_variable_is_a_warning(project: Path) -> None:
     """It may be set where the farm runs; an env file sets it here."""
     done = atmo_farm("check", str(project), cwd=Path("/"))
     assert done.returncode == 0
-    warning, summary = done.stdout.splitlines()
+    warning, *_, summary = done.stdout.splitlines()
     place = f"{project}/Directive.yaml:6:5: warning: connections.nats.serverAddress: "
     assert warning == f"{place}the environment variable CHECK_NATS_URL is not set"
     assert summary.endswith("1 handler, 1 function, 1 warning")
@@ -84,7 +100,27 @@ def test_every_problem_at_once(project: Path) -> None:
     assert any(":2:1: appVersion: " in line for line in problems)
     assert any(":9:5: handlers[0].sorce: " in line and "source" in line for line in problems)
     assert any(":12:13: " in line and "hello" in line for line in problems)
-    assert summary.startswith(f"{len(problems)} problems")
+    assert any(":6:5: warning: " in line and "CHECK_NATS_URL" in line for line in problems)
+    assert summary == "3 problems, 1 warning"
+
+
+def test_modules_of_a_wrong_directive_are_checked_too(project: Path) -> None:
+    """A mistake in one file hides none in another: the module is missing, or is none."""
+    (project / "Directive.yaml").write_text(DIRECTIVE.replace("v1.0.0", "one"))
+    (project / "hello" / "hello.wasm").write_bytes(b"no wasm")
+    done = atmo_farm("check", cwd=project, CHECK_NATS_URL="h")
+    assert done.returncode == 1
+    version, module, summary = done.stdout.splitlines()
+    assert "Directive.yaml:2:1: appVersion: " in version
+    assert "hello/.runnable.yaml:1:1: default::hello: " in module
+    assert summary == "2 problems"
+    (project / "hello" / "hello.wasm").unlink()
+    version, module, summary = atmo_farm("check", cwd=project, CHECK_NATS_URL="h").stdout.splitlines()
+    assert "hello/.runnable.yaml:1:1: name: its module" in module
+    (project / "Directive.yaml").write_text("[")
+    broken, module, summary = atmo_farm("check", cwd=project).stdout.splitlines()
+    assert "is not YAML" in broken
+    assert "its module" in module
 
 
 def test_module_problems_and_what_is_not_served(project: Path) -> None:
@@ -116,6 +152,9 @@ def test_json(project: Path) -> None:
     """The same for programs: place, key, severity and message apart."""
     done = atmo_farm("check", "--json", cwd=project)
     found = json.loads(done.stdout)
+    notes = found.pop("notes")
+    assert {(note["line"], note["key"]) for note in notes} == {(8, "handlers[0]")}
+    assert set(notes[0]) == {"file", "line", "column", "key", "message"}
     assert found.pop("problems") == [
         {
             "file": f"{project}/Directive.yaml",

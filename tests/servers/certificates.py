@@ -1,4 +1,4 @@
-"""Certificates for TLS tests, made by the openssl command: an authority, a server's and a client's that it has signed."""
+"""Certificates for TLS tests, made by the openssl command: an authority, and a server's and a client's signed by it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ENCRYPTED_KEY_PASSWORD = "only-tests-know"
 
 
 def make(folder: Path) -> Path:
-    """`ca`, `server` (localhost and 127.0.0.1) and `client`, each as .pem and .key, in this folder, which it returns."""
+    """`ca`, `server` (localhost and 127.0.0.1) and `client`, each as .pem and .key; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     _openssl(folder, "ca", "-subj", "/CN=authority of tests", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
     signed = ("-CA", str(folder / "ca.pem"), "-CAkey", str(folder / "ca.key"))

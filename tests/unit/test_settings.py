@@ -176,6 +176,7 @@ def test_all_problems_at_once_with_their_places(tmp_path: Path) -> None:
         ("log: {level: loud}", "1:14: log.level: 'loud' is not one of trace, debug, info, warn, error"),
         ("defaults: {workers: 0}", "1:21: defaults.workers: '0' is not a whole number from 1 to 1024"),
         ("defaults: {timeout: 3x}", "1:21: defaults.timeout: '3x' is not a duration; write seconds, or a number with"),
+        ("timeouts: {heartbeat: 1s}", "1:23: timeouts.heartbeat: 1s is not a duration from 2 to 86400 seconds"),
         ("defaults: {timeout: 0}", "1:21: defaults.timeout: 0 is not a duration from 0.001 to 86400 seconds"),
         ("defaults: {memoryLimit: 3MB}", "1:25: defaults.memoryLimit: '3MB' is not a size; write bytes, or a number"),
         ("defaults: {memoryLimit: 1}", "1:25: defaults.memoryLimit: 1 is not a size from 65536 to 4294967296 bytes"),

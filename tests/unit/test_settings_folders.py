@@ -83,3 +83,34 @@ def test_other_users_folders(tmp_path: Path) -> None:
     os.chown(trap, 12345, 12345)
     with pytest.raises(CannotStart, match=r"lies in .*atmo-farm-0, which is another user's"):
         ensure_private_folder(trap / "app")
+
+
+@pytest.mark.skipif(UID != 0, reason="needs to give links to another user")
+def test_another_users_link_in_a_public_place(tmp_path: Path) -> None:
+    """What it leads to may be moved away under our hands: refused, while a link of our own is followed."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, 12345, 12345)
+    public = tmp_path / "public"
+    public.mkdir()
+    public.chmod(0o1777)
+    trap = public / "atmo-farm-0"
+    trap.symlink_to(theirs)
+    os.chown(trap, 12345, 12345, follow_symlinks=False)
+    with pytest.raises(CannotStart, match=r"lies in .*atmo-farm-0, which is another user's"):
+        ensure_private_folder(trap / "app")
+    (public / "ours").symlink_to(tmp_path)
+    ensure_private_folder(public / "ours" / "app")
+
+
+def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without a home folder has to name the state folder, and is told how."""
+
+    def nobody(_uid: int) -> None:
+        raise KeyError("uid not found")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(CannotStart, match=r"no home folder.*--state-dir"):
+        folders(Settings(run_dir=Path("/r")), "app", {})
+    assert folders(Settings(run_dir=Path("/r"), state_dir=Path("/s")), "app", {}).state == Path("/s")

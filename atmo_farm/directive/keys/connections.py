@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from atmo_farm.directive import addresses
 from atmo_farm.directive.keys.kinds import Choice, Duration, Flag, Integer
 from atmo_farm.directive.keys.secret import OrReference, SecretText
@@ -27,7 +29,7 @@ TLS = Table(
     (
         Key("caFile", _PATH, "the authorities to trust, PEM", default="the machine's"),
         Key("certFile", _PATH, "this client's certificate, PEM"),
-        Key("keyFile", _PATH, "the private key of `certFile`, PEM", needs="certFile"),
+        Key("keyFile", _PATH, "the private key of `certFile`, PEM"),
         Key("serverName", _SECRET, "the name that the server's certificate must hold", default="the address's host"),
         Key("handshakeFirst", OrReference(Flag()), "start TLS before the broker's greeting (NATS)", default="`false`"),
     ),
@@ -45,7 +47,7 @@ NATS = Table(
             default="`atmo-farm/<identifier>/<handler>/<worker>`",
         ),
         Key("user", _SECRET, "user name"),
-        Key("password", _SECRET, "password of `user`", needs="user"),
+        Key("password", _SECRET, "password of `user`"),
         Key("token", _SECRET, "authentication token"),
         Key("credentialsFile", _PATH, "a `.creds` file (JWT and seed)"),
         Key("nkeySeedFile", _PATH, "a file with an NKey seed"),
@@ -60,7 +62,7 @@ SASL = Table(
     (
         Key("mechanism", SecretText(addresses.one_of(SASL_MECHANISMS), "a SASL mechanism"), "the SASL mechanism", True),
         Key("username", _SECRET, "user name"),
-        Key("password", _SECRET, "password of `username`", needs="username"),
+        Key("password", _SECRET, "password of `username`"),
     ),
 )
 
@@ -138,13 +140,20 @@ CONNECTIONS = Table(
 
 HOST = r"[A-Za-z0-9_.:\[\]*-]{1,255}"
 
+
+def _header_type(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", text, re.ASCII):
+        raise ValueError("must be one word of letters, digits, `_` and `-`")
+    return text
+
+
 AUTH_HEADER = Table(
     "AuthHeader",
     "the `Authorization` header for one host",
     (
         Key(
             "headerType",
-            SecretText(addresses.header_type, "the header's type"),
+            SecretText(_header_type, "the header's type"),
             "the word before the value",
             default="`bearer`",
         ),

@@ -107,7 +107,8 @@ class Choice:
 
     def schema(self, _definitions: dict[str, Any], /) -> dict[str, Any]:
         """An enumeration; `off` and `on` also as booleans, which YAML makes of them."""
-        return {"enum": [*self.options, *(word == "true" for word in self.booleans())]}
+        words = [spelt for word in self.booleans() for spelt in (word == "true", word, word.title(), word.upper())]
+        return {"enum": [*self.options, *words]}
 
     def booleans(self) -> dict[str, str]:
         """YAML's booleans among the options, for files that a program wrote."""
@@ -136,8 +137,10 @@ class Flag:
         return MISSING
 
     def schema(self, _definitions: dict[str, Any], /) -> dict[str, Any]:
-        """A boolean, or its word in quotes."""
-        return {"enum": [True, False, "true", "false", "yes", "no", "on", "off"]}
+        """A boolean, or its word in any case."""
+        words = ("true", "false", "yes", "no", "on", "off")
+        any_case = ("".join(f"[{letter.upper()}{letter}]" for letter in word) for word in words)
+        return {"type": ["boolean", "string"], "pattern": f"^({'|'.join(any_case)})$"}
 
     def words(self) -> str:
         """As in messages."""

@@ -29,8 +29,6 @@ class Key:
     """The part of the farm that a later issue brings: until then start and reload refuse the key."""
     harmless: tuple[Any, ...] = ()
     """Values of such a key that ask for what this build does anyway."""
-    needs: str = ""
-    """Another key of the table, without which this one has no meaning."""
     sources: tuple[str, ...] = ()
     """The handler sources that the key has a meaning for; empty: all."""
 
@@ -79,8 +77,6 @@ class Table:
         for known in self.keys:
             if known.required and known.name not in places:
                 report.error(at, section.key(known.name), f"is missing: {known.doc}")
-            if known.needs and section.is_written(known.name) and not section.is_written(known.needs):
-                report.error(section.at(known.name), section.key(known.name), f"needs `{known.needs}` beside it")
         return section
 
     def schema(self, definitions: dict[str, Any], /) -> dict[str, Any]:
@@ -133,6 +129,9 @@ class ListOf:
             return MISSING
         values = []
         for index, item in enumerate(node.items):
+            if is_unset(item):
+                report.error(item.position, f"{key}[{index}]", "nothing stands here; write an item, or remove the line")
+                continue
             value = self.item.read(item, f"{key}[{index}]", item.position, report)
             if value is not MISSING:
                 values.append(value)
@@ -223,13 +222,17 @@ class OneOrNamed:
 
     def read(self, node: Node, key: str, at: Position, report: Report, /) -> Any:
         """A Section of names to Sections; the single table has the name `default`."""
-        if isinstance(node, Mapping) and node.entries and not set(node.entries) & set(self.table.by_name):
-            if any(isinstance(entry.value, Mapping) for entry in node.entries.values()):
-                return MapOf(self.table, "a connection's name", self.name_pattern).read(node, key, at, report)
+        if isinstance(node, Mapping) and self._has_names(node):
+            return MapOf(self.table, "a connection's name", self.name_pattern).read(node, key, at, report)
         single = self.table.read(node, key, at, report)
         if single is MISSING:
             return MISSING
         return Section(key, at, {"default": single}, {"default": Place(at, at)})
+
+    def _has_names(self, node: Mapping) -> bool:
+        """Whether it holds connections by name: none of its keys is the table's, and a mapping stands behind one."""
+        is_single = any(name in self.table.by_name for name in node.entries)
+        return not is_single and any(isinstance(entry.value, Mapping) for entry in node.entries.values())
 
     def schema(self, definitions: dict[str, Any], /) -> dict[str, Any]:
         """One or the other."""

@@ -91,3 +91,45 @@ def test_what_cannot_be_set() -> None:
     for field, key in ((FieldType.QUERY, "a"), (FieldType.META, "nope"), (77, "a")):
         with pytest.raises(HostError):
             request().set(field, key, b"v")
+
+
+def test_what_is_no_unicode_is_replaced() -> None:
+    """JSON may hold half of a surrogate pair, in a body as well as in an envelope."""
+    half = "\ud800"
+    body = b'{"a": "x\\ud800y", "o": {"b": "\\ud800"}}'
+    assert request(body).get(FieldType.BODY, "a") == b"x?y"
+    assert request(body).get(FieldType.BODY, "o") == b'{"b":"\\ud800"}'
+    broken = Request(half, f"u{half}?q={half}", half, b"", {"h": half}, {"p": half})
+    for field, key in ((0, "method"), (0, "id"), (2, "h"), (2, "atmo-message-id"), (3, "p")):
+        assert broken.get(field, key) == b"?"
+    assert broken.get(FieldType.META, "url") == b"u??q=?"
+    assert broken.get(FieldType.QUERY, "q") == b"?"
+
+
+def test_a_url_that_is_none_has_no_query() -> None:
+    """A function may set any."""
+    for url in ("http://[?a=1", "//[x?a=1", "x?a=1" + "&b=2" * 16_000):
+        assert Request("GET", url, "id", b"").get(FieldType.QUERY, "a") == b""
+
+
+def test_texts_that_are_set_are_bounded() -> None:
+    """Bytes are not: a state value, a whole body."""
+    r = request()
+    for field, key, cap in ((2, "X", 65_536), (3, "p", 65_536), (0, "url", 65_536), (1, "f", 1 << 20)):
+        r.set(field, key, b"\xff" * cap)
+        with pytest.raises(HostError, match="at most"):
+            r.set(field, key, b"x" * (cap + 1))
+    r.set(FieldType.STATE, "k", bytes(2 << 20))
+    r.set(FieldType.META, "body", bytes(2 << 20))
+    assert len(r.state["k"]) == len(r.body) == 2 << 20
+
+
+def test_a_body_that_is_nested_to_the_limit() -> None:
+    """Reading succeeds before writing does: an error text for the guest, nothing else."""
+    for depth in range(900, 1000):
+        body = b'{"a":' + b"[" * depth + b"]" * depth + b"}"
+        for ask in (lambda r: r.get(FieldType.BODY, "a"), lambda r: r.set(FieldType.BODY, "b", b"c")):
+            try:
+                ask(request(body))
+            except HostError as error:
+                assert "nested" in error.message

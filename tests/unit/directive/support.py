@@ -42,19 +42,20 @@ def with_handlers(text: str, head: str = HEAD) -> str:
 
 def read(
     text: str | bytes,
-    queries: str | None = None,
+    queries: str | bytes | None = None,
     functions: tuple[str, ...] = FUNCTIONS,
     defaults: HandlerDefaults | None = None,
 ) -> tuple[Directive | None, tuple[Problem, ...]]:
     """The Directive (None with errors) and all problems, in order; `queries` is the text of Queries.yaml."""
     report = Report()
     data = text if isinstance(text, bytes) else text.encode()
-    texts = Texts(FILE, data, "Queries.yaml", None if queries is None else queries.encode(), _runnable_files(functions))
+    more = queries.encode() if isinstance(queries, str) else queries
+    texts = Texts(FILE, data, "Queries.yaml", more, runnable_files(functions))
     parsed = parse(texts, defaults or HandlerDefaults(), report)
-    return (parsed.directive if parsed else None), in_order(report.problems)
+    return (None if report.has_errors else parsed.directive), in_order(report.problems)
 
 
-def _runnable_files(functions: tuple[str, ...]) -> tuple[RunnableFile, ...]:
+def runnable_files(functions: tuple[str, ...]) -> tuple[RunnableFile, ...]:
     files = []
     for function in functions:
         namespace, _, name = function.rpartition("::")

@@ -30,6 +30,8 @@ def test_nats(text: str, full: tuple[str, ...]) -> None:
 
 def test_kafka() -> None:
     assert addresses.kafka("a, b:1,kafka://c") == ("a:9092", "b:1", "c:9092")
+    with pytest.raises(ValueError, match="write it under `sasl`"):
+        addresses.kafka("a,u@b")
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,13 @@ MYSQL = {
         (("h", 1),), user="u", password="p@", database="db", options={"timeout": "5s"}
     ),
     "mysql://h": DatabaseTarget((("h", 3306),)),
+    "mysql://u:p(w@h/db": DatabaseTarget((("h", 3306),), user="u", password="p(w", database="db"),
+    "mysql://u:p%40@tcp(h:1)/db": DatabaseTarget((("h", 1),), user="u", password="p%40", database="db"),
+    "u:p@(h:1)/db": DatabaseTarget((("h", 1),), user="u", password="p", database="db"),
+    "u@tcp6([::1]:1)/db": DatabaseTarget((("::1", 1),), user="u", database="db"),
+    "u:p?w@tcp/db": DatabaseTarget((("127.0.0.1", 3306),), user="u", password="p?w", database="db"),
+    "u:p@unix/db": DatabaseTarget(socket="/tmp/mysql.sock", user="u", password="p", database="db"),
+    "u:a/b?c@d@tcp(h)/?loc=A/B/C": DatabaseTarget((("h", 3306),), user="u", password="a/b?c@d", ignored=("loc",)),
 }
 
 SQLITE = {
@@ -150,6 +159,9 @@ def test_connection_strings(kind: str, text: str, target: DatabaseTarget) -> Non
         ("sqlite", "file:"),
         ("sqlite", ""),
         ("mysql", "a\nb"),
+        ("mysql", "?" + "/" * 8000),
+        ("mysql", f"u:{SECRET}@tcp(h)/d?x=" + "y" * 10_000),
+        ("postgresql", "host=" + "a" * 10_000),
     ],
 )
 def test_connection_strings_that_are_none(kind: str, text: str) -> None:

@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from atmo_farm.directive import Application, load
 from atmo_farm.directive.build import directive_text, write_bundle
+from atmo_farm.directive.parse import Texts, parse
+from atmo_farm.directive.report import Report
 from atmo_farm.errors import UserFilesError
-from tests.unit.directive.support import FUNCTIONS, HEAD, stream, with_handlers, write_project
+from atmo_farm.settings import HandlerDefaults
+from tests.unit.directive.support import FUNCTIONS, HEAD, runnable_files, stream, with_handlers, write_project
 
 EVERYTHING = """\
 # a comment
@@ -167,6 +172,55 @@ def test_what_could_not_be_read_is_not_written(tmp_path: Path) -> None:
     assert not (tmp_path / "a.zip").exists()
 
 
+def test_a_directive_that_only_merging_makes_too_large(tmp_path: Path) -> None:
+    """Each file keeps the bounds, both together do not: told when the bundle is written, not when it is read."""
+    folder = write_project(tmp_path / "app", stream())
+    for file, head, letter in (("Directive.yaml", stream(), "p"), ("Queries.yaml", "", "q")):
+        queries = "".join(f"  - {{name: {letter}{n}, query: SELECT 1}}\n" for n in range(12_000))
+        (folder / file).write_text(head + "queries:\n" + queries)
+    with pytest.raises(UserFilesError, match=r"Directive\.yaml: cannot be put into a bundle: .* more than 100,000"):
+        write_bundle(load(folder), tmp_path / "a.zip")
+    assert not (tmp_path / "a.zip").exists()
+
+
+class NoFiles:
+    """Of an application whose Directive alone is of interest."""
+
+    def module(self, key: str) -> bytes:
+        raise KeyError(key)
+
+    def static(self, name: str) -> bytes:
+        raise KeyError(name)
+
+    def static_names(self) -> tuple[str, ...]:
+        return ()
+
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=30)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.dictionaries(TEXTS.filter(bool), TEXTS, max_size=4),
+    TEXTS,
+    st.sampled_from(['"', "'", "|", ">", None]),
+    st.booleans(),
+)
+def test_any_texts_survive(state: dict[str, str], comment: str, style: str | None, in_unicode: bool) -> None:
+    """Whatever a user's texts hold, in whatever style they were written: the bundle's Directive is the same."""
+    tree = yaml.safe_load(stream())
+    tree["schedules"] = [{"name": "s", "every": {"days": 1}, "state": state, "steps": [{"fn": "hello"}]}]
+    tree["queries"] = [{"name": "q", "query": f"SELECT 1\n--{comment}".replace("\n", " ")}]
+    text = yaml.dump(tree, default_style=style, allow_unicode=in_unicode, width=40).encode()
+    report = Report()
+    texts = Texts("Directive.yaml", text, runnables=runnable_files(FUNCTIONS))
+    parsed = parse(texts, HandlerDefaults(), report)
+    written = directive_text(Application(parsed.directive, (), Path(), parsed, NoFiles()))
+    again = parse(Texts("Directive.yaml", written), HandlerDefaults(), report)
+    assert report.problems == []
+    assert again.directive == parsed.directive
+
+
 ATMO = """\
 identifier: com.suborbital.test
 appVersion: v0.0.1
@@ -210,7 +264,7 @@ def test_a_bundle_of_atmos_own_build(tmp_path: Path) -> None:
             "static/x": b"y",
             "README": b"",
             "generation.json": b"{}",
-            "other/thing.wasm": b"",
+            "other/thing.bin": b"",
         },
     )
     application = load(path)
@@ -227,6 +281,9 @@ def test_problems_of_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(UserFilesError) as error:
         load(spare)
     assert str(error.value) == f"{spare}/spare.wasm: no function of the bundle's Directive has this module"
+    spare = make_zip(tmp_path / "a.zip", {"Directive.yaml": ATMO, "helloworld-rs.wasm": b"", "x/spare.wasm": b""})
+    with pytest.raises(UserFilesError, match=r"x/spare\.wasm: no function"):
+        load(spare)
     with pytest.raises(UserFilesError) as error:
         load(make_zip(tmp_path / "b.zip", {"Directive.yaml": ATMO}))
     assert f"{tmp_path}/b.zip/Directive.yaml:9:3: runnables: its module `helloworld-rs.wasm`" in str(error.value)

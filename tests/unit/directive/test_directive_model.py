@@ -7,6 +7,7 @@ import pytest
 from atmo_farm.directive import fqfn
 from atmo_farm.directive.model import OnErr, Reference, RespondTo, Retry
 from atmo_farm.settings import HandlerDefaults
+from tests.guests import ROOT
 from tests.unit.directive.support import HEAD, good, read, stream, with_handlers
 
 
@@ -163,6 +164,17 @@ def test_connections() -> None:
 def test_capabilities_are_plain_and_their_texts_are_kept() -> None:
     text = HEAD + "capabilities:\n  requestHandler: {allowSetField: no}\n  http: {enabled: false}\n"
     assert good(text).capabilities == {"requestHandler": {"allowSetField": False}, "http": {"enabled": False}}
+
+
+def test_the_example_of_the_docs() -> None:
+    """The whole example in docs/directive.md has no problem of any kind."""
+    docs = (ROOT / "docs/directive.md").read_text(encoding="utf-8")
+    example = docs.partition("## A whole example\n\n```yaml\n")[2].partition("```")[0]
+    directive, problems = read(example, functions=("parse-order", "price::total", "customer", "confirm"))
+    assert problems == ()
+    assert directive is not None
+    assert directive.not_served == ()
+    assert (directive.handlers[0].name, len(directive.handlers[0].steps)) == ("orders", 3)
 
 
 def test_positions_do_not_make_a_difference() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from atmo_farm.directive import load
+from atmo_farm.directive import load, read
+from atmo_farm.directive.application import static_name
 from atmo_farm.errors import NotFound, Problem, UserFilesError
 from tests.unit.directive.support import HEAD, stream, write_project
 
@@ -79,6 +81,15 @@ def test_folders_that_are_not_searched(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/.runnable.yaml").write_text("name: other\n")
     (folder / "link").symlink_to(tmp_path / "elsewhere")
+    assert len(load(folder).directive.runnables) == 3
+
+
+def test_a_folder_that_is_no_projects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search gives up after very many folders, and says so."""
+    monkeypatch.setattr("atmo_farm.directive.project.MAX_FOLDERS", 3)
+    folder = project(tmp_path)
+    assert "more than 3 folders; is this the project's folder?" in problems(folder)[0].message
+    monkeypatch.setattr("atmo_farm.directive.project.MAX_FOLDERS", 4)
     assert len(load(folder).directive.runnables) == 3
 
 
@@ -163,10 +174,82 @@ def test_static_links(tmp_path: Path) -> None:
     assert [warning.position.file for warning in application.warnings] == [f"{folder}/static/out"]
 
 
+@pytest.mark.parametrize("name", [b"a\\b", b"a\nb", b"\xff", b"d\x1b/x"])
+def test_names_that_no_bundle_may_hold(tmp_path: Path, name: bytes) -> None:
+    """Every farm runs from a bundle that it writes: such a file is told before that fails."""
+    folder = project(tmp_path)
+    path = folder / "static" / os.fsdecode(name)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    (problem,) = problems(folder)
+    assert problem.position.file == f"{folder}/static"
+    assert "cannot stand in a bundle; rename it" in problem.message
+    assert str(problem).isprintable()
+
+
+def test_folders_that_cannot_be_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function that is not found is no secret."""
+    folder = project(tmp_path)
+    real = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("upper"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    application = load(folder)
+    assert [str(warning) for warning in application.warnings] == [
+        f"{folder}/upper: warning: cannot be searched: Permission denied"
+    ]
+
+
+def test_what_can_be_read_of_a_wrong_application(tmp_path: Path) -> None:
+    """The problems of all files, and the functions whose modules may still be looked at."""
+    folder = project(tmp_path, stream("worker: 1"))
+    (folder / "upper/upper.wasm").unlink()
+    (folder / "db-get/.runnable.yaml").write_text("name: other\nlag: c\n")
+    reading = read(folder)
+    assert not reading.is_whole
+    assert [(problem.key, problem.position.file.removeprefix(f"{folder}/")) for problem in reading.problems] == [
+        ("handlers[0].worker", "Directive.yaml"),
+        ("lag", "db-get/.runnable.yaml"),
+        ("name", "upper/.runnable.yaml"),
+    ]
+    assert [runnable.key for runnable in reading.application.directive.runnables] == ["default::hello"]
+    assert reading.application.module("default::hello") == b"\0asm"
+    with pytest.raises(UserFilesError) as error:
+        reading.whole()
+    assert error.value.problems == reading.problems
+
+
+def test_modules_beside_a_directive_that_is_none(tmp_path: Path) -> None:
+    folder = project(tmp_path)
+    (folder / "Directive.yaml").write_text("[")
+    (folder / "hello/hello.wasm").unlink()
+    assert [problem.key for problem in problems(folder)] == ["", "name"]
+    assert len(read(folder).application.directive.runnables) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("a", "a"),
+        ("static//a", "a"),
+        ("static/./a", "a"),
+        ("/./static/a", "a"),
+        ("static/static/a", "static/a"),
+        ("./././a", "././a"),
+        ("", ""),
+    ],
+)
+def test_names_of_static_files(name: str, plain: str) -> None:
+    """Each of Atmo's beginnings is dropped once, in any order."""
+    assert static_name(name) == plain
+
+
 def test_special_files_are_not_opened(tmp_path: Path) -> None:
     """A pipe where a file should be blocks nobody."""
-    import os
-
     folder = project(tmp_path)
     (folder / "static").mkdir()
     os.mkfifo(folder / "static/pipe")

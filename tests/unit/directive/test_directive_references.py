@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from atmo_farm.directive import references
-from atmo_farm.directive.model import Directive
+from atmo_farm.directive.model import Directive, Reference
 from atmo_farm.errors import Problem, UserFilesError
-from tests.unit.directive.support import good, marked
+from tests.unit.directive.support import good, marked, read
 
 BASE = "identifier: a\nappVersion: v1.0.0\natmoVersion: v1.0.0\n"
 SECRET = "hunter2-canary"
@@ -86,6 +86,40 @@ def test_values_are_checked_once_they_are_known() -> None:
     assert "must be one of" in refused(kafka, {"P": SECRET}).message
     database = head + "  database:\n    type: postgresql\n    «connectionString: env(P)\n"
     assert "neither a URL" in refused(database, {"P": SECRET}).message
+
+
+def test_numbers_and_truth_values_may_be_references() -> None:
+    """Everything in `connections` but the kinds of database and client, each read as if it stood there itself."""
+    text = (
+        f"{BASE}connections:\n"
+        "  nats: {serverAddress: a, tls: {handshakeFirst: env(FLAG)}}\n"
+        "  redis: {serverAddress: a, database: env(N)}\n"
+        "  database: {type: sqlite, connectionString: a, poolSize: env(N), connectTimeout: env(T),\n"
+        "    statementTimeout: env(T), idleTimeout: env(T)}\n"
+    )
+    directive = good(text)
+    assert directive.connections.redis is not None
+    assert directive.connections.redis.database == Reference("env", "N")
+    resolved = references.resolve(directive, {"N": "3", "T": "250ms", "FLAG": "on"}, None).connections
+    assert resolved.redis is not None
+    database, tls = resolved.databases["default"], resolved.nats["default"].tls
+    assert (resolved.redis.database, database.pool_size, tls and tls.handshake_first) == (3, 3, True)
+    assert (database.connect_timeout_s, database.statement_timeout_s, database.idle_timeout_s) == (0.25, 0.25, 0.25)
+    for key, message in (("database", "it must be 0 to 1000000"), ("database", "is empty")):
+        problem = refused(
+            f"{BASE}connections:\n  redis: {{serverAddress: a, «{key}: env(P)}}\n",
+            {"P": SECRET if "must" in message else ""},
+        )
+        assert message in problem.message
+
+
+def test_the_word_before_a_credential_may_be_one() -> None:
+    """`authentication` as a whole may; a literal word is checked."""
+    text = f"{BASE}authentication:\n  domains:\n    a.example: {{headerType: env(A), value: x}}\n"
+    assert references.resolve(good(text), {"A": "basic"}, None).authentication == {"a.example": ("basic", "x")}
+    plain, position = marked(text.replace("headerType: env(A)", "«headerType: a b"))
+    _, (problem,) = read(plain)
+    assert (problem.position, problem.key) == (position, "authentication.domains.a.example.headerType")
 
 
 def test_all_are_told_at_once() -> None:

@@ -99,13 +99,13 @@ def test_tokens_are_the_whole_text(text: str, dialect: sql.Dialect) -> None:
     "text", ["'" + "''" * 200_000, "/*" * 200_000, "$a$" * 100_001, "E'" + "\\'" * 200_000, "(" * 400_000]
 )
 def test_no_text_takes_long(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     for dialect in DIALECTS:
         try:
             sql.placeholders(text, dialect)
         except ValueError:
             pass
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_queries_of_both_files_are_one_list() -> None:
@@ -136,6 +136,13 @@ def test_the_dialect_follows_the_database() -> None:
     """In MySQL `#` begins a comment."""
     text = HEAD + "  database: {type: mysql, connectionString: /d}\nqueries:\n  - {name: a, query: 'SELECT ? # ?'}\n"
     assert good(text).queries[0].var_count == 1
+
+
+def test_a_written_zero_is_counted_too() -> None:
+    """As Atmo does, and without a warning."""
+    directive, problems = read(HEAD + "queries:\n  - {name: a, query: 'SELECT ?', varCount: 0}\n")
+    assert directive is not None
+    assert (directive.queries[0].var_count, problems) == (1, ())
 
 
 def test_a_written_count_that_differs_is_warned_of() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from atmo_farm.settings import HandlerDefaults
 from tests.unit.directive.support import HEAD, good, only_problem, read, stream, with_handlers
 
 KAFKA = HEAD + "  kafka:\n    brokerAddress: localhost\n"
@@ -18,6 +21,21 @@ TOP = {
     "appVersion missing": ("«identifier: a\natmoVersion: v1.0.0\n", "appVersion", "is missing"),
     "appVersion without v": ("identifier: a\n«appVersion: 1.0.0\natmoVersion: v1.0.0\n", "appVersion", "semantic"),
     "appVersion with two parts": ("identifier: a\n«appVersion: v1.0\natmoVersion: v1.0.0\n", "appVersion", "`v1.0`"),
+    "appVersion with a zero in front": (
+        "identifier: a\n«appVersion: v1.0.0-01\natmoVersion: v1.0.0\n",
+        "appVersion",
+        "`v1.0.0-01`",
+    ),
+    "identifier with an empty part": (
+        "«identifier: a..b\nappVersion: v1.0.0\natmoVersion: v1.0.0\n",
+        "identifier",
+        "single dots",
+    ),
+    "identifier that is too long": (
+        f"«identifier: {'a' * 129}\nappVersion: v1.0.0\natmoVersion: v1.0.0\n",
+        "identifier",
+        "is not an identifier",
+    ),
     "atmoVersion not semver": ("identifier: a\nappVersion: v1.0.0\n«atmoVersion: new\n", "atmoVersion", "semantic"),
     "unknown key": (HEAD + "«handler: []\n", "handler", "did you mean `handlers`?"),
     "unknown key in another case": (HEAD + "«Handlers: []\n", "Handlers", "did you mean `handlers`?"),
@@ -71,6 +89,12 @@ HANDLERS = {
         "is there already",
     ),
     "not a mapping": ("- «hello", "", "must be a mapping"),
+    "nothing": ("-«", "", "nothing stands here"),
+    "misspelt source": (
+        "- type: stream\n  «sorce: nats\n  resource: a\n" + STEPS,
+        "sorce",
+        "did you mean `source`?",
+    ),
     "unknown key": (
         "- type: stream\n  source: nats\n  resource: a\n  «worker: 2\n" + STEPS,
         "worker",
@@ -85,6 +109,7 @@ KEYS = {
     "workers no number": ("«workers: many", "workers", "`many` is not a whole number"),
     "timeout": ("«timeout: 5 weeks", "timeout", "not a duration"),
     "timeout zero": ("«timeout: 0", "timeout", "not between"),
+    "timeout with a colour": ('«timeout: "5\\e[31m"', "timeout", "'5\\x1b[31m' is not a duration"),
     "memoryLimit": ("«memoryLimit: 16MB", "memoryLimit", "not a size"),
     "memoryLimit too small": ("«memoryLimit: 1KiB", "memoryLimit", "not between 65536"),
     "isolation": ("«isolation: pool", "isolation", "did you mean `pooled`?"),
@@ -95,7 +120,7 @@ KEYS = {
     "retry jitter": ("retry: {«jitter: 2}", "retry.jitter", "from 0 to 1"),
     "retry delays": ("retry: {«initialDelay: 1m, maxDelay: 1s}", "retry.initialDelay", "longer than `maxDelay`"),
     "retry cause": ("retry:\n  on: [timeout, «tiemout]", "retry.on[1]", "`tiemout`"),
-    "retry range": ("retry:\n  «on: [599-500]", "retry.on[0]", "ends before it begins"),
+    "retry range": ("retry:\n  on: [«599-500]", "retry.on[0]", "ends before it begins"),
     "connection unknown": ("connection: «edge", "connection", "has no `edge`; there is `default`"),
     "group with blanks": ("«group: a b", "group", "without blanks"),
     "key of Kafka": ("«exactlyOnce: false", "exactlyOnce", "only for streams with source `kafka`"),
@@ -114,6 +139,17 @@ KEYS = {
     "durable twice": ("durable: d\njetstream:\n  «durable: e", "jetstream.durable", "keep one"),
     "durable with a dot": ("«durable: a.b", "durable", "no dots"),
     "response of no step": ("response: «hallo", "response", "did you mean `hello`?"),
+    "filterSubjects": ("jetstream:\n  filterSubjects: [a, «b..c]", "jetstream.filterSubjects[1]", "single dots"),
+    "respondTo one of several": (
+        "jetstream: {filterSubjects: [a.*, b]}\n«respondTo: a.c",
+        "respondTo",
+        "handler itself gets (`a.*`)",
+    ),
+    "deadLetter one of several": (
+        "jetstream: {filterSubjects: [a, b]}\ndeadLetter: {«resource: b}",
+        "deadLetter.resource",
+        "handler itself gets (`b`)",
+    ),
     "respondTo wildcard": ("«respondTo: a.*", "respondTo", "wildcard"),
     "respondTo illegal": ("«respondTo: a..b", "respondTo", "single dots"),
     "respondTo itself": ("«respondTo: orders", "respondTo", "answer itself"),
@@ -161,6 +197,12 @@ SEQUENCES = {
     ),
     "onErr other alone": ("[{fn: hello, onErr: {«other: continue}}]", "[0].onErr.other", "needs `code`"),
     "onErr any and other": ("[{fn: hello, onErr: {any: return, «other: return}}]", "[0].onErr.other", "exclude"),
+    "onErr other beside empty code": ("[{fn: hello, onErr: {code: {}, «other: return}}]", "[0].onErr.other", "needs"),
+    "onErr code with a zero in front": (
+        "[{fn: hello, onErr: {code: {«0404: return}}}]",
+        "[0].onErr.code.0404",
+        "not an",
+    ),
     "onErr value": ("[{fn: hello, onErr: {«any: ignore}}]", "[0].onErr.any", "`continue` or `return`"),
     "onErr code's value": ("[{fn: hello, onErr: {code: {«404: stop}}}]", "[0].onErr.code.404", "`stop`"),
     "onErr code": ("[{fn: hello, onErr: {code: {«4xx: return}}}]", "[0].onErr.code.4xx", "not an error code"),
@@ -212,6 +254,23 @@ CONNECTIONS = {
     "not a mapping": ("«nats: nats://user:secret@host", "nats", "must be a mapping"),
     "named connection": ("nats:\n  «main: {user: a}", "nats.main.serverAddress", "is missing"),
     "name of a connection": ("nats:\n  «ma.in: {serverAddress: a}", "nats.ma.in", "connection's name"),
+    "named connection without anything": (
+        "nats:\n  main: {serverAddress: a}\n  «edge:",
+        "nats.edge",
+        "nothing stands here",
+    ),
+    "named connection of a text": (
+        "nats:\n  main: {serverAddress: a}\n  «edge: host",
+        "nats.edge",
+        "must be a mapping",
+    ),
+    "kafka address with a user": ("kafka: {«brokerAddress: 'u:secret@a'}", "kafka.brokerAddress", "under `sasl`"),
+    "redis database": ("redis: {serverAddress: a, «database: x}", "redis.database", "whole number from 0"),
+    "redis database's reference": (
+        "redis: {serverAddress: a, «database: env(1A)}",
+        "redis.database",
+        "environment variable",
+    ),
     "kafka address": ("«kafka: {clientId: a}", "kafka.brokerAddress", "is missing"),
     "kafka protocol": ("kafka: {brokerAddress: a, «securityProtocol: TLS}", "kafka.securityProtocol", "`SASL_SSL`"),
     "kafka driver": ("kafka: {brokerAddress: a, «driver: confluent}", "kafka.driver", "`librdkafka`"),
@@ -310,6 +369,22 @@ def test_a_broken_connection_is_not_called_missing() -> None:
     assert "not an address" in only_problem(with_handlers(text, head)).message
 
 
+def test_what_is_wrong_at_the_top_is_told_once() -> None:
+    """A connection, an identifier or a version that cannot be read makes nothing wrong that refers to it."""
+    handler = "- type: stream\n  source: nats\n  resource: a\n  steps: [{fn: 'com.example.shop#hello@v1.0.0'}]"
+    head = HEAD.partition("connections:")[0]
+    assert "must be a mapping" in only_problem(with_handlers(handler, head + "«connections: nats://a\n")).message
+    assert (
+        "`a b`"
+        in only_problem(
+            with_handlers(handler, HEAD.replace("identifier: com.example.shop", "«identifier: a b"))
+        ).message
+    )
+    assert (
+        "`one`" in only_problem(with_handlers(handler, HEAD.replace("appVersion: v1.0.0", "«appVersion: one"))).message
+    )
+
+
 def test_several_connections_need_a_choice() -> None:
     """Without `connection` and without one named default, the handler says what is missing."""
     text = "- «type: stream\n  source: nats\n  resource: a\n  steps: [{fn: hello}]"
@@ -324,6 +399,19 @@ def test_handler_names_collide() -> None:
     named = one.replace("- type", "- name: x\n  type")
     other = named.replace("a.b", "c").replace("- name", "- «name")
     assert "`x` is taken" in only_problem(with_handlers(named + other)).message
+
+
+def test_a_name_is_taken_also_by_a_handler_with_problems() -> None:
+    """A problem of the one does not hide that both have the same name."""
+    text = "- name: x\n  type: strem\n- name: x\n  type: stream\n  source: nats\n  resource: a\n  steps: [{fn: hello}]"
+    _, problems = read(with_handlers(text))
+    assert [(problem.position.line, problem.key) for problem in problems] == [
+        (8, "handlers[0].resource"),
+        (8, "handlers[0].steps"),
+        (9, "handlers[0].type"),
+        (10, "handlers[1].name"),
+    ]
+    assert "is taken; the other is on line 8" in problems[-1].message
 
 
 def test_a_default_name_can_be_too_long() -> None:
@@ -385,6 +473,69 @@ def test_a_group_that_overwrites_itself_is_warned_of() -> None:
     """Two results under one key: one is lost."""
     problem = only_problem(stream("response: hello", "[{group: [{fn: hello}, {fn: «hello}]}]"), "warning")
     assert "one is lost" in problem.message
+
+
+def test_rules_of_ordering_look_at_this_machines_defaults() -> None:
+    """Workers and maxInFlight that the handler does not set are the settings'."""
+    text = stream("durable: d\nordering: partition\njetstream: {maxAckPending: 9}")
+    assert read(text)[0] is not None
+    for defaults, message in (
+        (HandlerDefaults(workers=2), "needs `workers: 1`"),
+        (HandlerDefaults(max_in_flight=8), "at most `maxInFlight`"),
+    ):
+        _, problems = read(text, defaults=defaults)
+        assert [message in problem.message for problem in problems] == [True]
+
+
+@pytest.mark.parametrize("version", ["v0.0.1", "v1.2.3-rc.1", "v1.0.0-0a.b-c+001.x", "v10.20.30+build"])
+def test_versions(version: str) -> None:
+    assert good(HEAD.replace("v1.0.0", version)).app_version == version
+
+
+def test_error_codes() -> None:
+    """Any number that a function may answer with, also AssemblyScript's -1; `code: {}` is no `code`."""
+    codes = "{-1: continue, 0: continue, 2147483647: continue}"
+    steps = f"[{{fn: hello, onErr: {{code: {codes}}}}}, {{fn: upper, onErr: {{code: {{}}, any: continue}}}}]"
+    first, second = (step.calls[0].on_err for step in good(stream(steps=steps)).handlers[0].steps)
+    assert [first.decide(code) for code in (-1, 0, 2147483647, 404)] == ["continue"] * 3 + ["return"]
+    assert second.decide(404) == "continue"
+
+
+def test_the_first_pause_is_never_longer_than_the_longest() -> None:
+    """Where only `maxDelay` is set, and below the first pause's default."""
+    assert good(stream("retry: {maxDelay: 50ms}")).handlers[0].retry.initial_delay_s == 0.05
+
+
+def test_a_hint_never_breaks_a_line() -> None:
+    """The words that a message offers are shown as carefully as the user's own."""
+    state = '{"a\\nb": x, "' + "y" * 500 + '": z}'
+    text = f"- name: s\n  every: {{days: 1}}\n  state: {state}\n  steps: [{{fn: hello, with: {{a: {{}}}}}}]"
+    for key in ("zzz", '"a\\nc"'):
+        _, problems = read(with_handlers(text.replace("{}", key)).replace("handlers:", "schedules:"))
+        assert len(problems) == 1
+        assert str(problems[0]).isprintable()
+        assert len(str(problems[0])) < 300
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HEAD + "".join(f"handlr{n}: x\n" for n in range(20_000)),
+        with_handlers(
+            "".join(
+                f"- {{type: request, method: GET, resource: /a/b/{n}, steps: [{{fn: hello}}]}}\n" for n in range(2500)
+            )
+        ),
+        stream(steps="[" + "".join(f"{{fn: hello, as: k{n}, with: {{a: x{n}}}}}," for n in range(5000)) + "]"),
+        stream(steps="[" + "{fn: hell0}," * 10_000 + "]"),
+    ],
+    ids=["unknown keys", "routes", "state", "functions"],
+)
+def test_much_of_anything_takes_no_long_time(text: str) -> None:
+    """Time grows with the length of the file and no faster, however many problems it has."""
+    start = time.process_time()
+    read(text)
+    assert time.process_time() - start < 3
 
 
 def test_keys_without_value_count_as_not_written() -> None:

@@ -93,7 +93,7 @@ def child(worker: Worker, sock: socket.socket) -> int:
     numbers[Field.PID] = os.getpid()
     numbers[Field.RECEIVED] += 1
     numbers[Field.DROPPED] += behaviour == "drops"
-    if behaviour == "crash":
+    if behaviour == "crash" or (behaviour == "late" and numbers[Field.RECEIVED] < int(argument)):
         return 1
     if behaviour == "raise":
         raise RuntimeError("not expected")
@@ -108,12 +108,26 @@ def child(worker: Worker, sock: socket.socket) -> int:
     sock.sendall(encode(told))
     if behaviour == "garbage":
         sock.sendall(b"{]\n" + b"x" * 100_000 + b'\n{"event": "sing"}\n' + encode(Ready()))
+    if behaviour == "babble":
+        flood(sock, argument)
+    if behaviour == "last":
+        time.sleep(0.1)
+        sock.sendall(b"x" * int(argument))
+        return 1
     if behaviour == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "silent":
         numbers[Field.HEARTBEAT_NS] = time.monotonic_ns()
         time.sleep(1000)
     return serve(behaviour, argument, numbers, sock)
+
+
+def flood(sock: socket.socket, kind: str) -> None:
+    """Say the same for ever, as fast as it is read."""
+    waiting = encode(Waiting("nats default", "refused"))
+    words = {"lines": b"\n" * 60_000, "objects": b"{}\n" * 20_000, "ready": encode(Ready()), "flapping": waiting}[kind]
+    while True:
+        sock.sendall(words if kind in ("lines", "objects") else (words + encode(Ready())) * 1000)
 
 
 def serve(behaviour: str, argument: str, numbers: memoryview, sock: socket.socket) -> int:

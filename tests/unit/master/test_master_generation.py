@@ -162,6 +162,12 @@ def test_a_changed_bundle_is_not_run(loading: Loading) -> None:
     bundle.write_bytes(bundle.read_bytes() + b" ")
     with pytest.raises(AtmoFarmError, match="was changed after it was accepted"):
         loading.loader._generations.load(1, Settings().defaults)
+    record = loading.state / "generations" / "1.json"
+    for content in (b"[]", b"{}", b"\xff", b""):
+        record.write_bytes(content)
+        with pytest.raises(AtmoFarmError, match="generation 1 cannot be read"):
+            loading.loader._generations.load(1, Settings().defaults)
+        loading.loader.drop(1, "did not boot")
     assert isinstance(loading.result(loading.loader.reload(generation)), Accepted)
 
 
@@ -188,6 +194,45 @@ def test_the_last_five_are_kept_and_the_one_in_force(loading: Loading) -> None:
     generations.refuse(8, "did not boot")
     assert not generations.bundle(8).exists()
     assert loading.start().number == 9
+
+
+def test_refused_generations_take_no_good_ones_place(loading: Loading) -> None:
+    """The last five bundles are kept, and the last five records whatever became of them."""
+    for _ in range(6):
+        loading.start()
+    generations = loading.loader._generations
+    for number in range(7, 15):
+        assert loading.start().number == number
+        generations.refuse(number, "did not boot")
+    generations.prune(in_force=6)
+    kept = {path.name for path in (loading.state / "generations").iterdir()}
+    good = {f"{number}.{kind}" for number in range(2, 7) for kind in ("zip", "json")}
+    assert kept == good | {f"{number}.json" for number in range(10, 15)}
+
+
+def test_numbers_go_on_when_the_folder_is_gone(loading: Loading) -> None:
+    """Somebody removed the state folder under the farm: the next generation is not another one with the same number."""
+    first = loading.start()
+    shutil.rmtree(loading.state)
+    accepted = loading.result(loading.loader.reload(first))
+    assert isinstance(accepted, Accepted) and accepted.generation == 2
+    assert loading.loader.take_in(accepted).number == 2
+
+
+def test_what_a_helper_left_half_written_is_removed(loading: Loading) -> None:
+    """As old generations are; what is none is left alone, and hinders nothing."""
+    generation = loading.start()
+    folder = loading.state / "generations"
+    for name in (".3.zip.unfinished.77", "4.json.unfinished", "².zip", "notes.txt", ".1.5.zip"):
+        (folder / name).touch()
+    (folder / "2.zip").mkdir()
+    for _ in range(6):
+        last = loading.start()
+    assert (generation.number, last.number) == (1, 10)
+    loading.loader.prune(last)
+    names = {path.name for path in folder.iterdir()}
+    kept = {f"{number}.{kind}" for number in range(6, 11) for kind in ("zip", "json")}
+    assert names == kept | {"2.zip", "².zip", "notes.txt", ".1.5.zip"}
 
 
 def test_old_compiled_modules_are_removed(loading: Loading, project: Path) -> None:

@@ -28,6 +28,7 @@ def test_the_variables_are_taken_out_of_the_environment(tmp_path: Path, manager:
     assert environ == {"HOME": "/"}
     assert notifier.watchdog_s == 1.5
     assert Notifier({"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"}).watchdog_s is None
+    assert Notifier({"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "²"}).watchdog_s is None
 
 
 def test_an_abstract_socket_is_served(tmp_path: Path) -> None:

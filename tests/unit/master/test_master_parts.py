@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -56,27 +58,63 @@ def test_a_boot_failure_between_kills_costs_only_its_own_backoff() -> None:
 def test_counts_survive_a_worker() -> None:
     """What a given-up slot held is in its handler's retired count and in the total; the slot comes back empty."""
     slots = Slots()
-    taken = [slots.take() for _ in range(3)]
+    taken = [slots.take("echo") for _ in range(3)]
     for number, slot in enumerate(taken):
         slot.numbers[Field.RECEIVED] = 10**number
         slot.numbers[Field.PID] = 7
     for slot in taken:
-        slots.give_back(slot, "echo")
+        slots.give_back(slot)
     assert slots.retired("echo", Field.RECEIVED) == slots.total(Field.RECEIVED) == 111
     assert slots.retired("echo", Field.PID) == 0
     assert slots.retired("other", Field.RECEIVED) == 0
     assert slots.free == SLOTS - 1
-    again = slots.take()
+    again = slots.take("echo")
     assert not any(again.numbers)
+
+
+def test_counts_that_are_nonsense_do_no_harm() -> None:
+    """A child that is out of its mind may leave any bits in its slot."""
+    slots = Slots()
+    for _ in range(3):
+        slot = slots.take("echo")
+        for index in range(512):
+            slot.numbers[index] = 2**64 - 1
+        slots.give_back(slot)
+    assert slots.total(Field.OK) == 2**64 - 3
+    assert not any(slots.take("echo").numbers)
 
 
 def test_the_arena_is_finite() -> None:
     """The worker that has no place is refused in words."""
     slots = Slots()
     for _ in range(SLOTS):
-        slots.take()
+        slots.take("echo")
     with pytest.raises(CannotStart, match="4096 places"):
-        slots.take()
+        slots.take("echo")
+
+
+def test_places_do_not_run_out_with_new_names(tmp_path: Path) -> None:
+    """Handlers that are gone for good share one place when places get scarce; those that are there keep their counts,
+    and the total never falls."""
+    slots = Slots()
+    stays, left = slots.take("stays"), slots.take("stays")
+    left.numbers[Field.OK] = 5
+    slots.give_back(left)
+    for number in range(3 * SLOTS):
+        assert slots.free >= SLOTS - 3
+        slot = slots.take(f"handler-{number}")
+        assert not any(slot.numbers)
+        slot.numbers[Field.OK] = 1
+        slots.give_back(slot)
+        assert slots.total(Field.OK) == 5 + number + 1
+    assert slots.retired("stays", Field.OK) == 5
+    assert slots.retired(f"handler-{3 * SLOTS - 1}", Field.OK) == 1
+    for _ in range(slots.free):
+        slots.take("many")
+    with pytest.raises(CannotStart):
+        slots.take("one-more")
+    assert slots.total(Field.OK) == 5 + 3 * SLOTS
+    assert not any(stays.numbers)
 
 
 def test_a_pid_file_is_held_by_one(tmp_path: Path) -> None:
@@ -102,6 +140,48 @@ def test_a_pid_file_does_not_follow_a_link(tmp_path: Path) -> None:
     with pytest.raises(CannotStart, match="remove it"):
         PidFile(tmp_path / "pid").acquire()
     assert (tmp_path / "theirs").read_text() == "precious"
+
+
+def test_a_pid_file_that_is_another_farms_by_now_stays(tmp_path: Path) -> None:
+    """Somebody removed the folder under a running farm, and another took the place: its file is not ours to remove."""
+    path = tmp_path / "pid"
+    first, second = PidFile(path), PidFile(path)
+    first.acquire()
+    path.unlink()
+    second.acquire()
+    first.release()
+    with pytest.raises(CannotStart, match=f"pid {os.getpid()};"):
+        PidFile(path).acquire()
+    path.unlink()
+    path.mkdir()
+    second.release()
+
+
+def test_a_pid_file_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused in words, and the file is gone again."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(CannotStart, match="cannot be used as pid file: No space left on device"):
+        PidFile(tmp_path / "pid").acquire()
+    assert not (tmp_path / "pid").exists()
+    monkeypatch.undo()
+    PidFile(tmp_path / "pid").acquire()
+
+
+def test_an_identity_that_is_none_is_made_anew(tmp_path: Path) -> None:
+    """Whatever the file holds; a place where none can be kept is named."""
+    path = tmp_path / instance.NAME
+    for content in (b"", b"\xff\xfe", b"one two", b"g" * 16):
+        path.write_bytes(content)
+        assert re.fullmatch("[0-9a-f]{16}", made := instance.identity(tmp_path))
+        assert instance.identity(tmp_path) == made
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(CannotStart, match=r"instance-id cannot be used: Is a directory"):
+        instance.identity(tmp_path)
 
 
 def test_an_instance_keeps_its_identity(tmp_path: Path) -> None:

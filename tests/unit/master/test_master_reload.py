@@ -115,6 +115,16 @@ def test_what_does_not_get_ready_in_time_is_rolled_back(farm: Farm) -> None:
         farm.wait_until(lambda: farm.children() == before)
 
 
+def test_a_reload_has_time_as_long_as_it_gets_on(farm: Farm) -> None:
+    """Hundreds of workers take longer than one may: the time begins anew with each that is up."""
+    farm.start(echo={"behaviour": "ok"})
+    farm.wait_for("farm is up")
+    farm.app(handlers={"one": {"behaviour": "slow 1.8"}, "other": {"behaviour": "late 6"}})
+    farm.signal(signal.SIGHUP)
+    farm.wait_for("reload: in force")
+    assert farm.count("worker started", worker="other/0") == 6
+
+
 def test_waiting_for_a_broker_is_good_enough_for_a_reload(farm: Farm) -> None:
     """A broker that is away keeps no new Directive from being served."""
     farm.start(echo={"behaviour": "ok"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import random
 import threading
 import time
@@ -13,8 +14,9 @@ import pytest
 import wat_guests as wat
 from laboratory import FakeServices, Laboratory, in_lab, settle
 
-from atmo_farm.errors import GuestTimedOut
-from atmo_farm.runtime import ticker
+from atmo_farm.consumer import eager
+from atmo_farm.errors import GuestTimedOut, HostError
+from atmo_farm.runtime import capi, ticker
 
 LATE_S = 0.1
 """What a test allows for another process that has the machine; the benchmarks hold the real figures."""
@@ -121,6 +123,22 @@ def test_ten_endless_newcomers_do_not_hold_the_loop_for_ten_slices(cache_dir: Pa
     in_lab(cache_dir, scene)
 
 
+def test_one_that_is_killed_before_its_first_turn_says_so(cache_dir: Path) -> None:
+    async def scene(lab: Laboratory) -> None:
+        endless, hello = lab.function(wat.LOOP), lab.function(wat.HELLO)
+        run = asyncio.ensure_future(lab.call(endless, timeout=0.3))
+        while not lab.engine.scheduler.busy:
+            await asyncio.sleep(0)
+        lab.engine.scheduler.closed = True  # no turns
+        with pytest.raises(GuestTimedOut, match="while waiting for its turn"):
+            await lab.call(hello, b"bob", timeout=0.02)
+        with pytest.raises(GuestTimedOut, match="while computing"):
+            await run
+        lab.engine.scheduler.closed = False
+
+    in_lab(cache_dir, scene)
+
+
 def test_the_ticker_parks_and_wakes(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ticker, "IDLE_TICKS", 3)
 
@@ -178,8 +196,145 @@ def test_a_call_that_ends_on_its_first_poll_does_not_suspend(cache_dir: Path) ->
                     call.send(None)
                     steps.append(b"suspended")
                     call.close()
+                    await settle()  # or it would stay in the queue, and those behind it would queue as well
                 except StopIteration as end:
                     steps.append(end.value)
             assert steps.count(b"hello bob") >= 90
+
+    in_lab(cache_dir, scene)
+
+
+@pytest.mark.parametrize("first", ["waits", "queues"])
+def test_a_short_run_beside_many_endless_ones_takes_few_slices(cache_dir: Path, first: str) -> None:
+    """Going on after a wait, or after long queueing, it has a slice: not one that is over already."""
+
+    async def scene(lab: Laboratory) -> None:
+        count = 40
+        endless, short = lab.function(wat.LOOP, pool_max=count), lab.function(wat.CACHED)
+        await short.warm()
+        runs = [asyncio.ensure_future(lab.call(endless, timeout=20)) for _ in range(count)]
+        await asyncio.sleep(0.05)
+
+        async def answer() -> bytes:
+            await asyncio.sleep(4 * ticker.TICK_S)
+            return b"value"
+
+        async def one() -> None:
+            began = time.monotonic()
+            assert await lab.call(short, b"k", timeout=20)
+            took.append(time.monotonic() - began)
+
+        if first == "waits":
+            lab.services = FakeServices(lambda *_: answer())
+        took: list[float] = []
+        for _ in range(5):
+            task = eager.start(one(), lab.engine.loop)
+            assert task is not None, "it has to queue"
+            if first == "queues":
+                for _ in range(3):
+                    capi.increment_epoch(lab.engine.address)
+            await task
+        for run in runs:
+            run.cancel()
+        await asyncio.wait(runs)
+        assert min(took) < count * ticker.TICK_S / 2
+
+    in_lab(cache_dir, scene)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "done"])
+def test_a_guest_whose_calls_are_answered_at_once_gives_way_and_can_be_killed(cache_dir: Path, kind: str) -> None:
+    async def scene(lab: Laboratory) -> None:
+        done: asyncio.Future[bytes] = lab.engine.loop.create_future()
+        done.set_result(b"value")
+        lab.services = FakeServices(lambda *_: b"value" if kind == "bytes" else done)
+        body = "(loop $again (drop (call $cache_get (i32.const 0) (i32.const 1) (i32.const 0))) (br $again))"
+        function = lab.function(wat.guest(body, imports=wat.CACHE_GET))
+        call = asyncio.ensure_future(lab.call(function, timeout=0.3))
+        turns = 0
+        while not call.done():
+            await asyncio.sleep(0)
+            turns += 1
+            lab.services.calls.clear()
+        assert isinstance(call.exception(), GuestTimedOut)
+        assert turns > 10
+
+    in_lab(cache_dir, scene)
+
+
+@pytest.mark.parametrize("name", ["log_msg", "cache_get"])
+@pytest.mark.parametrize("call_s", [0.0002, 0.001, 0.003])
+def test_an_endless_guest_in_host_calls_gives_way_and_can_be_killed(cache_dir: Path, name: str, call_s: float) -> None:
+    """Python, which holds the GIL all the time but for moments, must not keep the ticker from ticking."""
+
+    def work(*_: object) -> bytes:
+        until = time.perf_counter() + call_s
+        while time.perf_counter() < until:
+            pass
+        return b""
+
+    async def scene(lab: Laboratory) -> None:
+        lab.services = FakeServices(work)
+        lab.services.log_msg = work  # type: ignore[method-assign,assignment]
+        call = {
+            "log_msg": "(call $log (i32.const 0) (i32.const 1) (i32.const 1) (i32.const 0))",
+            "cache_get": "(drop (call $cache_get (i32.const 0) (i32.const 1) (i32.const 0)))",
+        }[name]
+        imports = f'{wat.CACHE_GET} (import "env" "log_msg" (func $log (param i32 i32 i32 i32)))'
+        function = lab.function(wat.guest(f"(loop $again {call} (br $again))", imports=imports))
+        await function.warm()
+        began = time.monotonic()
+        run = asyncio.ensure_future(lab.call(function, timeout=1))
+        gaps = []
+        while not run.done():
+            before = time.monotonic()
+            await asyncio.sleep(0.001)
+            gaps.append(time.monotonic() - before)
+        assert isinstance(run.exception(), GuestTimedOut)
+        assert time.monotonic() - began < 1 + LATE_S
+        assert max(gaps) < 0.1
+        assert sorted(gaps)[len(gaps) // 2] < 0.03
+
+    in_lab(cache_dir, scene)
+
+
+def test_a_host_function_may_run_another_guest(cache_dir: Path) -> None:
+    """To its first wait, that is: the outer guest is the current one again afterwards."""
+    log = '(import "env" "log_msg" (func $log (param i32 i32 i32 i32)))'
+    line = f"(call $log (i32.const {wat.TEXT_AT}) (i32.const 5) (i32.const 1) (i32.const 0))"
+
+    async def scene(lab: Laboratory) -> None:
+        inner, outer = lab.function(wat.HELLO), lab.function(wat.guest(line * 3, imports=log))
+        results = []
+
+        def run_inner(*_: object) -> None:
+            with pytest.raises(StopIteration) as end:
+                inner.call(b"bob", FakeServices(), time.monotonic() + 5).send(None)
+            results.append(end.value.value)
+
+        lab.services.log_msg = run_inner  # type: ignore[method-assign,assignment]
+        await lab.call(outer)
+        assert results == [b"hello bob"] * 3
+        assert ticker.current.instance is None
+
+    in_lab(cache_dir, scene)
+
+
+def test_a_killed_guests_late_failure_is_nobodys_news(cache_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A host call that fails while its guest is being killed: asyncio must not report an exception as lost."""
+
+    async def scene(lab: Laboratory) -> None:
+        async def fail() -> bytes:
+            try:
+                await asyncio.sleep(10)
+            finally:
+                raise HostError("the connection was closed")
+
+        lab.services = FakeServices(lambda *_: fail())
+        with pytest.raises(GuestTimedOut):
+            await lab.run(wat.CACHED, b"k", timeout=0.02)
+        await settle()
+        gc.collect()
+        assert not caplog.records
 
     in_lab(cache_dir, scene)

@@ -115,6 +115,23 @@ def test_a_result_outside_of_the_memory_is_a_trap(cache_dir: Path, place: str) -
     in_lab(cache_dir, scene)
 
 
+def test_a_result_that_ends_behind_4_gib_is_outside_of_the_memory(cache_dir: Path) -> None:
+    """Where the guest has all that 32 bits can name, -1 is a place in it."""
+
+    async def scene(lab: Laboratory) -> None:
+        grow = "(if (i32.eq (memory.grow (i32.const 65532)) (i32.const -1)) (then (return)))"
+        for size, fits in ((8, True), (9, False), (-1, False)):
+            body = f"{grow} (call $result (i32.const -8) (i32.const {size}) (i32.const 0))"
+            call = lab.run(wat.guest(body), memory_limit=4 << 30)
+            if fits:
+                assert await call == bytes(8)
+            else:
+                with pytest.raises(GuestTrapped, match="out of bounds"):
+                    await call
+
+    in_lab(cache_dir, scene)
+
+
 def test_a_guest_that_frees_its_own_input_keeps_its_result(cache_dir: Path) -> None:
     """deallocate traps once; later instances are not asked to."""
 
@@ -164,6 +181,85 @@ def test_start_may_end_with_exit_status_0_only(cache_dir: Path) -> None:
         assert await lab.run(wat.guest(RESULT, imports=wat.WASI_IO, items=start.format(0))) == b"hello"
         with pytest.raises(GuestTrapped, match="while it started: exit status 3"):
             await lab.run(wat.guest(RESULT, imports=wat.WASI_IO, items=start.format(3)))
+
+    in_lab(cache_dir, scene)
+
+
+def test_exit_status_0_of_one_start_function_is_not_the_next_ones(cache_dir: Path) -> None:
+    async def scene(lab: Laboratory) -> None:
+        items = """(func (export "_initialize") (call $exit (i32.const 0)))
+          (func (export "_start") (local $n i32) (local.set $n (i32.div_u (local.get $n) (local.get $n))))"""
+        with pytest.raises(GuestTrapped, match="while it started: trap: integer divide by zero"):
+            await lab.run(wat.guest(RESULT, imports=wat.WASI_IO, items=items))
+
+    in_lab(cache_dir, scene)
+
+
+def test_allocate_may_call_the_host(cache_dir: Path) -> None:
+    """What it gets and returns is laid down beside the input, which the host has not handed over yet."""
+    module = wat.assemble(f"""(module {wat.IMPORTS}
+      (import "env" "request_get_field" (func $get (param i32 i32 i32 i32) (result i32)))
+      (memory (export "memory") 1) (data (i32.const 100) "key")
+      (func (export "allocate") (param i32) (result i32)
+        (drop (call $get (i32.const 0) (i32.const 100) (i32.const 3) (i32.const 0)))
+        (drop (call $fetch (i32.const 200) (i32.const 0)))
+        (drop (call $get (i32.const 0) (i32.const 100) (i32.const 2) (i32.const 0)))
+        (call $result (i32.const 100) (i32.const 3) (i32.const 0))
+        (i32.const 1000))
+      (func (export "deallocate") (param i32 i32))
+      (func (export "run_e") (param $ptr i32) (param $len i32) (param i32)
+        (if (i32.eqz (local.get $len)) (then (return)))
+        (call $result (local.get $ptr) (local.get $len) (i32.const 0))
+        (drop (call $fetch (local.get $ptr) (i32.const 0)))
+        (call $result (local.get $ptr) (local.get $len) (i32.const 0))))""")
+
+    async def scene(lab: Laboratory) -> None:
+        function = lab.function(module)
+        for data, expected in ((b"the first message", b"KEe first message"), (b"second", b"KEcond"), (b"", b"key")):
+            assert await lab.call(function, data) == expected
+
+    in_lab(cache_dir, scene)
+
+
+def test_exports_may_be_imports(cache_dir: Path) -> None:
+    """`run_e` is return_result, `allocate` a function of WASI: no way around the checks of either."""
+    module = wat.assemble("""(module (import "env" "return_result" (func $result (param i32 i32 i32)))
+      (import "wasi_snapshot_preview1" "fd_close" (func $close (param i32) (result i32)))
+      (memory (export "memory") 1) (export "allocate" (func $close)) (export "run_e" (func $result))
+      (func (export "deallocate") (param i32 i32)))""")
+
+    async def scene(lab: Laboratory) -> None:
+        function = lab.function(module)
+        for data in (b"", b"echo", bytes(range(256)) * 8):
+            assert await lab.call(function, data) == data
+
+    in_lab(cache_dir, scene)
+
+
+def test_what_cannot_be_instantiated_is_a_failed_run(cache_dir: Path) -> None:
+    """Not an internal error: nobody would try the message again."""
+
+    async def scene(lab: Laboratory) -> None:
+        with pytest.raises(GuestTrapped, match=r"could not be instantiated: .*table"):
+            await lab.run(wat.guest(items="(table 1 funcref)" * 40))
+
+    in_lab(cache_dir, scene)
+
+
+def test_an_error_text_is_cut(cache_dir: Path) -> None:
+    """It goes into logs and headers: the guest's 60 MiB of broken UTF-8 are never made a str."""
+
+    async def scene(lab: Laboratory) -> None:
+        size = 60 << 20
+        fill = f"(memory.fill (i32.const 65536) (i32.const 255) (i32.const {size}))"
+        place = f"(i32.const 65536) (i32.const {size})"
+        for body in (
+            f"(call $error (i32.const 1) {place} (i32.const 0))",
+            f"(call $abort (i32.const {wat.TEXT_AT}) (i32.const 5) {place} (i32.const 0) (i32.const 0) (i32.const 0))",
+        ):
+            with pytest.raises(RunnableError) as caught:
+                await lab.run(wat.guest(fill + body, memory="1000"), timeout=20)
+            assert 60_000 < len(caught.value.message) < 70_000
 
     in_lab(cache_dir, scene)
 

@@ -11,7 +11,7 @@ import wat_guests as wat
 from laboratory import FakeServices, Laboratory, in_lab, settle
 from wat_guests import NO_RESULT, PUPPET, answers, script
 
-from atmo_farm.errors import GuestTimedOut, HostError
+from atmo_farm.errors import GuestTimedOut, HostError, RunnableError
 
 IDENT = -5
 """What the puppet passes as ident: it must not matter."""
@@ -233,6 +233,26 @@ def test_an_answer_over_the_memory_limit_is_an_error_text(cache_dir: Path) -> No
     in_lab(cache_dir, scene)
 
 
+def test_an_error_that_does_not_fit_is_still_an_error(cache_dir: Path) -> None:
+    """What is told in its place has the sign of an error, too."""
+
+    def refuse(*_: Any) -> Any:
+        raise HostError("x" * 1000)
+
+    async def scene(lab: Laboratory) -> None:
+        lab.services = FakeServices(refuse)
+        for room, number in ((100, -56), (10, -1)):
+            body = f"""(call $result (i32.const 0) (i32.const {32768 - room}) (i32.const 0))
+              (i32.store (i32.const 0) (call $cache_get (i32.const 0) (i32.const 1) (i32.const 0)))
+              (call $error (i32.load (i32.const 0)) (i32.const 0) (i32.const 0) (i32.const 0))"""
+            function = lab.function(wat.guest(body, imports=wat.CACHE_GET, memory="1"), memory_limit=1 << 16)
+            with pytest.raises(RunnableError) as caught:
+                await lab.call(function)
+            assert caught.value.code == number
+
+    in_lab(cache_dir, scene)
+
+
 def test_a_text_that_is_no_utf8_arrives_with_replacements(cache_dir: Path) -> None:
     async def scene(lab: Laboratory) -> None:
         body = "(call $log (i32.const 4090) (i32.const 3) (i32.const 1) (i32.const 0))"
@@ -296,3 +316,18 @@ def test_a_service_that_answers_after_the_kill_harms_nobody(cache_dir: Path) -> 
         assert await lab.call(function) == b"now"
 
     in_lab(cache_dir, scene)
+
+
+def test_errors_of_a_service_do_not_fill_the_log(cache_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A guest may call what fails as often as it likes."""
+
+    def fail(*_: Any) -> Any:
+        raise Thrown("a bug")
+
+    async def scene(lab: Laboratory) -> None:
+        lab.services = FakeServices(fail)
+        for _ in range(10):
+            await lab.run(PUPPET, script(*[("cache_get", 0, 1, 0)] * 100))
+
+    in_lab(cache_dir, scene)
+    assert 1 <= len(caplog.records) <= 150

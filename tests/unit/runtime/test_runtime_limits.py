@@ -10,6 +10,7 @@ import wat_guests as wat
 from laboratory import Laboratory, in_lab
 
 from atmo_farm.errors import AtmoFarmError, GuestOutOfMemory, GuestTrapped
+from atmo_farm.runtime import abi, wasm
 from atmo_farm.runtime.engine import Engine
 from atmo_farm.runtime.function import Function
 from atmo_farm.runtime.modules import compile_module
@@ -98,7 +99,7 @@ def test_deep_guests_may_call_the_host(cache_dir: Path) -> None:
         original = services.log_msg
         services.log_msg = lambda *message: (deep(400), sorted([3, 1], key=lambda _: deep(100)), original(*message))[0]  # type: ignore[method-assign,assignment,func-returns-value]
         with pytest.raises(GuestTrapped, match="call stack exhausted"):
-            await lab.run(wat.guest(body, imports=log))
+            await lab.run(wat.guest(body, imports=log), timeout=60)
         assert len(services.calls) > 1000
 
     in_lab(cache_dir, scene)
@@ -138,13 +139,80 @@ def test_a_minimal_limit_serves_small_messages(cache_dir: Path) -> None:
     in_lab(cache_dir, scene)
 
 
-def test_a_guest_cannot_make_python_read_for_long(cache_dir: Path) -> None:
-    """A log message over 64 KiB is not read at all."""
+@pytest.mark.parametrize(
+    "name", ["log_msg", "resp_set_header", "fetch_url", "graphql_query", "db_exec", "cache_set", "request_set_field"]
+)
+def test_a_guest_cannot_make_python_read_for_long(cache_dir: Path, name: str) -> None:
+    """A text over its cap is not read at all: 60 MiB of broken UTF-8 would hold the loop for seconds."""
+    size = 60 << 20
+    arguments = {
+        "log_msg": "{text} (i32.const 1)",
+        "resp_set_header": f"(i32.const {wat.TEXT_AT}) (i32.const 5) {{text}}",
+        "fetch_url": f"(i32.const 0) {{text}} (i32.const {wat.TEXT_AT}) (i32.const 5)",
+        "graphql_query": f"(i32.const {wat.TEXT_AT}) (i32.const 5) {{text}}",
+        "db_exec": "(i32.const 1) {text}",
+        "cache_set": f"(i32.const {wat.TEXT_AT}) (i32.const 5) {{text}} (i32.const 0)",
+        "request_set_field": f"(i32.const 4) (i32.const {wat.TEXT_AT}) (i32.const 5) {{text}}",
+    }[name].format(text=f"(i32.const 65536) (i32.const {size})")
+    parameters, results = abi.RUNNABLE[name]
+    types = f"(param {'i32 ' * len(parameters)}) {'(result i32)' * len(results)}"
+    call = f"(call $f {arguments} (i32.const 0))"
+    body = f"""(memory.fill (i32.const 65536) (i32.const 255) (i32.const {size}))
+      {f"(drop {call})" if results else call} (call $result (i32.const 0) (i32.const 0) (i32.const 0))"""
 
     async def scene(lab: Laboratory) -> None:
-        began = time.monotonic()
-        await lab.run(wat.PUPPET, wat.script(("log_msg", 0, 65_537, 1, 0), ("log_msg", 0, 65_536, 1, 0)))
-        assert len(lab.services.calls) == 1
-        assert time.monotonic() - began < 2
+        function = lab.function(wat.guest(body, imports=f'(import "env" "{name}" (func $f {types}))', memory="1000"))
+        assert await lab.call(function, timeout=20) == b""
+        assert lab.services.calls == []
+
+    in_lab(cache_dir, scene)
+
+
+def test_texts_up_to_their_cap_are_read(cache_dir: Path) -> None:
+    async def scene(lab: Laboratory) -> None:
+        await lab.run(
+            wat.PUPPET,
+            wat.script(
+                ("log_msg", 0, 65_537, 1, 0),
+                ("log_msg", 0, 65_536, 1, 0),
+                ("fetch_url", 0, 0, 65_536, 0, 0, 0),
+                ("graphql_query", 0, 1, 0, wat.PUPPET_MEMORY, 0),
+            ),
+        )
+        assert [call[0] for call in lab.services.calls] == ["log_msg", "fetch_url", "graphql_query"]
+
+    in_lab(cache_dir, scene)
+
+
+def test_a_guests_function_names_do_not_swell_the_report_of_its_trap(cache_dir: Path) -> None:
+    """wasmtime copies the name of each frame when a guest traps: 20 MB a name would be 400 MB and seconds."""
+    trap = wat.assemble("""(module (memory (export "memory") 1) (func (export "allocate") (param i32) (result i32)
+      (i32.const 0)) (func (export "deallocate") (param i32 i32))
+      (func (export "run_e") (param i32 i32 i32)
+        (call 2 (i32.const 0) (i32.const 0) (i32.const 0)) (drop (memory.size))))""")
+
+    def named(module: bytes, function: bytes) -> bytes:
+        subsections = b""
+        for number, content in (
+            (0, wasm._leb(len(module)) + module),
+            (1, b"\1\2" + wasm._leb(len(function)) + function),
+        ):
+            subsections += bytes([number]) + wasm._leb(len(content)) + content
+        return trap + wasm._section(0, b"\4name" + subsections)
+
+    async def scene(lab: Laboratory) -> None:
+        with pytest.raises(GuestTrapped, match=r"call stack exhausted in plain < plain < plain$"):
+            await lab.run(named(b"m", b"plain"))
+        with pytest.raises(GuestTrapped) as caught:
+            await lab.run(named(b"m", b"x" * 900))
+        assert len(str(caught.value)) < 500
+        for module in (named(b"m", b"x" * (20 << 20)), named(b"m" * (20 << 20), b"x")):
+            assert compile_module(module, cache_dir).path.stat().st_size < 1 << 20
+            function = lab.function(module)
+            await function.warm()
+            began = time.monotonic()
+            with pytest.raises(GuestTrapped, match="call stack exhausted"):
+                await lab.call(function)
+            assert time.monotonic() - began < 1
 
     in_lab(cache_dir, scene)

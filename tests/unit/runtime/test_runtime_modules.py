@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,8 @@ def module(text: str) -> bytes:
         (EXPORTS.replace("1)", "1 1 shared)", 1), "threads must be enabled"),
         (EXPORTS.replace('"memory") 1', '"memory") i64 1'), "memory64 must be enabled"),
         ("(type (struct))" + EXPORTS, "gc"),
+        ("(tag $t) (func (throw $t))" + EXPORTS, "exceptions"),
+        ('(import "env" "log_msg" (func (param i32 i32 i32 i32)))' * 1001 + EXPORTS, "has 1001 imports; at most 1000"),
     ],
 )
 def test_what_cannot_be_a_guest_is_named(text: str, said: str) -> None:
@@ -92,6 +96,21 @@ def test_every_problem_is_named_at_once() -> None:
     with pytest.raises(ModuleProblem) as caught:
         inspect(module('(import "env" "a" (func)) (import "env" "b" (func))'))
     assert all(name in str(caught.value) for name in ("env.a", "env.b", "memory", "allocate", "deallocate", "run_e"))
+
+
+def test_hostile_modules_are_refused_quickly_and_in_few_words() -> None:
+    """Too many problems, long names, huge types: each is bounded before anything is looked at closely."""
+    wrong = "".join(f'(import "env" "log_msx{number}" (func))' for number in range(1000))
+    long = "".join(f'(import "env" "{"x" * 90_000}{number}" (func))' for number in range(10))
+    types = b"".join(b"\x60" + wasm._leb(1000) + b"\x7f" * 1000 + b"\0" for _ in range(20_000))
+    many_types = wat.HELLO[:8] + wasm._section(1, wasm._leb(20_000) + types)
+    for content, said in ((module(wrong), "; and more"), (module(long), "export"), (many_types, "memory")):
+        began = time.process_time()
+        with pytest.raises(ModuleProblem) as caught:
+            inspect(content)
+        assert time.process_time() - began < 2
+        assert len(str(caught.value)) < 8000
+        assert said in str(caught.value)
 
 
 def test_commands_have_no_host_functions() -> None:
@@ -202,6 +221,37 @@ def test_loading_refuses_what_this_farm_did_not_write(folder: Path, tmp_path: Pa
         Function(lab.engine, good)
 
     in_lab(folder, scene)
+
+
+def test_a_file_that_a_dead_process_with_our_id_left_is_in_nobodys_way(folder: Path) -> None:
+    """In a container every helper may have the same process id."""
+    compiled = compile_module(wat.HELLO, folder)
+    compiled.path.rename(folder / f".{compiled.path.name}.{os.getpid()}")
+    assert compile_module(wat.HELLO, folder) == compiled
+    assert compiled.path.exists()
+
+
+def test_pruning_beside_one_that_compiles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A temporary file may be gone at any moment: it has become the real one."""
+    gone = folder / f".gone{cache.SUFFIX}.1"
+    files = [*folder.iterdir(), gone]
+    monkeypatch.setattr(Path, "iterdir", lambda _: iter(files))
+    assert prune(folder, []) == 0
+
+
+def test_a_cache_folder_that_cannot_be_made_or_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for path in (tmp_path / "file", tmp_path / "file" / "modules"):
+        with pytest.raises(CannotStart, match=re.escape(str(path))):
+            compile_module(wat.HELLO, path)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CannotStart, match="No space left"):
+        compile_module(wat.HELLO, tmp_path / "modules")
+    assert not [path for path in (tmp_path / "modules").iterdir() if path.name.startswith(".")]
 
 
 def test_the_cache_folder_must_be_ours_alone(tmp_path: Path) -> None:

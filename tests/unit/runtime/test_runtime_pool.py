@@ -13,6 +13,7 @@ from laboratory import FakeServices, Laboratory, in_lab, settle
 
 from atmo_farm.errors import AtmoFarmError, GuestTimedOut, GuestTrapped
 from atmo_farm.runtime import pool
+from atmo_farm.runtime.function import Function
 
 REMEMBERS = wat.guest(
     """(if (local.get $len) (then (i32.store8 (i32.const 0) (i32.load8_u (local.get $ptr)))))
@@ -152,6 +153,22 @@ def test_a_used_up_instance_is_replaced_ahead_of_the_next_message(cache_dir: Pat
     in_lab(cache_dir, scene)
 
 
+def test_all_used_up_instances_are_replaced(cache_dir: Path) -> None:
+    """Also when several end in one turn of the loop."""
+
+    async def scene(lab: Laboratory) -> None:
+        function = lab.function(wat.HELLO, isolation="fresh", pool_warm=4)
+        await function.warm()
+        for _ in range(4):
+            assert await lab.call(function, b"bob") == b"hello bob"
+        assert function.instances == 0
+        for _ in range(3):
+            await settle()
+        assert function.instances == 4
+
+    in_lab(cache_dir, scene)
+
+
 def test_a_guest_that_cannot_start_is_not_tried_for_ever(cache_dir: Path) -> None:
     async def scene(lab: Laboratory) -> None:
         function = lab.function(wat.guest(items='(func (export "init") unreachable)'), pool_max=1)
@@ -227,5 +244,81 @@ def test_closing_while_calls_are_under_way(cache_dir: Path) -> None:
         assert function.instances == 0
         with pytest.raises(AtmoFarmError, match="closed"):
             await lab.call(function)
+
+    in_lab(cache_dir, scene)
+
+
+SLEEPS = wat.guest(
+    "(call $result (local.get $ptr) (local.get $len) (i32.const 0))",
+    imports=wat.POLL,
+    items=f"""(func (export "init")
+      (drop (call $poll (i32.const {wat.TEXT_AT}) (i32.const 0) (i32.const 1) (i32.const 0))))""",
+    data=wat.subscription(1, 0, 1, 20_000_000),
+)
+"""Its start function sleeps for 20 ms."""
+
+
+async def until_gone(function: Function) -> None:
+    """Wait until the closed function's last instance is thrown away, and its linker with it."""
+    until = time.monotonic() + 5
+    while function.instances and time.monotonic() < until:
+        await asyncio.sleep(0.005)
+    assert function.instances == 0
+    assert not function._pool.idle
+
+
+def test_a_call_gets_the_instance_that_warm_was_making(cache_dir: Path) -> None:
+    async def scene(lab: Laboratory) -> None:
+        function = lab.function(SLEEPS, pool_max=1)
+        warm = asyncio.ensure_future(function.warm())
+        await settle()
+        assert await lab.call(function, b"bob") == b"bob"
+        await warm
+
+    in_lab(cache_dir, scene)
+
+
+def test_closing_while_warm_makes_an_instance(cache_dir: Path) -> None:
+    """What is then made goes away; the function's linker is freed once, and nothing is made from it afterwards."""
+
+    async def scene(lab: Laboratory) -> None:
+        function = lab.function(SLEEPS, pool_warm=2)
+        warm = asyncio.ensure_future(function.warm())
+        await settle()
+        function.close()
+        with pytest.raises(AtmoFarmError, match="closed"):
+            await warm
+        await until_gone(function)
+        for late in (function.warm(), lab.call(function)):
+            with pytest.raises(AtmoFarmError, match="closed"):
+                await late
+        assert function.instances == 0
+
+    in_lab(cache_dir, scene)
+
+
+def test_closing_while_a_call_makes_its_instance(cache_dir: Path) -> None:
+    async def scene(lab: Laboratory) -> None:
+        function = lab.function(SLEEPS)
+        call = asyncio.ensure_future(lab.call(function, b"bob"))
+        await settle()
+        function.close()
+        with pytest.raises(AtmoFarmError, match="closed"):
+            await call
+        await until_gone(function)
+
+    in_lab(cache_dir, scene)
+
+
+def test_closing_just_before_a_spare_is_made(cache_dir: Path) -> None:
+    async def scene(lab: Laboratory) -> None:
+        for turns in range(4):
+            function = lab.function(wat.guest("unreachable"))
+            with pytest.raises(GuestTrapped):
+                await lab.call(function)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            function.close()
+            await until_gone(function)
 
     in_lab(cache_dir, scene)

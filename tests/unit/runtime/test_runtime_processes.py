@@ -128,3 +128,109 @@ assert len(os.listdir('/proc/self/task')) == 1
 """,
         cache_dir,
     )
+
+
+def test_an_engine_is_closed_once_and_makes_nothing_afterwards(cache_dir: Path) -> None:
+    """Also when a call has just been given the slot of one that ended: it is told, and touches no freed memory."""
+    run(
+        """
+from atmo_farm.errors import AtmoFarmError, GuestTimedOut
+async def main():
+    lab = await Laboratory(folder).__aenter__()
+    lab.services = FakeServices(lambda *_: asyncio.get_running_loop().create_future())
+    function = lab.function(wat.CACHED, pool_max=1)
+    holder, heir = (asyncio.ensure_future(lab.call(function, b'k')) for _ in range(2))
+    await settle()
+    holder.cancel()
+    await asyncio.sleep(0)
+    assert not function._pool._waiters, 'the heir has got the slot, and has not run yet'
+    lab.engine.close()
+    lab.engine.close()
+    ends = await asyncio.gather(holder, heir, return_exceptions=True)
+    assert isinstance(ends[1], AtmoFarmError) and 'closed' in str(ends[1]), ends
+    assert function.instances == 0
+    for late in (lambda: lab.function(wat.HELLO), lambda: lab.engine.module(Path('x'))):
+        try:
+            late()
+        except AtmoFarmError as error:
+            assert 'closed' in str(error)
+        else:
+            raise AssertionError
+uvloop.run(main())
+""",
+        cache_dir,
+    )
+
+
+def test_closing_in_the_middle_of_warming_and_calling(cache_dir: Path) -> None:
+    """Functions are closed at random moments while their instances start, wait, compute and are cancelled."""
+    run(
+        """
+import random
+from atmo_farm.consumer import eager
+from atmo_farm.errors import AtmoFarmError
+from atmo_farm.runtime import ticker, waiting
+SLEEPS = wat.guest('(call $result (local.get $ptr) (local.get $len) (i32.const 0))', imports=wat.POLL,
+    items='(func (export "init") (drop (call $poll (i32.const 4090) (i32.const 0) (i32.const 1) (i32.const 0))))',
+    data=wat.subscription(1, 0, 1, 3_000_000))
+ERRS = wat.guest('(call $error (i32.const 5) (local.get $ptr) (local.get $len) (i32.const 0))'
+    ' (if (i32.rem_u (local.get $len) (i32.const 2)) (then unreachable))')
+
+async def main():
+    random.seed(int(sys.argv[2]) if len(sys.argv) > 2 else 1)
+    lab, loop = await Laboratory(folder).__aenter__(), asyncio.get_running_loop()
+    async def answer(key):
+        for _ in range(random.randrange(3)):
+            await asyncio.sleep(random.random() / 300)
+        return b'value of ' + key.encode()
+    lab.services = FakeServices(lambda _, key: answer(key) if random.random() < .7 else b'now ' + key.encode())
+
+    async def one(module, function, data, timeout):
+        try:
+            result = await lab.call(function, data, timeout)
+            assert result is None or result.endswith(data), (result, data)
+        except AtmoFarmError as error:
+            assert module is not ERRS or str(error) == data.decode() or 'closed' in str(error) or 'killed' in str(
+                error) or 'not started' in str(error), (error, data)
+
+    for turn in range(4):
+        functions = [
+            (module, lab.function(module, pool_max=random.choice((1, 2, 4)), pool_warm=random.choice((0, 1, 2)),
+                                  isolation=random.choice(('pooled', 'fresh')), memory_limit=8 << 20))
+            for module in (wat.CACHED, wat.LOOP, wat.HELLO, SLEEPS, ERRS)
+        ]
+        tasks = []
+        for number in range(200):
+            module, function = random.choice(functions)
+            call = one(module, function, f'{turn}-{number}'.encode() * random.choice((1, 1, 200)),
+                       random.choice((.002, .02, .2)))
+            task = eager.start(call, loop) if random.random() < .7 else asyncio.ensure_future(call)
+            if task is not None:
+                tasks.append(task)
+                if random.random() < .5:
+                    loop.call_later(random.random() / 20, task.cancel)
+                elif random.random() < .2:
+                    task.cancel()
+            if random.random() < .1:
+                await asyncio.sleep(0)
+            if random.random() < .01:
+                function.close()
+            if random.random() < .03:
+                tasks.append(asyncio.ensure_future(function.warm()))
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        bad = [end for end in ends if isinstance(end, Exception) and not isinstance(end, AtmoFarmError)]
+        assert not bad, bad
+        await asyncio.sleep(.05)
+        for module, function in functions:
+            pool = function._pool
+            assert pool.count == len(pool.idle) and not pool._waiters, (pool.count, pool.idle, pool._waiters)
+            function.close()
+        await asyncio.sleep(.02)
+        assert [function.instances for _, function in functions] == [0] * len(functions)
+        assert not waiting._waits and ticker.current.instance is None
+    lab.engine.close()
+
+uvloop.run(main())
+""",
+        cache_dir,
+    )

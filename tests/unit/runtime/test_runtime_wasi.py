@@ -225,19 +225,11 @@ def test_fresh_commands_share_nothing(cache_dir: Path) -> None:
     in_lab(cache_dir, scene)
 
 
-def subscription(userdata: int, tag: int, which: int, timeout: int = 0, flags: int = 0) -> str:
-    packed = struct.pack("<QB7xI4xQQH6x", userdata, tag, which, timeout, 0, flags)
-    return "".join(f"\\{byte:02x}" for byte in packed)
-
-
-POLL = '(import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))'
-
-
 def poller(count: int, *subscriptions: str) -> bytes:
     """Polls and answers errno (1 byte), the number of events (4) and the first two events."""
     body = f"""(i32.store8 (i32.const 999) (call $poll (i32.const {wat.TEXT_AT}) (i32.const 1004) (i32.const {count})
         (i32.const 1000))) (call $result (i32.const 999) (i32.const 69) (i32.const 0))"""
-    return wat.guest(body, imports=POLL, data="".join(subscriptions))
+    return wat.guest(body, imports=wat.POLL, data="".join(subscriptions))
 
 
 def test_sleep_suspends_the_guest_only(cache_dir: Path) -> None:
@@ -245,7 +237,7 @@ def test_sleep_suspends_the_guest_only(cache_dir: Path) -> None:
         ms = 1_000_000
         for flags in (0, 1):
             timeout = 50 * ms + flags * time.monotonic_ns()
-            module = poller(2, subscription(7, 0, 1, timeout, flags), subscription(8, 0, 1, 10**18))
+            module = poller(2, wat.subscription(7, 0, 1, timeout, flags), wat.subscription(8, 0, 1, 10**18))
             began = time.monotonic()
             answer = await lab.run(module)
             assert answer is not None
@@ -259,13 +251,15 @@ def test_sleep_suspends_the_guest_only(cache_dir: Path) -> None:
 
 def test_descriptors_are_ready_at_once(cache_dir: Path) -> None:
     async def scene(lab: Laboratory) -> None:
-        answer = await lab.run(poller(3, subscription(1, 1, 0), subscription(2, 2, 9), subscription(3, 0, 1, 10**18)))
+        answer = await lab.run(
+            poller(3, wat.subscription(1, 1, 0), wat.subscription(2, 2, 9), wat.subscription(3, 0, 1, 10**18))
+        )
         assert answer is not None
         assert struct.unpack_from("<BI", answer) == (0, 2)
         assert struct.unpack_from("<QHB", answer, 5) == (1, 0, 1)
         assert struct.unpack_from("<QHB", answer, 37) == (2, BADF, 2)
         for count in (0, 1025):
-            answer = await lab.run(poller(count, subscription(1, 1, 0)))
+            answer = await lab.run(poller(count, wat.subscription(1, 1, 0)))
             assert answer is not None
             assert answer[0] == INVAL
 

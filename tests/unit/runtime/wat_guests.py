@@ -55,6 +55,15 @@ WASI_IO = """
 
 CACHE_GET = '(import "env" "cache_get" (func $cache_get (param i32 i32 i32) (result i32)))'
 
+POLL = '(import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))'
+
+
+def subscription(userdata: int, tag: int, which: int, timeout: int = 0, flags: int = 0) -> str:
+    """A subscription of poll_oneoff as WAT data; tag 0 is a clock (`which`, timeout in ns), 1 and 2 a descriptor."""
+    packed = struct.pack("<QB7xI4xQQH6x", userdata, tag, which, timeout, 0, flags)
+    return "".join(f"\\{byte:02x}" for byte in packed)
+
+
 HELLO = guest(f"""(call $result (i32.const {TEXT_AT}) (i32.add (i32.const 6) (local.get $len)) (i32.const 0))
   (memory.fill (i32.const {INPUT_AT}) (i32.const 0) (local.get $len))""")
 """Answers `hello ` and its input, and wipes the answer at once."""

@@ -1,0 +1,128 @@
+"""What this build does not run yet: read and checked like the rest; check warns, start refuses, both with the line."""
+
+from __future__ import annotations
+
+import pytest
+
+from atmo_farm.directive import served
+from atmo_farm.directive.keys.handlers import HANDLER
+from tests.unit.directive.support import HEAD, MARK, good, marked, stream, with_handlers
+
+KAFKA = HEAD + "  kafka:\n    brokerAddress: localhost\n"
+TWO = HEAD.replace("    serverAddress: localhost", "    a: {serverAddress: a}\n    b: {serverAddress: b}")
+NATS = "- {type: stream, source: nats, resource: a, connection: a, steps: [{fn: hello}], "
+STEPS = "steps: [{fn: hello}]"
+
+NOT_SERVED = {
+    "request": (with_handlers(f"- {{«type: request, method: GET, resource: /a, {STEPS}}}"), "handlers[0].type"),
+    "websocket": (with_handlers(f"- {{«type: stream, resource: /a, {STEPS}}}"), "handlers[0].type"),
+    "websocket by name": (
+        with_handlers(f"- {{type: stream, «source: server, resource: /a, {STEPS}}}"),
+        "handlers[0].source",
+    ),
+    "kafka": (with_handlers(f"- {{type: stream, «source: kafka, resource: a, {STEPS}}}", KAFKA), "handlers[0].source"),
+    "another broker": (
+        with_handlers(
+            f"- {{type: stream, source: nats, resource: a, {STEPS}, respondTo: {{resource: b, «source: kafka}}}}", KAFKA
+        ),
+        "handlers[0].respondTo.source",
+    ),
+    "another connection": (
+        with_handlers(NATS + "respondTo: {resource: b, «connection: b}}", TWO),
+        "handlers[0].respondTo.connection",
+    ),
+    "schedules": (HEAD + f"«schedules: [{{name: s, every: {{days: 1}}, {STEPS}}}]\n", "schedules"),
+    "queries": (HEAD + "«queries: [{name: q, query: SELECT 1}]\n", "queries"),
+    "headless": (HEAD + "«headless: true\n", "headless"),
+    "redis": (HEAD + "  «redis: {serverAddress: a}\n", "connections.redis"),
+    "database": (HEAD + "  «database: {type: sqlite, connectionString: a}\n", "connections.database"),
+    "databases": (HEAD + "  «databases: {a: {type: sqlite, connectionString: a}}\n", "connections.databases"),
+    "nats over websocket": (
+        HEAD.replace("serverAddress: localhost", "«serverAddress: [a, wss://b]"),
+        "connections.nats.serverAddress",
+    ),
+    "authentication": (
+        HEAD + "authentication:\n  «domains: {a.example: {value: x}}\n",
+        "authentication.domains",
+    ),
+    **{
+        f"capability {name}": (HEAD + f"capabilities:\n  «{name}: {value}\n", f"capabilities.{name}")
+        for name, value in {
+            "http": "{rules: {allowHTTP: false}}",
+            "graphql": "{enabled: true}",
+            "auth": "{headers: {a.example: {value: x}}}",
+            "cache": "{}",
+            "file": "{enabled: yes}",
+            "db": "{enabled: true}",
+        }.items()
+    },
+    "transaction": (stream(steps="[{fn: hello, «transaction: true}]"), "handlers[0].steps[0].transaction"),
+    **{
+        f"handler {name}": (stream(text), f"handlers[0].{name}")
+        for name, text in {
+            "durable": "«durable: d",
+            "jetstream": "«jetstream: {}",
+            "output": "«output: stream",
+            "deadLetter": "«deadLetter: on",
+            "idempotent": "«idempotent: true",
+        }.items()
+    },
+}
+
+
+@pytest.mark.parametrize(("text", "key"), NOT_SERVED.values(), ids=NOT_SERVED)
+def test_not_served(text: str, key: str) -> None:
+    """One sentence with the place, for whatever this build would have to ignore."""
+    plain, position = marked(text)
+    found = [problem for problem in served.not_served(good(plain)) if problem.key == key]
+    assert [problem.position for problem in found] == [position]
+    assert "not served by this build yet" in found[0].message
+    assert str(found[0]).startswith(f"{position}: warning: {key}: ")
+
+
+SERVED = {
+    "nothing but the head": HEAD,
+    "a handler": stream("respondTo: b\nretry: {attempts: 2}\nenvelope: grav\ngroup: off\nisolation: fresh"),
+    "harmless words": stream("output: core\nordering: none\ndeadLetter: off\nidempotent: false"),
+    "false in other words": stream("idempotent: off\ndeadLetter: false", "[{fn: hello, transaction: no}]"),
+    "nothing behind the key": stream("durable:\njetstream: ~\noutput: ''"),
+    "empty lists": HEAD + "schedules: []\nqueries: []\nheadless: false\n",
+    "capabilities that work": HEAD
+    + "capabilities: {logger: {enabled: false}, requestHandler: {allowSetField: false}}\n",
+    "capabilities that are off": HEAD + "capabilities: {http: {enabled: false}, cache: {enabled: off}}\n",
+    "a named connection": with_handlers(NATS + "respondTo: {resource: b, connection: a}}", TWO),
+    "a connection that nobody uses": KAFKA,
+    "authentication for nobody": HEAD + "authentication: {domains: {}}\n",
+}
+
+
+@pytest.mark.parametrize("text", SERVED.values(), ids=SERVED)
+def test_served(text: str) -> None:
+    """What works, and words that ask for what this build does anyway."""
+    assert served.not_served(good(text)) == ()
+
+
+def test_all_of_it_in_the_order_of_the_file() -> None:
+    text = stream("durable: d\noutput: stream") + "headless: true\n"
+    lines = [problem.position.line for problem in served.not_served(good(text))]
+    assert lines == [12, 13, 14]
+
+
+def test_each_later_key_of_handlers_is_tested() -> None:
+    """A key that becomes served leaves this file; `ordering` and Kafka's keys are refused with what they need."""
+    tested = {key.removeprefix("handlers[0].") for text, key in NOT_SERVED.values() if MARK in text}
+    later = {key.name for key in HANDLER.keys if key.later}
+    assert later - tested == {"ordering", "orderingKey", "exactlyOnce", "startAt"}
+    text = with_handlers(
+        f"- {{type: stream, source: kafka, resource: a, {STEPS}, ordering: key, orderingKey: subject, "
+        "exactlyOnce: true, startAt: earliest}",
+        KAFKA,
+    )
+    assert later - tested < {problem.key.removeprefix("handlers[0].") for problem in served.not_served(good(text))}
+
+
+def test_a_handler_knows_its_own() -> None:
+    """For those who serve one handler: the keys, their places, their values."""
+    handler = good(stream("durable: d\nordering: none")).handlers[0]
+    assert {name: position.line for name, position in handler.not_served.items()} == {"durable": 12}
+    assert handler.extra == {"durable": "d", "ordering": "none"}

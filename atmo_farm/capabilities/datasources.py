@@ -1,4 +1,5 @@
-"""The cache and the databases as functions reach them: rules, names and counts are checked here, the rest by the proxy."""
+"""The cache and the databases as functions reach them: rules, names and counts are checked here, the proxy does the
+rest."""
 
 from __future__ import annotations
 

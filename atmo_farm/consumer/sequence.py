@@ -47,7 +47,11 @@ class Sequence:
         self, steps: tuple[Step, ...], response: str, functions: Mapping[str, Runs], capabilities: Capabilities
     ):
         self._steps = [
-            (step.is_group, [(call, functions[call.function]) for call in step.calls], step is steps[-1])
+            (
+                step.is_group,
+                [(call, functions[call.function], step.transaction) for call in step.calls],
+                step is steps[-1],
+            )
             for step in steps
         ]
         self._response = response
@@ -75,14 +79,14 @@ class Sequence:
                         request.set(*change)
             output = done[-1][1]
             if not is_last or self._response:
-                results = {call.key: value or b"" for (call, _), (_, value) in zip(calls, done, strict=True)}
+                results = {call.key: value or b"" for (call, *_), (_, value) in zip(calls, done, strict=True)}
                 request.state = {**request.state, **results}
         if self._response:
             output = request.state.get(self._response)
         return Result(output, headers)
 
     async def _group(
-        self, calls: list[tuple[Call, Runs]], request: Request, deadline: float
+        self, calls: list[tuple[Call, Runs, bool]], request: Request, deadline: float
     ) -> list[tuple[CallServices | None, bytes | None]]:
         """All calls at the same time. A failure waits for the others: no run may outlive its message's attempt."""
         ended = await asyncio.gather(*(self._call(*pair, request, deadline) for pair in calls), return_exceptions=True)
@@ -94,22 +98,36 @@ class Sequence:
         return done
 
     async def _call(
-        self, call: Call, function: Runs, request: Request, deadline: float
+        self, call: Call, function: Runs, transaction: bool, request: Request, deadline: float
     ) -> tuple[CallServices | None, bytes | None]:
-        """What the run left behind, and its output; nothing is left behind by one that failed."""
-        services = self._capabilities.for_call(call.fn, _with(call, request) if call.with_ else request)
+        """What the run left behind, and its output; nothing is left behind by one that failed.
+
+        A failure that `onErr` does not let pass is, for the message's outcome, the data source's where that had a part
+        in it: it may pass by itself, or nobody knows what was done.
+        """
+        view = _with(call, request) if call.with_ else request
+        services = self._capabilities.for_call(call.fn, view, deadline, transaction)
         try:
-            return services, await function.call(request.body, services, deadline)
+            output = await function.call(request.body, services, deadline)
+            if transaction:
+                await services.commit()
+            return services, output
         except RunnableError as error:
+            services.rollback()
             if call.on_err.decide(error.code) == "return":
-                raise CallFailed(call.fn, error) from error
+                raise CallFailed(call.fn, services.data_failure() or error) from error
             return None, _as_json(error.code, error.message)
         except (GuestTrapped, GuestOutOfMemory) as error:
+            services.rollback()
             if call.on_err.decide(500) == "return":
-                raise CallFailed(call.fn, error) from error
+                raise CallFailed(call.fn, services.data_failure() or error) from error
             return None, _as_json(500, str(error))
         except AtmoFarmError as error:
-            raise CallFailed(call.fn, error) from error
+            services.rollback()
+            raise CallFailed(call.fn, services.data_failure() or error) from error
+        except BaseException:
+            services.rollback()
+            raise
 
 
 def _with(call: Call, request: Request) -> Request:

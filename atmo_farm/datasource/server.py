@@ -76,7 +76,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, _: Exception | None) -> None:
         """Whoever asked is gone: nothing that was begun for it is of use to anybody."""
         self._connections.discard(self)
-        self.transport = None
+        self._let_go()
         self._requests = _NOTHING
         self._later.clear()
         for call in tuple(self._calls.values()):
@@ -99,8 +99,9 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """It reads again."""
-        self._choked = False
-        self._schedule()
+        if self.transport is not None:
+            self._choked = False
+            self._schedule()
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -113,7 +114,7 @@ class Connection(asyncio.Protocol):
         self._in_turn = True
         left = TURN
         try:
-            while self._may_ask():
+            while left and not self._choked:
                 for (_, number, handler, op, deadline), payload in islice(self._requests, left):
                     left -= 1
                     arguments = frames.arguments(op, payload)
@@ -125,26 +126,26 @@ class Connection(asyncio.Protocol):
                         self._hello(number, *arguments)
                     if self._choked:
                         break
-                if not left:
-                    self._schedule()
-                    break
-                if not self._later:
-                    self._read_on()
-                    break
-                self._requests = self._splitter.split(self._later.popleft())
+                else:
+                    if left and not self._next_piece():
+                        break
+            if not left:
+                self._schedule()
         except MalformedFrame as error:
             self._drop(f"it sent a malformed frame: {error}")
         finally:
             self._in_turn = False
             self._flush()
 
-    def _may_ask(self) -> bool:
-        return self.transport is not None and not self._choked
-
-    def _read_on(self) -> None:
+    def _next_piece(self) -> bool:
+        """Go on with what came behind the requests that were taken; False, and read on, when nothing did."""
+        if self._later:
+            self._requests = self._splitter.split(self._later.popleft())
+            return True
         if self._is_paused and self.transport is not None:
             self._is_paused = False
             self.transport.resume_reading()
+        return False
 
     def _call(self, number: int, handler: int, op: int, deadline: float, arguments: tuple[Any, ...]) -> None:
         calls, handlers = self._calls, self._handlers
@@ -173,8 +174,7 @@ class Connection(asyncio.Protocol):
         text = f"the proxy speaks version {frames.VERSION}; say hello once, with at least one handler"
         self._replies.append(frames.reply(number, Status.REFUSED, text.encode()))
         self._flush()
-        transport, self.transport = self.transport, None
-        if transport is not None:
+        if (transport := self._let_go()) is not None:
             transport.close()
 
     def _ended(self, call: Call, status: Status, payload: bytes) -> None:
@@ -201,9 +201,14 @@ class Connection(asyncio.Protocol):
 
     def _drop(self, reason: str) -> None:
         log.event(logger, logging.ERROR, "connection to the data source process dropped", reason=reason)
-        transport, self.transport = self.transport, None
-        if transport is not None:
+        if (transport := self._let_go()) is not None:
             transport.abort()
+
+    def _let_go(self) -> asyncio.Transport | None:
+        """Take no more requests; its transport, to be ended."""
+        transport, self.transport = self.transport, None
+        self._choked = True
+        return transport
 
 
 class Server:
@@ -214,9 +219,11 @@ class Server:
         self._path = path
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
+        self._file = 0
+        """The inode of the socket's file."""
 
     async def start(self) -> None:
-        """Listen; a socket file that a dead process has left is replaced."""
+        """Listen; a socket file that another process has left is replaced."""
         self._path.unlink(missing_ok=True)
         before = os.umask(0o177)
         try:
@@ -225,12 +232,17 @@ class Server:
             )
         finally:
             os.umask(before)
+        self._file = self._path.stat().st_ino
 
     async def close(self) -> None:
-        """Listen no more and end all connections."""
+        """Listen no more and end all connections; the socket file goes, unless a successor has put its own there."""
         if self._server is not None:
             self._server.close()
         for connection in tuple(self._connections):
             if connection.transport is not None:
                 connection.transport.abort()
-        self._path.unlink(missing_ok=True)
+        try:
+            if self._path.stat().st_ino == self._file:
+                self._path.unlink()
+        except FileNotFoundError:
+            pass

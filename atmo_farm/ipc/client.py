@@ -34,6 +34,9 @@ RECONNECT_S = (0.01, 0.5)
 HIGH_WATER = 1 << 20
 """Bytes that wait for the proxy to read them before no more calls are sent."""
 
+LARGE = 64 << 10
+"""Bytes of a call that is not kept for the end of the turn."""
+
 
 _OK, _UNKNOWN, _TRANSIENT = Status.OK, Status.UNKNOWN, Status.TRANSIENT
 
@@ -128,9 +131,6 @@ class ProxyClient:
         if self._impatience is not None:
             self._impatience.cancel()
             self._impatience = None
-        if self._connection is not None:
-            self._connection.abort()
-            self.lost()
         self._fail_waiting()
 
     # What the connection tells
@@ -146,6 +146,7 @@ class ProxyClient:
     def lost(self) -> None:
         """The connection that was accepted is gone, whoever ended it."""
         self._connection = None
+        self._be_patient()
         answers = list(self._answers.values())
         self._answers.clear()
         for answer in answers:
@@ -195,7 +196,6 @@ class ProxyClient:
             finally:
                 connection.abort()
             if connection.greeted_at:
-                self._be_patient()
                 self._on_lost("the data source process ended the connection")
                 if clock.monotonic() - connection.greeted_at > longest_s:
                     delay_s = first_s
@@ -231,10 +231,8 @@ class _Connection(asyncio.Protocol):
         self._transport.write(frames.request(Op.HELLO, 0, 0, 0.0, (frames.VERSION, self._handlers)))
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Tell the client."""
-        self._transport = None
-        if self.greeted_at:
-            self._client.lost()
+        """Whoever ended it."""
+        self.abort()
         if not self.ended.done():
             self.ended.set_result(None)
 
@@ -271,12 +269,16 @@ class _Connection(asyncio.Protocol):
         if not self._frames:
             self._loop.call_soon(self._flush)
         self._frames.append(frame)
+        if len(frame) >= LARGE:
+            self._flush()
 
     def abort(self) -> None:
-        """End at once."""
+        """End at once: what is under way fails."""
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.abort()
+            if self.greeted_at:
+                self._client.lost()
 
     def _greet(self, status: int, payload: bytes) -> None:
         if status != _OK:
@@ -285,8 +287,8 @@ class _Connection(asyncio.Protocol):
         self._client.greeted(self)
 
     def _flush(self) -> None:
-        if self._transport is not None:
-            self._transport.write(b"".join(self._frames))
+        if self._frames and self._transport is not None:
+            self._transport.write(b"".join(self._frames) if len(self._frames) > 1 else self._frames[0])
         self._frames.clear()
 
 

@@ -2,21 +2,21 @@
 
 The life of a statement that only reads:
 
-    Connection.run        `?` and `$n` become literals in parentheses, quoted by psycopg2 for this connection    values
+    Connection.run        `?` and `$n` become literals in parentheses, quoted by psycopg2        values
           │
           │               /* app handler=orders */ SET LOCAL transaction_read_only=on;
           │               SET LOCAL statement_timeout=29981;
           │               DECLARE atmo NO SCROLL CURSOR FOR SELECT …; FETCH FORWARD 10001 FROM atmo
           ▼
-    Link.send             one message to the server, one implicit transaction, one answer      link
+    Link.send             one message to the server, one implicit transaction, one answer        link
           │
           ├─ readable ──► connection.poll() until it says that all of the answer is here
           │               an answer that must be longer than the cap: the connection is dropped
           ├─ deadline ──► the server's own timer ends it (57014); 0.1 s later we ask, too:
-          │  or cancel    SELECT pg_cancel_backend(pid) on the spare connection                 canceller
+          │  or cancel    SELECT pg_cancel_backend(pid) on the spare connection                  canceller
           │               no end within 1 s: the connection is dropped
           ▼
-    RowWriter             the rows, 500 at a time, as JSON                                     rows
+    RowWriter             the rows, 500 at a time, as JSON                                       rows
 
 A statement that may write goes as `SET LOCAL statement_timeout=…; <query>`; when its answer is lost, the outcome is
 unknown. That a select only reads is what its words say; a function in it may write all the same. So the server is told

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import select
-import sys
-import termios
 from collections.abc import Mapping
 from typing import Any
 
 import psycopg2
 from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE, connection, cursor
 
+from atmo_farm.datasource.meter import Meter
 from atmo_farm.datasource.postgresql.failures import first_words
 
 _SMALL = 4096
 """Characters of a statement that an idle socket takes at once, whatever they are."""
+
+
+_SEVERAL = 4
+"""From the how manieth event of an answer on its bytes are counted: most are here with the first."""
 
 
 class Lost(Exception):
@@ -36,7 +38,8 @@ class Link:
         self._poller = select.poll()
         self._waiter: asyncio.Future[None] | None = None
         self._writes = False
-        self._received = self._events = self._cap = 0
+        self._meter: Meter
+        self._events = self._cap = 0
         self.driver: connection
         self.pid = 0
         """Of the server's process."""
@@ -54,6 +57,7 @@ class Link:
             raise
         self.driver, self._fd, self.pid = driver, driver.fileno(), driver.info.backend_pid
         self.lost = ""
+        self._meter = Meter(self._fd)
         self._poller.register(self._fd, select.POLLIN)
         self._loop.add_reader(self._fd, self._on_event)
 
@@ -68,9 +72,9 @@ class Link:
         except psycopg2.Error as error:
             self.drop(first_words(error))
             raise Lost(self.lost) from None
-        self._received, self._events, self._cap = 0, 0, cap
+        self._events, self._cap = 0, cap
         waiter = self._waiter = self._loop.create_future()
-        if len(text) > _SMALL:
+        if len(text) > _SMALL or self.driver.fileno() != self._fd:
             self._on_event()
         try:
             await waiter
@@ -91,7 +95,7 @@ class Link:
 
     def is_lost(self) -> bool:
         """Whether the server has ended it, as far as this machine knows by now."""
-        if not self.lost and self._poller.poll(0):
+        while not self.lost and self._poller.poll(0):
             self._on_event()
         return bool(self.lost)
 
@@ -103,15 +107,17 @@ class Link:
         self._loop.remove_reader(self._fd)  # before the descriptor is closed: its number may be another's at once
         if self._writes:
             self._loop.remove_writer(self._fd)
+        self._meter.release()
         self.driver.close()
         self._end(error or Lost(reason))
 
     def _on_event(self) -> None:
-        """The socket is readable, or writable while a long statement goes out."""
-        if self._events and self._is_too_long():
+        """The socket is readable, or writable while a long statement goes out; or something is wrong with it."""
+        if self.lost:
+            return
+        if self._waiter is not None and self._is_too_long():
             self.drop("its answer was too long", TooLong())
             return
-        self._events += 1
         try:
             state = self.driver.poll()
         except psycopg2.Error as error:
@@ -126,10 +132,28 @@ class Link:
                 self._loop.add_writer(self._fd, self._on_event)
             else:
                 self._loop.remove_writer(self._fd)
-        if state == POLL_OK:
+        if state == POLL_OK and self._waiter is not None:
             self.driver.notices.clear()
             self.driver.notifies.clear()
             self._end(None)
+        elif self._is_dead():
+            self._loop.call_soon(self._on_event)
+
+    def _is_dead(self) -> bool:
+        """libpq has closed the socket, or the server's side is gone for good, and libpq has not said so yet: for both
+        it must be asked again. No event will come: uvloop tells of an error once, and that is the last it tells."""
+        if self.driver.fileno() != self._fd:
+            return True
+        return any(events & (select.POLLERR | select.POLLHUP) for _, events in self._poller.poll(0))
+
+    def _is_too_long(self) -> bool:
+        self._events += 1
+        if self._events < _SEVERAL or self.driver.fileno() != self._fd:
+            return False
+        if self._events == _SEVERAL:
+            self._meter.begin()
+            return False
+        return self._meter.received() > self._cap
 
     def _end(self, error: Exception | None) -> None:
         waiter, self._waiter = self._waiter, None
@@ -139,11 +163,6 @@ class Link:
             waiter.set_result(None)
         else:
             waiter.set_exception(error)
-
-    def _is_too_long(self) -> bool:
-        """Counts what lies in the socket. libpq may take more than that: this is too little rather than too much."""
-        self._received += int.from_bytes(fcntl.ioctl(self._fd, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
-        return self._waiter is not None and self._received > self._cap
 
     async def _event(self, descriptor: int, state: int) -> None:
         """Wait once for what psycopg2 waits for. The descriptor may be another one the next time: libpq connects again

@@ -50,7 +50,10 @@ def literal(value: Variable, driver: connection) -> str:
 
 
 def _caster(name: str, convert: Callable[[str], object]) -> Any:
-    return new_type((), name, lambda text, _: None if text is None else convert(text))
+    def cast(text: Any, _: cursor) -> object:
+        return None if text is None else convert(text)
+
+    return new_type((), name, cast)
 
 
 _CASTERS: tuple[tuple[Any, dict[int, int]], ...] = (

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.mariadb import MariaDbServer
 from tests.servers.nats import NatsServer
+from tests.servers.postgresql import PostgresServer
 from tests.servers.redis import RedisServer
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the fault rows in their full form, as scripts/soak does")
+    parser.addoption("--write-docs", action="store_true", help="write the pages that tests generate")
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +38,24 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for the whole run: make tables with names of your own, do not stop it."""
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDbServer]:
+    """A MariaDB server for the whole run: make tables with names of your own, do not stop it."""
+    server = MariaDbServer()
+    server.start()
+    yield server
+    server.remove()
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from tests.servers.process import ServerProcess, free_port
@@ -74,24 +76,28 @@ class PostgresServer(ServerProcess):
         return f"postgres://{user}{password and ':' + _quoted(password)}@127.0.0.1:{self.port}/{database}?{query}"
 
     def kill(self) -> None:
-        """SIGKILL to all of its processes: a server process of a connection would live on for a while."""
-        self._signal_all(signal.SIGKILL)
+        """SIGKILL to all of its processes, before one can tell its client; all of them are gone afterwards."""
+        pids = self._pids()
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            _signal(pids, number)
         super().kill()
+        while any(Path(f"/proc/{pid}").exists() for pid in pids):  # their shared memory must be free for the next start
+            time.sleep(0.001)
 
     def stop(self, within_s: float = 10.0) -> None:
         """A fast shutdown: SIGTERM would wait for the clients."""
         if self.running:
-            self._signal_all(signal.SIGCONT)
+            _signal(self._pids(), signal.SIGCONT)
             os.kill(self.pid, signal.SIGINT)
         super().stop(within_s)
 
     def pause(self) -> None:
         """SIGSTOP to all of its processes."""
-        self._signal_all(signal.SIGSTOP)
+        _signal(self._pids(), signal.SIGSTOP)
 
     def resume(self) -> None:
         """SIGCONT to all of them."""
-        self._signal_all(signal.SIGCONT)
+        _signal(self._pids(), signal.SIGCONT)
 
     def remove(self) -> None:
         """Stop it and delete its files."""
@@ -106,15 +112,18 @@ class PostgresServer(ServerProcess):
             return False
         return lines[:1] == [str(self.pid)] and lines[-1].strip() == "ready"
 
-    def _signal_all(self, number: signal.Signals) -> None:
+    def _pids(self) -> list[int]:
         if not self.running:
-            return
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
-        for pid in (self.pid, *map(int, children.read_text().split())):
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                pass
+            return []
+        return [self.pid, *map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split())]
+
+
+def _signal(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
 
 
 @functools.cache

@@ -34,6 +34,11 @@ class PostgresBackend:
     def __init__(self, connection: DatabaseConnection, limits: Limits, application: str = "atmo-farm"):
         self._target: Target = target(connection, application)
         self.limits = limits
+        overhead = (1 << 16) + 16 * limits.rows
+        self.longest_text = limits.bytes + limits.bytes // 64 + overhead
+        """Bytes on the wire that cannot be fewer in JSON: of each row and column, and of TLS, only a little is lost."""
+        self.longest_answer = limits.bytes + limits.bytes // 2 + overhead
+        """The same when columns may be bytes: a byte is two digits on the wire, and one and a third in JSON."""
         self.writing: set[str] = set()
         """Names of queries that only read by their words, and have written."""
         self.arrays: dict[int, ArrayCaster | None] = {}

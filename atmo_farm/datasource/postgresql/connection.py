@@ -15,6 +15,7 @@ from atmo_farm.datasource.postgresql.failures import READ_ONLY, failure, no_long
 from atmo_farm.datasource.postgresql.link import Link, Lost, TooLong
 from atmo_farm.datasource.postgresql.values import (
     ARRAYS_OF,
+    BYTES,
     FIRST_USER_TYPE,
     ArrayCaster,
     array_caster,
@@ -31,6 +32,9 @@ GRACE_S = 0.1
 
 ANSWER_S = 1.0
 """After a cancel, and for ROLLBACK: how long the server may take."""
+
+LONG_ROW = 1 << 20
+"""Bytes of a row for which a connection is not kept."""
 
 _CURSOR = "atmo"
 
@@ -71,8 +75,8 @@ class PostgresConnection:
             self.broken = self.broken or no_longer_good(error)
             raise failure(error, statement, variables) from None  # the driver's own text holds values
         except TooLong:
-            error_ = too_many_bytes(self._backend.limits)
-            raise (error_ if reads or self._in_transaction else OutcomeUnknown(str(error_))) from None
+            too_long = too_many_bytes(self._backend.limits)
+            raise (too_long if reads or self._in_transaction else OutcomeUnknown(str(too_long))) from None
         except Lost as error:
             if reads or self._in_transaction:
                 raise TransientFailure(f"the connection was lost: {error}") from None
@@ -145,8 +149,7 @@ class PostgresConnection:
         """To the server and back; cancelled on the server GRACE_S after the deadline."""
         timer = self._loop.call_later(max(0.0, deadline - clock.monotonic()) + GRACE_S, self.cancel)
         try:
-            # JSON is at least half as long as what the server sends for it.
-            return await self._link.send(text, 2 * self._backend.limits.bytes + (1 << 16))
+            return await self._link.send(text, self._backend.longest_answer)
         finally:
             timer.cancel()
             if self._cancelling is not None:
@@ -177,6 +180,8 @@ class PostgresConnection:
             return changed(row[0] if row and type(row[0]) is int else 0, result.rowcount)
         if columns is None:
             return b"[]"
+        if self._link.received > self._backend.longest_text and not any(c.type_code in BYTES for c in columns):
+            raise too_many_bytes(self._backend.limits)  # before it is all here a second and a third time
         arrays = await self._arrays([column.type_code for column in columns], deadline)
         writer = RowWriter([column.name for column in columns], self._backend.limits)
         try:
@@ -187,6 +192,8 @@ class PostgresConnection:
                 await asyncio.sleep(0)
         except UnicodeDecodeError:
             raise CallFailed("a text in the result is not UTF-8; cast it to bytea") from None
+        if self._link.received > LONG_ROW * max(1, result.rowcount) and not self._in_transaction:
+            self.broken = True  # libpq never gives back the buffer that a long row has needed
         return writer.finish()
 
     async def _arrays(self, types: list[int], deadline: float) -> dict[int, ArrayCaster]:

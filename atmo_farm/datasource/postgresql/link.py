@@ -17,10 +17,6 @@ _SMALL = 4096
 """Characters of a statement that an idle socket takes at once, whatever they are."""
 
 
-_SEVERAL = 4
-"""From the how manieth event of an answer on its bytes are counted: most are here with the first."""
-
-
 class Lost(Exception):
     """The connection is no more; the text says why, in words of the server, libpq or the system."""
 
@@ -40,6 +36,8 @@ class Link:
         self._writes = False
         self._meter: Meter
         self._events = self._cap = 0
+        self.received = 0
+        """Bytes of the answer to the last statement, about; 0 if they are few."""
         self.driver: connection
         self.pid = 0
         """Of the server's process."""
@@ -72,7 +70,7 @@ class Link:
         except psycopg2.Error as error:
             self.drop(first_words(error))
             raise Lost(self.lost) from None
-        self._events, self._cap = 0, cap
+        self._events, self._cap, self.received = 0, cap, 0
         waiter = self._waiter = self._loop.create_future()
         if len(text) > _SMALL or self.driver.fileno() != self._fd:
             self._on_event()
@@ -147,13 +145,14 @@ class Link:
         return any(events & (select.POLLERR | select.POLLHUP) for _, events in self._poller.poll(0))
 
     def _is_too_long(self) -> bool:
+        """Most answers are here with one event. libpq takes 16 KiB at the first, all that there is at the others."""
         self._events += 1
-        if self._events < _SEVERAL or self.driver.fileno() != self._fd:
+        if self._events == 1 or self.driver.fileno() != self._fd:
             return False
-        if self._events == _SEVERAL:
+        if self._events == 2:
             self._meter.begin()
-            return False
-        return self._meter.received() > self._cap
+        self.received = self._meter.received()
+        return self.received > self._cap
 
     def _end(self, error: Exception | None) -> None:
         waiter, self._waiter = self._waiter, None

@@ -28,6 +28,9 @@ ArrayCaster = Callable[[str | None, cursor], object]
 FIRST_USER_TYPE = 16384
 """Object ids from here on are types that users have made."""
 
+BYTES = (17, 1001)
+"""bytea and its array: the only types that are shorter in JSON than on the wire."""
+
 ARRAYS_OF = """
 SELECT a.oid, CASE e.typtype WHEN 'd' THEN e.typbasetype ELSE e.oid END
 FROM pg_catalog.pg_type a JOIN pg_catalog.pg_type e ON e.oid = a.typelem

@@ -112,30 +112,33 @@ class Connection(asyncio.Protocol):
         """Take its requests, as many as it may have before the others have their turn; one write for their replies."""
         self._scheduled = False
         self._in_turn = True
-        left = TURN
         try:
-            while left and not self._choked:
-                for (_, number, handler, op, deadline), payload in islice(self._requests, left):
-                    left -= 1
-                    arguments = frames.arguments(op, payload)
-                    if op >= _FIRST_CALL:
-                        self._call(number, handler, op, deadline, arguments)
-                    elif op == _CANCEL:
-                        self._cancel(number)
-                    else:
-                        self._hello(number, *arguments)
-                    if self._choked:
-                        break
-                else:
-                    if left and not self._next_piece():
-                        break
-            if not left:
+            if not self._choked and self._take_requests(TURN):
                 self._schedule()
         except MalformedFrame as error:
             self._drop(f"it sent a malformed frame: {error}")
         finally:
             self._in_turn = False
             self._flush()
+
+    def _take_requests(self, left: int) -> bool:
+        """Take so many at most; whether there may be more that can be taken."""
+        while True:
+            for (_, number, handler, op, deadline), payload in islice(self._requests, left):
+                left -= 1
+                arguments = frames.arguments(op, payload)
+                if op >= _FIRST_CALL:
+                    self._call(number, handler, op, deadline, arguments)
+                elif op == _CANCEL:
+                    self._cancel(number)
+                else:
+                    self._hello(number, *arguments)
+                if self._choked:
+                    return False
+            if not left:
+                return True
+            if not self._next_piece():
+                return False
 
     def _next_piece(self) -> bool:
         """Go on with what came behind the requests that were taken; False, and read on, when nothing did."""

@@ -1,4 +1,4 @@
-"""A server that speaks as much of Redis's protocol as a connection's greeting needs, and then what a test makes it say."""
+"""A server that speaks enough of Redis's protocol for a connection's greeting, and then what a test makes it say."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class FakeRedis:
 
     def __init__(self, script: Script):
         self.script = script
-        self.greeting = {command: b"+OK\r\n" for command in GREETING}
+        self.greeting = dict.fromkeys(GREETING, b"+OK\r\n")
         self.peers: list[FakePeer] = []
         self.reads = 0
         self.port = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 import tracemalloc
@@ -42,7 +43,7 @@ def replies() -> Splitter:
 def pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:
     """The data cut at these places (modulo its length)."""
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    return [data[begin:end] for begin, end in zip(places, places[1:], strict=False)]
+    return [data[begin:end] for begin, end in itertools.pairwise(places)]
 
 
 def split(splitter: Splitter, chunks: Iterable[bytes]) -> tuple[list[tuple[Any, ...]], bool]:

@@ -80,6 +80,8 @@ class Link:
             self._on_thread(partial(self._send, text), self._sent)
         elif (failed := self._send(text)) is not None:
             self._end(failed)
+        elif not self._is_watched:
+            self._watch()
         return answer
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import attrs
 
@@ -11,8 +12,10 @@ from atmo_farm.datasource.memory import MemoryCache
 from atmo_farm.datasource.pool import Pool, PoolOptions
 from atmo_farm.datasource.sources import Sources
 from atmo_farm.datasource.statement import prepare
-from atmo_farm.directive.model import DatabaseConnection, Directive
+from atmo_farm.directive.model import DatabaseConnection, Directive, Reference
 from atmo_farm.settings import DataSourceSettings
+
+T = TypeVar("T")
 
 
 def sources(directive: Directive, settings: DataSourceSettings) -> Sources:
@@ -39,19 +42,26 @@ def cache(directive: Directive, settings: DataSourceSettings) -> Source:
 def database(directive: Directive, connection: DatabaseConnection, settings: DataSourceSettings) -> Pool:
     """The pool of one database with its queries."""
     connection = attrs.evolve(connection, connect_timeout_s=connection.connect_timeout_s or settings.connect_timeout_s)
-    size = connection.pool_size or settings.pool_size
+    size = resolved(connection.pool_size) or settings.pool_size
     statements = {
         query.name: prepare(query, connection.type) for query in directive.queries if query.database == connection.name
     }
     options = PoolOptions(
         size=size,
         quota=max(1, math.floor(size * settings.share)),
-        statement_timeout_s=connection.statement_timeout_s or settings.statement_timeout_s,
-        idle_timeout_s=connection.idle_timeout_s or settings.idle_timeout_s,
+        statement_timeout_s=resolved(connection.statement_timeout_s) or settings.statement_timeout_s,
+        idle_timeout_s=resolved(connection.idle_timeout_s) or settings.idle_timeout_s,
         slow_query_s=settings.slow_query_s or None,
         comment=f"app={directive.identifier}" if settings.comments else "",
     )
     return Pool(f"database {connection.name}", backend(directive, connection, settings), statements, options)
+
+
+def resolved(value: T | Reference) -> T:
+    """A value of a Directive whose references are resolved."""
+    if isinstance(value, Reference):
+        raise TypeError(f"{value} is not resolved")
+    return value
 
 
 def backend(directive: Directive, connection: DatabaseConnection, settings: DataSourceSettings) -> Backend:

@@ -25,6 +25,7 @@ from atmo_farm.datasource.mysql.failures import (
     refusal,
 )
 from atmo_farm.datasource.mysql.link import Link
+from atmo_farm.datasource.mysql.reader import Names
 from atmo_farm.datasource.mysql.target import target, whole_seconds
 from atmo_farm.datasource.mysql.values import Template, converters, template
 from atmo_farm.datasource.statement import Slot, Statement
@@ -72,6 +73,7 @@ class MySqlBackend:
         self._canceller = Canceller(self._dial_control, self._driver.Error, name)
         self._options_fd = os.memfd_create("atmo-farm-mysql-options", os.MFD_CLOEXEC)
         os.write(self._options_fd, self._target.options_file)
+        self._names: Names = {}
         self._templates: dict[str, tuple[Statement, Template]] = {}
         self._checker: Link | None = None
         self._turn = asyncio.Lock()
@@ -138,7 +140,7 @@ class MySqlBackend:
         except asyncio.CancelledError:
             dialling.add_done_callback(self._hang_up)
             raise
-        return Link(handle, self._driver.Error, self._threads, self.limits)
+        return Link(handle, self._driver.Error, self._threads, self.limits, self._names)
 
     def _hang_up(self, dialling: asyncio.Future[Handle]) -> None:
         if dialling.exception() is None:

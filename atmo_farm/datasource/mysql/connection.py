@@ -11,7 +11,7 @@ from atmo_farm import clock
 from atmo_farm.datasource.errors import CallFailed, OutcomeUnknown, TransientFailure, Unreachable
 from atmo_farm.datasource.mysql.failures import INTERRUPTED, TOO_LONG, DriverFailed, failure
 from atmo_farm.datasource.mysql.link import Link
-from atmo_farm.datasource.mysql.values import Template
+from atmo_farm.datasource.mysql.values import Template, before
 from atmo_farm.datasource.rows import too_many_bytes
 from atmo_farm.datasource.statement import Statement, Variable
 
@@ -59,8 +59,9 @@ class MySqlConnection:
         """Run one statement; see the package's docstring."""
         template = self._backend.template(statement)
         session = self._ready()
-        self._admit(template, session)
-        text = template.render(session.link.literal, variables, comment)
+        if self._in_transaction or template.is_control or template.has_backslash:
+            self._admit(template, session)
+        text = before(comment) + template.render(session.link.literal, variables)
         if len(text) >= session.max_packet:
             raise CallFailed(
                 f"mysql: the query with its variables is {len(text)} bytes long, and its server takes less than "
@@ -148,14 +149,15 @@ class MySqlConnection:
 
     def _admit(self, template: Template, session: Session) -> None:
         """CallFailed for a statement that must not run here and now."""
-        word = template.first_word.upper()
         if template.is_control:
+            word = template.first_word.upper()
             raise CallFailed(f"{word} is not for queries: connections are shared, and steps have `transaction: true`")
         if self._in_transaction:
             if self._is_undone:
                 raise _undone()
             if template.commits:
-                raise CallFailed(f"MySQL ends a transaction before {word or 'such a query'}: it cannot run in one")
+                word = template.first_word.upper() or "such a query"
+                raise CallFailed(f"MySQL ends a transaction before {word}: it cannot run in one")
         if template.has_backslash and not session.sql_mode.isdisjoint(("NO_BACKSLASH_ESCAPES", "ANSI_QUOTES")):
             raise CallFailed("what a backslash in the query means is not certain in the server's sql_mode; avoid it")
 

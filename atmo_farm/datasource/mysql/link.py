@@ -7,8 +7,8 @@
 
 The driver's traps, and how they are avoided here. It refuses a second thread: each thing is done by one side at a time,
 and the socket is watched and cut through a duplicate. The text in an exception is a null pointer when it is not UTF-8:
-only its number is taken, and `error` asked for the text. Freeing an answer that was not read to its end reads it to its
-end with the GIL held: the connection is closed before that.
+only its number is taken, and `error` asked for the text. Freeing an answer that was not read to its end, as one over the
+cap, reads it to its end with the GIL held: the connection is closed before that.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from typing import Any
 
 from atmo_farm.datasource.base import Limits
 from atmo_farm.datasource.errors import CallFailed
-from atmo_farm.datasource.mysql.driver import Handle, Result
+from atmo_farm.datasource.mysql.driver import Handle
 from atmo_farm.datasource.mysql.failures import TOO_LONG, DriverFailed, number_of
-from atmo_farm.datasource.mysql.wire import WINDOW, is_whole
-from atmo_farm.datasource.rows import PIECE, RowWriter, changed
+from atmo_farm.datasource.mysql.reader import Names, Reader
+from atmo_farm.datasource.mysql.wire import WINDOW, head_of_whole
 from atmo_farm.datasource.threads import Threads
 
 SMALL = 8192
@@ -35,27 +35,24 @@ SMALL = 8192
 _DEPRECATE_EOF = 1 << 24
 _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 _LOST = 2013
-_NO_ROWS = b"[]"
 _window = bytearray(WINDOW + 16)
 """Of all links: it is filled and looked at in one go."""
 
 
 class Link:
-    """On an open handle. `error_type` is what the driver raises; answers are capped by `limits`.
-
-    `may_peek`: answers may be looked at in the socket; there is no TLS.
-    """
+    """On an open handle. `error_type` is what the driver raises; `limits` and `names` as in Reader."""
 
     may_peek = False
+    """Answers may be looked at in the socket: there is no TLS."""
 
-    def __init__(self, handle: Handle, error_type: type[Exception], threads: Threads, limits: Limits):
+    def __init__(self, handle: Handle, error_type: type[Exception], threads: Threads, limits: Limits, names: Names):
         self.handle = handle
         self.thread_id = handle.thread_id()
         self.literal = handle.string_literal
         """A text in quotes, for this connection; not while a statement runs."""
         self._error_type = error_type
         self._threads = threads
-        self._limits = limits
+        self._reader = Reader(handle, limits, names)
         self._loop = asyncio.get_running_loop()
         self._socket = socket.socket(fileno=os.dup(handle.fileno()))
         self._poller = select.poll()
@@ -142,18 +139,19 @@ class Link:
     def _on_readable(self) -> None:
         if self._answer is None:
             self._unwatch()  # the server has ended it: is_lost will say so
-        elif self.may_peek and self._is_whole():
-            self._end(self._read(is_here=True))
-        else:
-            self._on_thread(partial(self._read, is_here=False), self._end)
-
-    def _is_whole(self) -> bool:
-        """Whether reading the answer would not block."""
-        try:
-            size = self._socket.recv_into(_window, WINDOW, _PEEK)
-        except OSError:
-            return True
-        return not size or is_whole(_window, size)
+            return
+        if self.may_peek:
+            try:
+                size = self._socket.recv_into(_window, WINDOW, _PEEK)
+            except BlockingIOError:
+                return
+            except OSError:
+                size = 0
+            head = head_of_whole(_window, size)
+            if head or not size:
+                self._end(self._read(bytes(_window[:head])))
+                return
+        self._on_thread(partial(self._read, None), self._end)
 
     def _end(self, outcome: bytes | BaseException) -> None:
         answer, self._answer = self._answer, None
@@ -192,57 +190,20 @@ class Link:
             return None
         return self._failed(number, sent=False)
 
-    def _read(self, is_here: bool) -> bytes | Exception:
-        """The answer, read to its end, or the link is cut."""
-        rows: Result | None = None
+    def _read(self, head: bytes | None) -> bytes | Exception:
+        """The answer, read to its end, or the link is cut. `head` as in Reader.read."""
         try:
-            self.handle.read_query_result()
-            rows = self.handle.store_result() if is_here else self.handle.use_result()
-            answer = self._without_rows() if rows is None else self._json(rows, is_here)
-            while self.handle.next_result() == 0:
-                self.handle.discard_result()
-            return answer
+            return self._reader.read(head, self._wants_rows)
         except self._error_type as error:
             number = number_of(error)
-        except UnicodeDecodeError:
-            self._cut_and_close()
-            return CallFailed("a text in the result is not Unicode")
         except CallFailed as error:
-            if rows is None or not self._is_at_end(rows):
+            if not self._reader.is_at_end():
                 self._cut_and_close()
             return error
         except BaseException:
             self._cut_and_close()
             raise
         return self._failed(number)
-
-    def _json(self, rows: Result, is_here: bool) -> bytes:
-        columns = rows.describe()
-        piece = 0 if is_here else self._piece(sum(column[3] % (1 << 32) for column in columns))
-        writer = RowWriter([column[0] for column in columns], self._limits)
-        count = 0
-        while found := rows.fetch_row(piece):
-            count += len(found)
-            if self._wants_rows:
-                writer.add(found)
-            if is_here:
-                break
-        return writer.finish() if self._wants_rows else changed(self.handle.insert_id(), count)
-
-    def _piece(self, row_bytes: int) -> int:
-        """How many rows of this width at most are fetched before they are weighed."""
-        return max(1, min(PIECE, self._limits.bytes // 4 // max(1, row_bytes)))
-
-    def _without_rows(self) -> bytes:
-        if self._wants_rows:
-            return _NO_ROWS
-        return changed(self.handle.insert_id(), self.handle.affected_rows())
-
-    def _is_at_end(self, rows: Result) -> bool:
-        try:
-            return not rows.fetch_row(1) and self.handle.next_result() != 0
-        except self._error_type:
-            return False
 
     def _cut_and_close(self) -> None:
         self.cut()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -35,9 +36,11 @@ _TYPES = 256
 
 @attrs.frozen
 class Template:
-    """A statement as it is sent: its text in UTF-8, cut at its placeholders."""
+    """A statement as it is sent."""
 
-    parts: tuple[bytes | Slot, ...]
+    text: bytes
+    """In UTF-8, `%b` at each placeholder and `%%` for a percent sign."""
+    slots: tuple[Slot, ...]
     first_word: str
     """In lower case; empty where an executable comment hides it."""
     is_control: bool
@@ -47,22 +50,19 @@ class Template:
     has_backslash: bool
     """A quoted text in it holds a backslash: what that is, and where the text ends, depends on the sql_mode."""
 
-    def render(self, literal: Callable[[str], bytes], variables: Sequence[Variable], comment: str) -> bytes:
+    def render(self, literal: Callable[[str], bytes], variables: Sequence[Variable]) -> bytes:
         """The text with literals in place of variables; `literal` is the driver's, for this connection. CallFailed when
         a variable cannot stand where it does."""
-        parts = [b"/* %b */ " % comment.replace("*/", "* /").encode()] if comment else []
-        for part in self.parts:
-            if isinstance(part, bytes):
-                parts.append(part)
-                continue
-            value = variables[part.index]
-            if part.is_count:
-                parts.append(whole_number(value).encode())
+        literals = []
+        for slot in self.slots:
+            value = variables[slot.index]
+            if slot.is_count:
+                literals.append(whole_number(value).encode())
             elif isinstance(value, str):
-                parts.append(literal(value))
+                literals.append(literal(value))
             else:
-                parts.append(b"_binary x'%b'" % value.hex().encode())
-        return b"".join(parts)
+                literals.append(b"_binary x'%b'" % value.hex().encode())
+        return self.text % tuple(literals)
 
 
 def template(statement: Statement) -> Template:
@@ -80,12 +80,21 @@ def template(statement: Statement) -> Template:
             has_backslash |= "\\" in piece
     first = "" if hides_word or not words else words[0]
     return Template(
-        parts=tuple(part.encode() if isinstance(part, str) else part for part in statement.parts),
+        text=b"".join(
+            b"%b" if isinstance(part, Slot) else part.encode().replace(b"%", b"%%") for part in statement.parts
+        ),
+        slots=tuple(part for part in statement.parts if isinstance(part, Slot)),
         first_word=first,
         is_control=first in _CONTROL and words[:2] != ["set", "statement"],
         commits=first in _COMMITS or not first,
         has_backslash=has_backslash,
     )
+
+
+@functools.lru_cache(maxsize=4096)
+def before(comment: str) -> bytes:
+    """The comment as SQL, in front of a statement."""
+    return b"/* %b */ " % comment.replace("*/", "* /").encode() if comment else b""
 
 
 def converters(has_own_zone: bool) -> Mapping[int, Any]:

@@ -31,34 +31,35 @@ _header: Callable[..., tuple[int]] = struct.Struct("<I").unpack_from
 _u16: Callable[..., tuple[int]] = struct.Struct("<H").unpack_from
 
 
-def is_whole(data: bytearray, size: int) -> bool:
-    """Whether data[:size] is one whole answer, and the only one; `data` is longer than `size` by 16 bytes at least."""
+def head_of_whole(data: bytearray, size: int) -> int:
+    """When data[:size] is one whole answer and the only one: how many of its bytes stand before its first row and tell
+    its columns are. Else 0. `data` is longer than `size` by 16 bytes at least."""
     if size < 5:
-        return False
+        return 0
     length = _header(data)[0] & 0xFFFFFF
     end = 4 + length
     if end > size or not length:
-        return False
+        return 0
     first = data[4]
     if first == _OK:
-        return end == size and not _u16(data, _status_of_ok(data))[0] & _MORE_RESULTS
+        return end if end == size and not _u16(data, _status_of_ok(data))[0] & _MORE_RESULTS else 0
     if first == _ERR:
-        return end == size and _u16(data, 5)[0] != _PROGRESS
+        return end if end == size and _u16(data, 5)[0] != _PROGRESS else 0
     if first > _LARGEST_COUNT or not (length == 1 or (length == 2 and data[5] == 1)):
-        return False
-    return _rows_are_whole(data, end, size, first)
-
-
-def _rows_are_whole(data: bytearray, at: int, size: int, columns: int) -> bool:
-    last = size - 5
-    for _ in range(columns):
+        return 0
+    at, last = end, size - 5
+    for _ in range(first):
         if at > last:
-            return False
+            return 0
         at += 4 + (_header(data, at)[0] & 0xFFFFFF)
     if at > last or data[at + 4] != _EOF:
-        return False
+        return 0
     at += 4 + _EOF_SIZE
-    while at <= last:
+    return at if _rows_are_whole(data, at, size) else 0
+
+
+def _rows_are_whole(data: bytearray, at: int, size: int) -> bool:
+    while at <= size - 5:
         length = _header(data, at)[0] & 0xFFFFFF
         first = data[at + 4]
         if first == _EOF and length == _EOF_SIZE:

@@ -36,7 +36,7 @@ def unique_names(names: Iterable[str]) -> tuple[str, ...]:
     """The names of a result's columns as keys of an object."""
     given = tuple(names)
     if len(set(given)) == len(given):
-        return given
+        return given  # nearly always
     taken, unique = set(given), []
     seen: set[str] = set()
     for name in given:
@@ -68,7 +68,7 @@ class RowWriter:
             raise too_many_rows(self._limits)
         names = self._names
         try:
-            piece = _encode([dict(zip(names, row, strict=True)) for row in rows])
+            piece = _encode([dict(zip(names, row)) for row in rows])  # noqa: B905 (a row has as many values as names)
         except UnicodeEncodeError:
             raise CallFailed("a text in the result is not Unicode") from None
         self._bytes += len(piece) - 1

@@ -43,7 +43,7 @@ class Statement:
 
     def render(self, place: Callable[[Slot], str]) -> str:
         """The text, with what `place` gives in place of each placeholder."""
-        return "".join(part if isinstance(part, str) else place(part) for part in self.parts)
+        return "".join([part if isinstance(part, str) else place(part) for part in self.parts])
 
     def positional(self, mark: str = "?") -> tuple[str, tuple[int, ...]]:
         """The text with a driver's own mark at each placeholder, and the variables' indexes in that order."""

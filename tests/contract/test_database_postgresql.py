@@ -98,6 +98,15 @@ def database(url: str, server: PostgresServer | None = None) -> Database:
     return Database(connection, PostgresBackend, server, PASSWORD)
 
 
+@pytest.fixture(scope="module")
+def unsteady_server() -> Iterator[PostgresServer]:
+    """A server that tests end, stop and restart."""
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.remove()
+
+
 class TestPostgres(DatabaseSuite):
     snippets = SNIPPETS
     types = TYPES
@@ -121,19 +130,12 @@ class TestPostgres(DatabaseSuite):
 class TestPostgresOutages(ServerSuite):
     snippets = SNIPPETS
 
-    @pytest.fixture(scope="class")
-    def server(self) -> Iterator[PostgresServer]:
-        server = PostgresServer()
-        server.start()
-        yield server
-        server.remove()
-
     @pytest.fixture
-    def database(self, server: PostgresServer) -> Iterator[Database]:
-        if not server.running:
-            server.start()
-        yield database(server.url("atmo", PASSWORD), server)
-        server.resume()
+    def database(self, unsteady_server: PostgresServer) -> Iterator[Database]:
+        if not unsteady_server.running:
+            unsteady_server.start()
+        yield database(unsteady_server.url("atmo", PASSWORD), unsteady_server)
+        unsteady_server.resume()
 
     def wrong_connections(self, database: Database) -> Mapping[str, str]:
         server = database.server

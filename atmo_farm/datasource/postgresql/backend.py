@@ -84,8 +84,11 @@ class PostgresBackend:
                 await link.send("DEALLOCATE atmo_check", _SMALL)
         except psycopg2.Error as error:
             return "" if error.pgcode == _UNDETERMINED else str(failure(error, statement))
-        except (Lost, TooLong, TimeoutError) as error:
-            raise Unreachable(str(error) or "no answer within the connect timeout") from None
+        except (Lost, TooLong, TimeoutError, asyncio.CancelledError) as error:
+            link.drop("no answer within the connect timeout")
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise Unreachable(link.lost) from None
         return ""
 
     async def close(self) -> None:
@@ -122,6 +125,9 @@ class PostgresBackend:
             raise Unreachable(self._target.told(place, reason)) from None
         except (Lost, TooLong) as error:
             raise Unreachable(self._target.told(place, str(error))) from None
+        except asyncio.CancelledError:
+            link.drop("given up")
+            raise
         return link
 
     def _session(self, link: Link) -> str:

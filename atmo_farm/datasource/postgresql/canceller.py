@@ -32,6 +32,9 @@ class Canceller:
             except (psycopg2.Error, Lost, TooLong):
                 self._link.drop("it did not cancel")
                 raise Unreachable("the server could not be asked to cancel a statement") from None
+            except asyncio.CancelledError:
+                self._link.drop("it did not answer")
+                raise
 
     def close(self) -> None:
         """Disconnect."""

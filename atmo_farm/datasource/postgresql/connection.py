@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,9 @@ class PostgresConnection:
         self._link = Link()
         self._in_transaction = self._has_cursor = False
         self._cancelling: asyncio.Task[None] | None = None
+        self._deadline = self._rings_at = math.inf
+        self._alarm: asyncio.TimerHandle | None = None
+        """It is not set anew for each statement: when it rings too early, it is set again."""
         self.broken = False
 
     async def open(self) -> None:
@@ -127,6 +131,8 @@ class PostgresConnection:
         """Disconnect."""
         self.broken = True
         self._link.drop("closed")
+        if self._alarm is not None:
+            self._alarm.cancel()
 
     def _text(self, query: str, is_cursor: bool, guarded: bool, comment: str, deadline: float) -> str:
         left_ms = int((deadline - clock.monotonic()) * 1000)
@@ -147,15 +153,34 @@ class PostgresConnection:
 
     async def _send(self, text: str, deadline: float) -> cursor:
         """To the server and back; cancelled on the server GRACE_S after the deadline."""
-        timer = self._loop.call_later(max(0.0, deadline - clock.monotonic()) + GRACE_S, self.cancel)
+        self._deadline = deadline
+        if deadline < self._rings_at:
+            self._set_alarm()
         try:
             return await self._link.send(text, self._backend.longest_answer)
+        except asyncio.CancelledError:
+            self._link.drop("given up")
+            raise
         finally:
-            timer.cancel()
             if self._cancelling is not None:
                 await self._cancelled()
             if self._link.lost:
                 self.broken = True
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._rings_at = self._deadline
+        self._alarm = self._loop.call_later(max(0.0, self._rings_at - clock.monotonic()) + GRACE_S, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm, self._rings_at = None, math.inf
+        if not self._link.busy:
+            return
+        if self._deadline + GRACE_S / 2 > clock.monotonic():  # uvloop's timers may be a little early
+            self._set_alarm()
+        else:
+            self.cancel()
 
     async def _cancel(self) -> None:
         """Within ANSWER_S the statement has ended, and the server will not stop the next one instead of it; or the
@@ -180,20 +205,24 @@ class PostgresConnection:
             return changed(row[0] if row and type(row[0]) is int else 0, result.rowcount)
         if columns is None:
             return b"[]"
-        if self._link.received > self._backend.longest_text and not any(c.type_code in BYTES for c in columns):
+        names, types = [], []
+        for column in columns:
+            names.append(column.name)
+            types.append(column.type_code)
+        received = self._link.received
+        if received > self._backend.longest_text and not any(type_ in BYTES for type_ in types):
             raise too_many_bytes(self._backend.limits)  # before it is all here a second and a third time
-        arrays = await self._arrays([column.type_code for column in columns], deadline)
-        writer = RowWriter([column.name for column in columns], self._backend.limits)
+        if received > LONG_ROW * max(1, result.rowcount) and not self._in_transaction:
+            self.broken = True  # libpq never gives back the buffer that a long row has needed
+        arrays = await self._arrays(types, deadline) if max(types, default=0) >= FIRST_USER_TYPE else {}
+        writer = RowWriter(names, self._backend.limits)
         try:
-            while rows := result.fetchmany(PIECE):
-                writer.add([_with_arrays(row, arrays, result) for row in rows] if arrays else rows)
-                if len(rows) < PIECE:
-                    break
+            while len(rows := result.fetchmany(PIECE)) == PIECE:
+                writer.add(_with_arrays(rows, arrays, result) if arrays else rows)
                 await asyncio.sleep(0)
+            writer.add(_with_arrays(rows, arrays, result) if arrays else rows)
         except UnicodeDecodeError:
             raise CallFailed("a text in the result is not UTF-8; cast it to bytea") from None
-        if self._link.received > LONG_ROW * max(1, result.rowcount) and not self._in_transaction:
-            self.broken = True  # libpq never gives back the buffer that a long row has needed
         return writer.finish()
 
     async def _arrays(self, types: list[int], deadline: float) -> dict[int, ArrayCaster]:
@@ -216,8 +245,12 @@ class PostgresConnection:
             raise TransientFailure(f"the connection was lost: {error}") from None
 
 
-def _with_arrays(row: tuple[Any, ...], arrays: Mapping[int, ArrayCaster], result: cursor) -> list[object]:
-    values = list(row)
-    for at, caster in arrays.items():
-        values[at] = caster(values[at], result)
-    return values
+def _with_arrays(
+    rows: Sequence[tuple[object, ...]], arrays: Mapping[int, ArrayCaster], result: cursor
+) -> list[list[Any]]:
+    """The rows with lists in place of the texts of arrays."""
+    lists: list[list[Any]] = [list(row) for row in rows]
+    for row in lists:
+        for at, caster in arrays.items():
+            row[at] = caster(row[at], result)
+    return lists

@@ -32,7 +32,8 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._fd = -1
         self._poller = select.poll()
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[cursor] | None = None
+        self._result: cursor
         self._writes = False
         self._meter: Meter
         self._events = self._cap = 0
@@ -59,12 +60,12 @@ class Link:
         self._poller.register(self._fd, select.POLLIN)
         self._loop.add_reader(self._fd, self._on_event)
 
-    async def send(self, text: str, cap: int) -> cursor:
-        """Run it and return the cursor with the last result. Lost when the connection ends before the answer is here,
-        TooLong when that is longer than `cap` bytes."""
+    def send(self, text: str, cap: int) -> asyncio.Future[cursor]:
+        """Run it: awaited, it gives the cursor with the last result. Lost when the connection ends before the answer is
+        here, TooLong when that is longer than `cap` bytes. Who awaits it and is cancelled must `drop` the link."""
         if self.lost:
             raise Lost(self.lost)
-        result = self.driver.cursor()
+        result = self._result = self.driver.cursor()
         try:
             result.execute(text)
         except psycopg2.Error as error:
@@ -74,12 +75,7 @@ class Link:
         waiter = self._waiter = self._loop.create_future()
         if len(text) > _SMALL or self.driver.fileno() != self._fd:
             self._on_event()
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            self.drop("given up")
-            raise
-        return result
+        return waiter
 
     async def until_idle(self) -> None:
         """Return when nothing runs."""
@@ -113,7 +109,8 @@ class Link:
         """The socket is readable, or writable while a long statement goes out; or something is wrong with it."""
         if self.lost:
             return
-        if self._waiter is not None and self._is_too_long():
+        self._events += 1
+        if self._events > 1 and self._waiter is not None and self._is_too_long():
             self.drop("its answer was too long", TooLong())
             return
         try:
@@ -146,8 +143,7 @@ class Link:
 
     def _is_too_long(self) -> bool:
         """Most answers are here with one event. libpq takes 16 KiB at the first, all that there is at the others."""
-        self._events += 1
-        if self._events == 1 or self.driver.fileno() != self._fd:
+        if self.driver.fileno() != self._fd:
             return False
         if self._events == 2:
             self._meter.begin()
@@ -159,7 +155,7 @@ class Link:
         if waiter is None or waiter.done():
             return
         if error is None:
-            waiter.set_result(None)
+            waiter.set_result(self._result)
         else:
             waiter.set_exception(error)
 

@@ -16,7 +16,7 @@ import attrs
 import pytest
 
 from atmo_farm import clock
-from atmo_farm.errors import GuestFailed, GuestOutOfMemory, GuestTimedOut, GuestTrapped, RunnableError
+from atmo_farm.errors import GuestFailed, GuestOutOfMemory, GuestTimedOut, GuestTrapped, HostError, RunnableError
 from atmo_farm.runtime.engine import Engine
 from atmo_farm.runtime.function import Function
 from atmo_farm.runtime.modules import compile_module
@@ -38,6 +38,9 @@ class Outside:
     headers: dict[str, str] = attrs.field(factory=dict)
     lines: list[tuple[int, str]] = attrs.field(factory=list)
     output: list[str] = attrs.field(factory=list)
+    cache: dict[str, bytes] = attrs.field(factory=dict)
+    ttls: dict[str, int] = attrs.field(factory=dict)
+    queries: list[tuple[int, str, list[bytes]]] = attrs.field(factory=list)
 
     def log_msg(self, level: int, message: str) -> None:
         self.lines.append((level, message))
@@ -54,10 +57,28 @@ class Outside:
     def resp_set_header(self, key: str, value: str) -> None:
         self.headers[key] = value
 
+    def cache_get(self, key: str) -> bytes:
+        if key not in self.cache:
+            raise HostError("key not found")
+        return self.cache[key]
+
+    def cache_set(self, key: str, value: bytes, ttl: int) -> bytes:
+        if key == "refused":
+            raise HostError("no")
+        self.cache[key], self.ttls[key] = value, ttl
+        return b""
+
+    def db_exec(self, kind: int, name: str, variables: list[tuple[str, bytes]]) -> bytes:
+        """The query `missing` is not there; one that selects has its first variable as a row."""
+        if name == "missing":
+            raise HostError("query not found: missing")
+        self.queries.append((kind, name, [value for _, value in variables]))
+        return b"[]" if kind == 1 and not variables else b"[%s]" % variables[0][1] if kind == 1 else b"{}"
+
     def _not_called(self, *arguments: Any) -> bytes:
         raise AssertionError("no guest calls this")
 
-    fetch_url = graphql_query = cache_set = cache_get = db_exec = get_static_file = get_secret_value = _not_called
+    fetch_url = graphql_query = get_static_file = get_secret_value = _not_called
 
 
 @attrs.define
@@ -272,6 +293,62 @@ def test_header_setting(used: Guest, use: Callable[..., Any]) -> None:
     outside = Outside()
     assert use(used, calls(b"Content-Type: text/plain\nX-Two:  2 "), outside) == [b"2"]
     assert outside.headers == {"Content-Type": "text/plain", "X-Two": "2"}
+
+
+@each("querying")
+def test_querying(used: Guest, use: Callable[..., Any]) -> None:
+    """Kinds, names and variables arrive in their order, and results come back whole, small and large."""
+    outside = Outside()
+    large = b"x" * 300_000
+    results = use(
+        used,
+        calls(
+            b"insert put\nA-1\nZo\xc3\xab",
+            b"update change\n1\n\nselect all\n\ndelete drop\n2\n\nselect one\n" + large,
+            b"",
+        ),
+        outside,
+    )
+    assert results == [b"{}", b"{}\n[]\n{}\n[" + large + b"]", b""]
+    assert outside.queries == [
+        (0, "put", [b"A-1", "Zoë".encode()]),
+        (2, "change", [b"1"]),
+        (1, "all", []),
+        (3, "drop", [b"2"]),
+        (1, "one", [large]),
+    ]
+
+
+@each("querying")
+def test_querying_that_goes_wrong(used: Guest, use: Callable[..., Any]) -> None:
+    """The text of a query's error is the guest's to see; the ways to end badly come after the queries."""
+    outside = Outside()
+
+    async def job(called: Called) -> list[bytes | Exception | None]:
+        ended = await calls(b"select missing\n\nselect all", b"select all\nfail", b"fail", b"select all\ntrap")(called)
+        with pytest.raises(GuestTimedOut):
+            await called(b"select all\nloop", within_s=0.3)
+        return ended
+
+    *errors, trap = use(used, job, outside)
+    assert [error_of(error) for error in errors] == [
+        (500, "query not found: missing"),
+        (422, "told to fail"),
+        (422, "told to fail"),
+    ]
+    assert isinstance(trap, GuestTrapped)
+    assert [name for _, name, _ in outside.queries] == ["all"] * 3
+
+
+@each("caching")
+def test_caching(used: Guest, use: Callable[..., Any]) -> None:
+    """Keys, values and times to live arrive; a missing key is a text, a refused value a failure without one."""
+    outside = Outside()
+    lines = b"get a\nset a 60 one two\nget a\nset b 0 Zo\xc3\xab\nget b"
+    assert use(used, calls(lines), outside) == ["! key not found\nok\none two\nok\nZoë".encode()]
+    assert outside.ttls == {"a": 60, "b": 0}
+    if used.language != SUBORBITAL:
+        assert use(used, calls(b"set refused 1 x"), outside) == [b"! the host failed"]
 
 
 @each("filtering")

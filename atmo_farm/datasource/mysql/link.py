@@ -7,8 +7,8 @@
 
 The driver's traps, and how they are avoided here. It refuses a second thread: each thing is done by one side at a time,
 and the socket is watched and cut through a duplicate. The text in an exception is a null pointer when it is not UTF-8:
-only its number is taken, and `error` asked for the text. Freeing an answer that was not read to its end, as one over the
-cap, reads it to its end with the GIL held: the connection is closed before that.
+only its number is taken, and `error` asked for the text. Freeing an answer that was not read to its end, as one over
+the cap, reads it to its end with the GIL held: the connection is closed before that.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def target(connection: DatabaseConnection, rows: int, row_bytes: int) -> Target:
         mode, files = _tls(connection.tls, place)
         timeouts = {name: _seconds(name, options.get(name, "0")) for name in ("timeout", "readTimeout", "writeTimeout")}
         flags = _FOUND_ROWS if _is_true(options.get("clientFoundRows", "false")) else 0
-        max_packet = int(options.get("maxAllowedPacket", "0") or "0")
+        max_packet = _bytes("maxAllowedPacket", options.get("maxAllowedPacket", "0"))
     except ValueError as error:
         raise CannotStart(f"{where}: {error}") from None
     host, port = place.hosts[0] if place.hosts else ("", 0)
@@ -178,6 +178,12 @@ def _seconds(option: str, text: str) -> float:
     if not _GO_DURATION.fullmatch(text):
         raise ValueError(f"the option `{option}` of connectionString is no duration, like 30s or 500ms")
     return sum(float(number) * _SECONDS[unit] for number, unit in _GO_PIECE.findall(text))
+
+
+def _bytes(option: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise ValueError(f"the option `{option}` of connectionString is no number of bytes")
+    return int(text)
 
 
 def _is_true(text: str) -> bool:

@@ -24,6 +24,9 @@ _UNDETERMINED = "42P18"
 
 _PREPARED = ("select", "insert", "update", "delete", "values", "with", "merge", "table", "(")
 
+_STANDARD = "standard_conforming_strings"
+"""What our tokenizer goes by, and psycopg2, which quotes for good by what it is at the beginning of a connection."""
+
 _SMALL = 1 << 20
 """Bytes that answers to our own statements may have."""
 
@@ -34,6 +37,7 @@ class PostgresBackend:
     def __init__(self, connection: DatabaseConnection, limits: Limits, application: str = "atmo-farm"):
         self._target: Target = target(connection, application)
         self.limits = limits
+        self.statement_timeout_ms = self._target.statement_timeout_ms
         overhead = (1 << 16) + 16 * limits.rows
         self.longest_text = limits.bytes + limits.bytes // 64 + overhead
         """Bytes on the wire that cannot be fewer in JSON: of each row and column, and of TLS, only a little is lost."""
@@ -116,7 +120,11 @@ class PostgresBackend:
         link = Link()
         where = {"host": place.host, "port": str(place.port), **({"hostaddr": address} if address else {})}
         try:
-            await link.open({**where, **self._target.parameters})
+            parameters = {**where, **self._target.parameters}
+            await link.open(parameters)
+            if link.driver.info.parameter_status(_STANDARD) != "on":
+                link.drop("its strings are not standard")
+                await link.open({**parameters, "options": f"{parameters.get('options', '')} -c {_STANDARD}=on"})
             register(link.driver)
             await link.send(self._session(link), _SMALL)
         except psycopg2.Error as error:
@@ -132,7 +140,7 @@ class PostgresBackend:
 
     def _session(self, link: Link) -> str:
         """What every session is told first."""
-        settings = {"cursor_tuple_fraction": "1", **self._target.settings, "standard_conforming_strings": "on"}
+        settings = {"cursor_tuple_fraction": "1", **self._target.settings}
         if link.driver.server_version >= 140000:
             settings = {"client_connection_check_interval": "1s", **settings}
         return "SELECT " + ", ".join(

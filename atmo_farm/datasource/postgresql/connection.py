@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import psycopg2
 from psycopg2.extensions import cursor
@@ -21,6 +21,7 @@ from atmo_farm.datasource.postgresql.values import (
     ArrayCaster,
     array_caster,
     literal,
+    with_arrays,
 )
 from atmo_farm.datasource.rows import PIECE, RowWriter, changed, too_many_bytes
 from atmo_farm.datasource.statement import Statement, Variable
@@ -138,6 +139,8 @@ class PostgresConnection:
         left_ms = int((deadline - clock.monotonic()) * 1000)
         if left_ms < 1:
             raise TransientFailure("the deadline was over before the statement began")
+        if self._backend.statement_timeout_ms:
+            left_ms = min(left_ms, self._backend.statement_timeout_ms)
         name = comment.replace("*/", "").replace("/*", "")
         head = (
             (f"/* {name} */ " if name else "")
@@ -216,13 +219,10 @@ class PostgresConnection:
             self.broken = True  # libpq never gives back the buffer that a long row has needed
         arrays = await self._arrays(types, deadline) if max(types, default=0) >= FIRST_USER_TYPE else {}
         writer = RowWriter(names, self._backend.limits)
-        try:
-            while len(rows := result.fetchmany(PIECE)) == PIECE:
-                writer.add(_with_arrays(rows, arrays, result) if arrays else rows)
-                await asyncio.sleep(0)
-            writer.add(_with_arrays(rows, arrays, result) if arrays else rows)
-        except UnicodeDecodeError:
-            raise CallFailed("a text in the result is not UTF-8; cast it to bytea") from None
+        while len(rows := result.fetchmany(PIECE)) == PIECE:
+            writer.add(with_arrays(rows, arrays, result) if arrays else rows)
+            await asyncio.sleep(0)
+        writer.add(with_arrays(rows, arrays, result) if arrays else rows)
         return writer.finish()
 
     async def _arrays(self, types: list[int], deadline: float) -> dict[int, ArrayCaster]:
@@ -243,14 +243,3 @@ class PostgresConnection:
             raise failure(error) from None
         except (Lost, TooLong) as error:
             raise TransientFailure(f"the connection was lost: {error}") from None
-
-
-def _with_arrays(
-    rows: Sequence[tuple[object, ...]], arrays: Mapping[int, ArrayCaster], result: cursor
-) -> list[list[Any]]:
-    """The rows with lists in place of the texts of arrays."""
-    lists: list[list[Any]] = [list(row) for row in rows]
-    for row in lists:
-        for at, caster in arrays.items():
-            row[at] = caster(row[at], result)
-    return lists

@@ -37,7 +37,7 @@ def failure(
     told = error.diag
     state = error.pgcode or ""
     told_names = (told.constraint_name, told.table_name, told.column_name, told.schema_name, told.datatype_name)
-    known = {*names, *filter(None, told_names)}
+    known = {"UTF8", *names, *filter(None, told_names)}
     text = without_values(told.message_primary or "the server gave no reason", statement, variables, known)
     if state in _UNKNOWN:
         return OutcomeUnknown(text)

@@ -101,6 +101,7 @@ class Link:
         self._loop.remove_reader(self._fd)  # before the descriptor is closed: its number may be another's at once
         if self._writes:
             self._loop.remove_writer(self._fd)
+        self._poller.unregister(self._fd)
         self._meter.release()
         self.driver.close()
         self._end(error or Lost(reason))

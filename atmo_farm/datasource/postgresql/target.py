@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import random
+import re
 import socket
 import ssl
 from collections.abc import Mapping
@@ -28,6 +29,10 @@ _DEFAULTS = {
 """A peer that is gone without a word is noticed within 25 s."""
 
 _OURS = frozenset(("host", "hostaddr", "port", "connect_timeout", "load_balance_hosts", "client_encoding"))
+
+
+_NOT_SET = frozenset(("standard_conforming_strings", "client_encoding"))
+_UNITS = {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 @attrs.frozen
@@ -61,6 +66,8 @@ class Target:
     is_shuffled: bool
     settings: Mapping[str, str]
     """What the session is told after it has begun."""
+    statement_timeout_ms: int
+    """What the connection string says of it; 0: nothing."""
     connect_timeout_s: float
     secrets: tuple[str, ...] = attrs.field(repr=False)
 
@@ -88,7 +95,8 @@ def target(connection: DatabaseConnection, application: str) -> Target:
         parameters={"application_name": application, **_DEFAULTS, **given, **tls},
         places=tuple(Place(host, port, number) for (host, port), number in zip(hosts, numbers, strict=True)),
         is_shuffled=options.get("load_balance_hosts") == "random",
-        settings=database.settings,
+        settings={name: value for name, value in database.settings.items() if name not in _NOT_SET},
+        statement_timeout_ms=_milliseconds(database.settings.get("statement_timeout", "0")),
         connect_timeout_s=_connect_timeout_s(connection, database),
         secrets=tuple(filter(None, (database.password, options.get("sslpassword", "")))),
     )
@@ -105,6 +113,12 @@ async def addresses(place: Place) -> list[str]:
         pass
     found = await asyncio.get_running_loop().getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def _milliseconds(text: str) -> int:
+    """As PostgreSQL reads it; 0 for what it would not, which it then says."""
+    match = re.fullmatch(r"\s*(\d+)\s*(ms|s|min|h|d)?\s*", text, re.ASCII)
+    return int(match[1]) * _UNITS[match[2] or "ms"] if match else 0
 
 
 def _connect_timeout_s(connection: DatabaseConnection, database: DatabaseTarget) -> float:

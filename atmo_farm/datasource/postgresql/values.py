@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from psycopg2 import BINARY
@@ -95,3 +95,14 @@ def register(driver: connection) -> None:
 def array_caster(array: int, element: int) -> ArrayCaster:
     """What makes lists of a user's own array type's texts."""
     return new_array_type((array,), f"ATMO_ARRAY_{array}", _BY_TYPE.get(element, UNICODE))
+
+
+def with_arrays(
+    rows: Sequence[tuple[object, ...]], arrays: Mapping[int, ArrayCaster], result: cursor
+) -> list[list[Any]]:
+    """The rows with lists in place of the texts of arrays."""
+    lists: list[list[Any]] = [list(row) for row in rows]
+    for row in lists:
+        for at, caster in arrays.items():
+            row[at] = caster(row[at], result)
+    return lists

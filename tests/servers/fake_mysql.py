@@ -38,11 +38,14 @@ class FakeMySql:
         """Bytes as they are; the client has them soon."""
         self.writer.write(data)
 
-    async def serve(self, answer: Answer) -> None:
+    async def serve(self, answer: Answer, plugin: str, logins: list[bytes]) -> None:
         """From the greeting on."""
         self.write(packets(0, _greeting()))
-        await self.read()
-        self.write(packets(2, ALL_OK))
+        logins.append(await self.read())
+        if plugin:
+            self.write(packets(2, b"\xfe" + plugin.encode() + b"\0"))
+            logins.append(await self.read())
+        self.write(packets(4 if plugin else 2, ALL_OK))
         while command := await self.read():
             statement = command[1:]
             if statement.startswith(b"SET "):
@@ -56,12 +59,12 @@ class FakeMySql:
 
 
 @contextlib.asynccontextmanager
-async def fake_mysql(answer: Answer) -> AsyncIterator[int]:
-    """A server; its port."""
+async def fake_mysql(answer: Answer, plugin: str = "", logins: list[bytes] | None = None) -> AsyncIterator[int]:
+    """A server; its port. `plugin`: the way of logging in that it insists on; what clients sent goes into `logins`."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            await FakeMySql(reader, writer).serve(answer)
+            await FakeMySql(reader, writer).serve(answer, plugin, [] if logins is None else logins)
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -129,8 +132,11 @@ _SESSION = [
     ("autocommit", LONGLONG, BINARY),
     ("sql_mode", VARCHAR, UTF8MB4),
     ("packet", LONGLONG, BINARY),
+    ("zone", VARCHAR, UTF8MB4),
+    ("row_limit", LONGLONG, BINARY),
+    ("name", VARCHAR, UTF8MB4),
     ("host", VARCHAR, UTF8MB4),
     ("port", LONGLONG, BINARY),
     ("server", LONGLONG, BINARY),
 ]
-_SESSION_VALUES = [b"utf8mb4", b"utf8mb4", b"utf8mb4", b"1", b"", b"1000000", b"fake", b"1", b"1"]
+_SESSION_VALUES = [b"utf8mb4", b"utf8mb4", b"utf8mb4", b"1", b"", b"1000000", b"UTC", b"1", None, b"fake", b"1", b"1"]

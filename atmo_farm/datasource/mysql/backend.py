@@ -6,12 +6,9 @@ import asyncio
 import os
 from typing import Any
 
-import attrs
-import msgspec
-
 from atmo_farm.datasource.base import Limits
 from atmo_farm.datasource.errors import TransientFailure, Unreachable
-from atmo_farm.datasource.mysql.canceller import SERVER, Canceller, Server
+from atmo_farm.datasource.mysql.canceller import Canceller
 from atmo_farm.datasource.mysql.connection import MySqlConnection
 from atmo_farm.datasource.mysql.driver import Handle, load
 from atmo_farm.datasource.mysql.failures import (
@@ -26,6 +23,7 @@ from atmo_farm.datasource.mysql.failures import (
 )
 from atmo_farm.datasource.mysql.link import Link
 from atmo_farm.datasource.mysql.reader import Names
+from atmo_farm.datasource.mysql.session import Session, greet
 from atmo_farm.datasource.mysql.target import target, whole_seconds
 from atmo_farm.datasource.mysql.values import Template, converters, template
 from atmo_farm.datasource.statement import Slot, Statement
@@ -38,24 +36,6 @@ SPARE_THREADS = 2
 
 ROW_SLACK = 64 << 10
 """A row takes no more bytes on the wire than as JSON, but for this much at most."""
-
-_SESSION = f"""
-SELECT @@character_set_client AS client, @@character_set_connection AS connection, @@character_set_results AS results,
-@@autocommit AS autocommit, @@sql_mode AS sql_mode, @@max_allowed_packet AS packet, {SERVER}
-""".encode()
-_CIPHER = b"SHOW SESSION STATUS LIKE 'Ssl_cipher'"
-_CHARSETS = {"utf8mb4"}
-
-
-@attrs.frozen
-class Session:
-    """An open link, and what its server has said of it."""
-
-    link: Link
-    sql_mode: frozenset[str]
-    max_packet: float
-    """Bytes of a statement that it does not take any more."""
-    server: Server
 
 
 class MySqlBackend:
@@ -97,7 +77,7 @@ class MySqlBackend:
             async with asyncio.timeout(self.connect_timeout_s):
                 link = await self._link()
                 try:
-                    return await self._greet(link)
+                    return await greet(link, self._target)
                 except BaseException:
                     link.cut()
                     link.close()
@@ -174,39 +154,6 @@ class MySqlBackend:
             return self._connect(connect_timeout_s, write_timeout_s, **changes, ssl_mode="DISABLED")
         raise DriverFailed(number, text)
 
-    async def _greet(self, link: Link) -> Session:
-        """Set the session up, and see that it is as it must be."""
-        mode = self._target.tls
-        if mode == "off":
-            link.has_no_tls()
-        for text, option in self._target.greeting:
-            try:
-                await link.send(text.encode(), False)
-            except DriverFailed as error:
-                if error.is_lost or not option:
-                    raise
-                number = error.number
-            else:
-                continue
-            raise Unreachable(f"its server refuses the option `{option}` of connectionString ({number})")
-        if mode != "off":
-            (status,) = await _rows(link, _CIPHER)
-            if not status["Value"]:
-                if mode != "preferred":
-                    raise Unreachable("its server has no TLS")
-                link.has_no_tls()
-        (row,) = await _rows(link, _SESSION)
-        if not {row["client"], row["connection"], row["results"]} <= _CHARSETS:
-            raise Unreachable("the session's character set must be utf8mb4; its server or an option changes it")
-        if not row["autocommit"]:
-            raise Unreachable("the session must be in autocommit mode; its server or an option changes it")
-        return Session(
-            link=link,
-            sql_mode=frozenset(row["sql_mode"].split(",")),
-            max_packet=min(self._target.max_packet, row["packet"]),
-            server=(row["host"], row["port"], row["server"]),
-        )
-
     async def _prepare(self, text: str) -> DriverFailed | None:
         """The server's error."""
         if self._checker is None or self._checker.is_lost():
@@ -227,11 +174,6 @@ class MySqlBackend:
         if isinstance(meaning := failure(failed, only_reads=True), TransientFailure):
             raise Unreachable(str(meaning))
         return failed
-
-
-async def _rows(link: Link, query: bytes) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = msgspec.json.decode(await link.send(query, True))
-    return rows
 
 
 def _example(slot: Slot) -> str:

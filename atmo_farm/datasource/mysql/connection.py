@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from atmo_farm import clock
 from atmo_farm.datasource.errors import CallFailed, OutcomeUnknown, TransientFailure, Unreachable
 from atmo_farm.datasource.mysql.failures import INTERRUPTED, TOO_LONG, DriverFailed, failure
-from atmo_farm.datasource.mysql.link import Link
+from atmo_farm.datasource.mysql.session import Session, look
 from atmo_farm.datasource.mysql.values import Template, before
 from atmo_farm.datasource.rows import too_many_bytes
 from atmo_farm.datasource.statement import Statement, Variable
 
 if TYPE_CHECKING:
-    from atmo_farm.datasource.mysql.backend import MySqlBackend, Session
+    from atmo_farm.datasource.mysql.backend import MySqlBackend
 
 ANSWER_S = 1.0
 """After a cancel, and for ROLLBACK: how long the server may take."""
@@ -35,6 +35,8 @@ class MySqlConnection:
         self._session: Session | None = None
         self._in_transaction = self._is_undone = False
         """It is in a transaction; the server has undone that."""
+        self._is_suspect = False
+        """A procedure has run since the session was looked at."""
         self._is_asking = False
         self._deadline = _NEVER
         """Of what it asks, or has asked last."""
@@ -71,17 +73,15 @@ class MySqlConnection:
         deadline = min(deadline, now + self._backend.read_timeout_s)
         if now >= deadline:
             raise _too_late()
-        # Nothing is done before the COMMIT, unless a procedure does that.
-        only_reads = statement.only_reads or (self._in_transaction and template.first_word != "call")
+        if template.first_word != "call":
+            # Nothing of a transaction is done before its COMMIT.
+            return await self._run(session, text, deadline, statement, statement.only_reads or self._in_transaction)
         try:
-            answer = await self._ask(session.link, text, deadline, statement.type == "select")
-        except DriverFailed as error:
-            failed = error
-        else:
-            if self._stopping is not None and statement.only_reads:  # SLEEP and the like only wake up
-                raise TransientFailure("mysql: the query was stopped")
-            return answer
-        raise self._failure(failed, only_reads)
+            return await self._run(session, text, deadline, statement, only_reads=False)
+        finally:
+            self._is_suspect = True
+            if not self._in_transaction:
+                await self._inspect(session)
 
     async def begin(self) -> None:
         """START TRANSACTION; Unreachable."""
@@ -90,17 +90,18 @@ class MySqlConnection:
 
     async def commit(self, deadline: float) -> None:
         """COMMIT."""
-        link = self._ready().link
+        session = self._ready()
         if self._is_undone:
             raise _undone()
         if clock.monotonic() >= deadline:
             raise _too_late()
         try:
-            await self._ask(link, b"COMMIT", deadline, may_stop=False)
+            await self._ask(session, b"COMMIT", deadline, may_stop=False)
         except DriverFailed as error:
             failed = error
         else:
             self._in_transaction = False
+            await self._inspect(session)
             return
         outcome = self._failure(failed, only_reads=False)
         if isinstance(outcome, TransientFailure):
@@ -114,6 +115,7 @@ class MySqlConnection:
         except Unreachable:
             self._give_up()
         self._in_transaction = self._is_undone = False
+        await self._inspect(self._ready())
 
     async def ping(self) -> None:
         """Ask for nothing."""
@@ -163,22 +165,47 @@ class MySqlConnection:
 
     async def _command(self, text: bytes, within_s: float) -> None:
         """A statement of our own; Unreachable when it does not work out."""
-        link = self._ready().link
         try:
-            await self._ask(link, text, clock.monotonic() + within_s, may_stop=False)
+            await self._ask(self._ready(), text, clock.monotonic() + within_s, may_stop=False)
         except DriverFailed as error:
             failed = error
         else:
             return
         raise Unreachable(str(self._failure(failed, only_reads=True)))
 
+    async def _run(
+        self, session: Session, text: bytes, deadline: float, statement: Statement, only_reads: bool
+    ) -> bytes:
+        try:
+            answer = await self._ask(session, text, deadline, statement.type == "select")
+        except DriverFailed as error:
+            failed = error
+        else:
+            if self._stopping is not None and statement.only_reads:  # SLEEP and the like only wake up
+                raise TransientFailure("mysql: the query was stopped")
+            return answer
+        raise self._failure(failed, only_reads)
+
+    async def _inspect(self, session: Session) -> None:
+        """After a procedure, which may do to the session what statements may not: roll back what it has left open, and
+        use the connection no more if anything is not as it was."""
+        if not self._is_suspect or self.broken:
+            return
+        self._is_suspect = False
+        try:
+            await self._command(b"ROLLBACK", ANSWER_S)
+            async with asyncio.timeout(ANSWER_S):
+                self.broken = self.broken or await look(session.link) != session.facts
+        except (CallFailed, DriverFailed, TimeoutError):
+            self._give_up()
+
     async def _ask(
-        self, link: Link, text: bytes, deadline: float, wants_rows: bool = False, may_stop: bool = True
+        self, session: Session, text: bytes, deadline: float, wants_rows: bool = False, may_stop: bool = True
     ) -> bytes:
         """Send it and give its answer, or stop it at the deadline."""
         self._begin(deadline, may_stop)
         try:
-            return await link.send(text, wants_rows)
+            return await session.link.send(text, wants_rows)
         except asyncio.CancelledError:
             self._give_up()
             raise
@@ -186,7 +213,7 @@ class MySqlConnection:
             self._is_asking = False
             if self._stopping is not None:
                 await self._stopped(self._stopping)
-            self.broken = self.broken or link.is_spent
+            self.broken = self.broken or session.link.is_spent or not session.is_quoted_well()
 
     def _begin(self, deadline: float, may_stop: bool) -> None:
         self._stopping, self._gave_up = None, False

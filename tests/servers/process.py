@@ -29,6 +29,19 @@ def _die_with_the_tests() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def until_stopped(pid: int) -> None:
+    """Return when a process that got SIGSTOP stands still: its threads go on for a moment, and may answer a request."""
+    while any(_state(task) not in "TtZX" for task in Path(f"/proc/{pid}/task").iterdir()):
+        time.sleep(0.001)
+
+
+def _state(task: Path) -> str:
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):  # the thread has ended
+        return "X"
+
+
 class ServerProcess:
     """A command that listens on a loopback port; its output goes to `folder`/server.log.
 
@@ -104,6 +117,7 @@ class ServerProcess:
         """SIGSTOP: the kernel still accepts connections and bytes for it, but nobody answers (half open)."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        until_stopped(self._process.pid)
 
     def resume(self) -> None:
         """SIGCONT."""

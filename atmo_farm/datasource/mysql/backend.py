@@ -12,6 +12,7 @@ from atmo_farm.datasource.mysql.canceller import Canceller
 from atmo_farm.datasource.mysql.connection import MySqlConnection
 from atmo_farm.datasource.mysql.driver import Handle, load
 from atmo_farm.datasource.mysql.failures import (
+    NAMES_ONLY,
     NO_CONNECTION,
     SYNTAX,
     TLS_FAILED,
@@ -99,9 +100,9 @@ class MySqlBackend:
             error = await self._prepare(marked)
             if error is not None and error.number == SYNTAX and statement.var_count:
                 # There are places where a literal may stand and a mark may not, as behind DATE.
-                example = await self._prepare(statement.render(_example))
-                if example is None or example.number != SYNTAX:
-                    return ""
+                error = await self._prepare(statement.render(_example))
+                if error is not None and error.number not in (SYNTAX, *NAMES_ONLY):
+                    return ""  # it is about the example
             return "" if error is None else complaint(error)
 
     async def close(self) -> None:

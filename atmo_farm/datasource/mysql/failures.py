@@ -63,7 +63,7 @@ _NEVER = {
     4025: "a check constraint does not hold",
 }
 
-_NAMES_ONLY = frozenset((1048, 1051, 1054, 1136, 1146, 1264, 1305, 1364, 1406))
+NAMES_ONLY = frozenset((1048, 1051, 1054, 1136, 1146, 1264, 1305, 1364, 1406))
 """Errors whose text holds names of tables and columns and numbers of rows, and no value."""
 
 _ENDS_CONNECTION = frozenset((1053, *range(1152, 1162), 1184, 1927, 4031))
@@ -138,7 +138,7 @@ def failure(error: DriverFailed, only_reads: bool) -> CallFailed:
             return TransientFailure(f"mysql: the connection was lost before the query went out ({number})")
         text = f"mysql: the connection was lost before the answer came ({number})"
         return TransientFailure(text) if only_reads else OutcomeUnknown(text)
-    if number in _NAMES_ONLY and error.text:
+    if number in NAMES_ONLY and error.text:
         return CallFailed(f"mysql: {one_line(error.text)} ({number})")
     return CallFailed(f"mysql: {_NEVER[number]} ({number})" if number in _NEVER else f"mysql: error {number}")
 

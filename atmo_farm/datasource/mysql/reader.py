@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from atmo_farm.datasource.base import Limits
 from atmo_farm.datasource.errors import CallFailed
 from atmo_farm.datasource.mysql.driver import Handle, Result
@@ -38,7 +40,7 @@ class Reader:
         rows = self._rows = handle.use_result() if head is None else handle.store_result()
         try:
             if rows is None:
-                answer = self._changed(handle.affected_rows())
+                answer = _NO_ROWS if wants_rows else changed(handle.insert_id(), handle.affected_rows())
             elif head is None:
                 answer = self._large(rows)
             else:
@@ -61,7 +63,7 @@ class Reader:
     def _small(self, rows: Result, head: bytes) -> bytes:
         found = rows.fetch_row(0)
         if not self._wants_rows:
-            return self._changed(len(found))
+            return changed(_returned_id(found), len(found))
         names = self._names.get(head)
         if names is None:
             if len(self._names) >= _MOST_NAMES:
@@ -77,12 +79,16 @@ class Reader:
         piece = self._limits.bytes // 4 // max(1, sum(column[3] % _LONGEST for column in columns))
         piece = max(1, min(PIECE, piece))
         writer = RowWriter([column[0] for column in columns], self._limits)
-        count = 0
+        first, count = 0, 0
         while found := rows.fetch_row(piece):
-            count += len(found)
             if self._wants_rows:
                 writer.add(found)
-        return writer.finish() if self._wants_rows else self._changed(count)
+            else:
+                first, count = first or _returned_id(found), count + len(found)
+        return writer.finish() if self._wants_rows else changed(first, count)
 
-    def _changed(self, count: int) -> bytes:
-        return _NO_ROWS if self._wants_rows else changed(self._handle.insert_id(), count)
+
+def _returned_id(rows: Sequence[Sequence[object]]) -> int:
+    """Of INSERT … RETURNING id, where the server tells no last id: the first value, if it is a whole number."""
+    value = rows[0][0] if rows else None
+    return value if isinstance(value, int) else 0

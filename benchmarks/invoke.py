@@ -1,7 +1,7 @@
 """One hello call inside a consumer's loop, against wasmtime-py's public API doing the same call.
 
-Ours is `Function.call`: pool, fiber, deadline, result. The baseline writes its input with `Memory.write`, calls
-allocate, run_e and deallocate, and takes the result in a Python host function.
+Ours is `Function.begin`, as the sequence calls it: pool, fiber, deadline, result. The baseline writes its input with
+`Memory.write`, calls allocate, run_e and deallocate, and takes the result in a Python host function.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from atmo_farm.capabilities.rules import Rules
 from atmo_farm.capabilities.services import Capabilities
 from atmo_farm.consumer.guest_log import HandlerGuestLog
 from atmo_farm.runtime.engine import Engine
-from atmo_farm.runtime.function import Function
+from atmo_farm.runtime.function import Function, Unfinished
 from atmo_farm.runtime.modules import compile_module
 from benchmarks.parts import HELLO_WASM
 from benchmarks.report import Check, Report, median
@@ -60,7 +60,9 @@ async def _measure(rounds: int) -> Report:
         for _ in range(rounds):
             began = time.perf_counter()
             for _ in range(OURS):
-                await function.call(INPUT, services, deadline)
+                ran = function.begin(INPUT, services, deadline)
+                if type(ran) is Unfinished:
+                    await ran
             ours.append((time.perf_counter() - began) / OURS * 1e6)
             began = time.perf_counter()
             for _ in range(THEIRS):

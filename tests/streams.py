@@ -74,6 +74,10 @@ class Events(Watched):
         self.drops.append(count)
         self._changed.set()
 
+    async def until_told(self, text: str, times: int = 1) -> None:
+        """Return when this was told so many times."""
+        await self.until(lambda: self.told.count(text) >= times)
+
     def _tell(self, text: str) -> None:
         self.told.append(text)
         self._changed.set()

@@ -144,10 +144,11 @@ class Consumer:
         cut = 0
         if not drained.done():
             drained.cancel()
-            cut = await worker.cancel()
-            log.event(
-                logger, logging.ERROR, "drain deadline: messages cut off", handler=self._handler.name, messages=cut
-            )
+            not_started = stream.abandon()
+            self._slot[Field.DROPPED] += not_started
+            cut = await worker.cancel() + not_started
+            text = "drain deadline: messages cut off"
+            log.event(logger, logging.ERROR, text, handler=self._handler.name, messages=cut, not_started=not_started)
         await stream.close()
         self._heartbeat.stop()
         return ChildExit.DRAIN_DEADLINE if cut else ChildExit.DRAINED

@@ -13,6 +13,7 @@ from atmo_farm.capabilities.request import Request
 from atmo_farm.capabilities.services import CallServices, Capabilities
 from atmo_farm.directive.model import Call, Step
 from atmo_farm.errors import AtmoFarmError, GuestOutOfMemory, GuestTrapped, RunnableError
+from atmo_farm.runtime.function import Unfinished
 from atmo_farm.runtime.services import Services
 
 
@@ -28,7 +29,7 @@ class CallFailed(AtmoFarmError):
 class Runs(Protocol):
     """What the sequence needs of a runtime.Function."""
 
-    async def call(self, data: bytes, services: Services, deadline: float) -> bytes | None:
+    def begin(self, data: bytes, services: Services, deadline: float) -> bytes | Unfinished | None:
         """Run once; None when the guest returned nothing at all."""
 
 
@@ -47,11 +48,7 @@ class Sequence:
         self, steps: tuple[Step, ...], response: str, functions: Mapping[str, Runs], capabilities: Capabilities
     ):
         self._steps = [
-            (
-                step.is_group,
-                [(call, functions[call.function], step.transaction) for call in step.calls],
-                step is steps[-1],
-            )
+            (step, [(call, functions[call.function]) for call in step.calls], step is steps[-1])
             for step in steps
         ]
         self._response = response
@@ -64,29 +61,40 @@ class Sequence:
         """
         headers: dict[str, str] = {}
         output: bytes | None = None
-        for is_group, calls, is_last in self._steps:
-            if is_group:
+        for step, calls, is_last in self._steps:
+            if step.is_group:
                 done = await self._group(calls, request, deadline)
-            else:
-                done = [await self._call(*calls[0], request, deadline)]
-            for services, _ in done:
-                if services is None:
-                    continue
-                if services.headers:
-                    headers.update(services.headers)
-                if services.changes:
-                    for change in services.changes:
-                        request.set(*change)
-            output = done[-1][1]
-            if not is_last or self._response:
-                results = {call.key: value or b"" for (call, *_), (_, value) in zip(calls, done, strict=True)}
+                for services, _ in done:
+                    _leave_behind(services, request, headers)
+                output = done[-1][1]
+                results = {call.key: value or b"" for (call, _), (_, value) in zip(calls, done, strict=True)}
                 request.state = {**request.state, **results}
+                continue
+            call, function = calls[0]
+            # Here, and not in `_call`: nearly all that a message costs is spent on this way.
+            view = _with(call, request) if call.with_ else request
+            services = self._capabilities.for_call(call.fn, view, deadline, step.transaction)
+            try:
+                ran = function.begin(request.body, services, deadline)
+                output = await ran if type(ran) is Unfinished else ran  # type: ignore[assignment]
+                if step.transaction:
+                    await services.commit()
+            except AtmoFarmError as error:
+                output = _decide(call, error, services)
+            except BaseException:
+                services.rollback()
+                raise
+            else:
+                if services.headers or services.changes:
+                    _leave_behind(services, request, headers)
+            if not is_last or self._response:
+                request.state = {**request.state, call.key: output or b""}
         if self._response:
             output = request.state.get(self._response)
         return Result(output, headers)
 
     async def _group(
-        self, calls: list[tuple[Call, Runs, bool]], request: Request, deadline: float
+        self, calls: list[tuple[Call, Runs]], request: Request, deadline: float
     ) -> list[tuple[CallServices | None, bytes | None]]:
         """All calls at the same time. A failure waits for the others: no run may outlive its message's attempt."""
         ended = await asyncio.gather(*(self._call(*pair, request, deadline) for pair in calls), return_exceptions=True)
@@ -98,36 +106,44 @@ class Sequence:
         return done
 
     async def _call(
-        self, call: Call, function: Runs, transaction: bool, request: Request, deadline: float
+        self, call: Call, function: Runs, request: Request, deadline: float
     ) -> tuple[CallServices | None, bytes | None]:
-        """What the run left behind, and its output; nothing is left behind by one that failed.
-
-        A failure that `onErr` does not let pass is, for the message's outcome, the data source's where that had a part
-        in it: it may pass by itself, or nobody knows what was done.
-        """
+        """What the run left behind, and its output; nothing is left behind by one that failed."""
         view = _with(call, request) if call.with_ else request
-        services = self._capabilities.for_call(call.fn, view, deadline, transaction)
+        services = self._capabilities.for_call(call.fn, view, deadline)
         try:
-            output = await function.call(request.body, services, deadline)
-            if transaction:
-                await services.commit()
-            return services, output
-        except RunnableError as error:
-            services.rollback()
-            if call.on_err.decide(error.code) == "return":
-                raise CallFailed(call.fn, services.data_failure() or error) from error
-            return None, _as_json(error.code, error.message)
-        except (GuestTrapped, GuestOutOfMemory) as error:
-            services.rollback()
-            if call.on_err.decide(500) == "return":
-                raise CallFailed(call.fn, services.data_failure() or error) from error
-            return None, _as_json(500, str(error))
+            ran = function.begin(request.body, services, deadline)
+            return services, await ran if isinstance(ran, Unfinished) else ran
         except AtmoFarmError as error:
-            services.rollback()
-            raise CallFailed(call.fn, services.data_failure() or error) from error
-        except BaseException:
-            services.rollback()
-            raise
+            return None, _decide(call, error, services)
+
+
+def _decide(call: Call, error: AtmoFarmError, services: CallServices) -> bytes:
+    """The output that stands for a failure where the sequence goes on after it, as `onErr` says; else CallFailed.
+
+    That is the data source's failure where it had a part in this one: it may pass by itself, or nobody knows what was
+    done. What the run had changed in a transaction is undone.
+    """
+    services.rollback()
+    if isinstance(error, RunnableError):
+        code, message = error.code, error.message
+    elif isinstance(error, GuestTrapped | GuestOutOfMemory):
+        code, message = 500, str(error)
+    else:
+        raise CallFailed(call.fn, services.data_failure() or error) from error
+    if call.on_err.decide(code) == "return":
+        raise CallFailed(call.fn, services.data_failure() or error) from error
+    return _as_json(code, message)
+
+
+def _leave_behind(services: CallServices | None, request: Request, headers: dict[str, str]) -> None:
+    """What a run that succeeded has set: fields for what comes after it, headers for the outgoing message."""
+    if services is None:
+        return
+    if services.headers:
+        headers.update(services.headers)
+    for change in services.changes or ():
+        request.set(*change)
 
 
 def _with(call: Call, request: Request) -> Request:

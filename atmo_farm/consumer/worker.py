@@ -6,12 +6,13 @@ import asyncio
 import logging
 import random
 from collections import deque
+from collections.abc import Awaitable
 
 from atmo_farm import clock, log
 from atmo_farm.capabilities.request import Request
 from atmo_farm.consumer import eager
 from atmo_farm.consumer.sequence import CallFailed, Sequence
-from atmo_farm.delivery.outcome import OK, Outcome, failure
+from atmo_farm.delivery.outcome import Outcome, failure
 from atmo_farm.delivery.retry import RetryPolicy
 from atmo_farm.directive.model import Handler
 from atmo_farm.errors import PublishError
@@ -37,17 +38,29 @@ class Worker:
         self._retry = RetryPolicy(handler.retry, random.random)
         self._loop = asyncio.get_running_loop()
         self._timeout_s = handler.timeout_s
+        self._max_in_flight = handler.max_in_flight
+        self._done: asyncio.Future[None] = self._loop.create_future()
+        self._done.set_result(None)
         self._in_flight = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._target = handler.respond_to.resource if handler.respond_to else ""
         self._target_headers = handler.respond_to.headers if handler.respond_to else {}
 
-    async def handle(self, message: Message) -> None:
-        """Take one message; returns when it has its place and its first leg is done."""
+    def handle(self, message: Message) -> Awaitable[None]:
+        """Take one message; what is returned is done when it has its place and its first leg is over."""
         self._slot[RECEIVED] += 1
-        while self._in_flight >= self._handler.max_in_flight:
+        if self._in_flight >= self._max_in_flight:
+            return self._handle_later(message)
+        self._begin(message)
+        return self._done
+
+    async def _handle_later(self, message: Message) -> None:
+        while self._in_flight >= self._max_in_flight:
             await self._change()
+        self._begin(message)
+
+    def _begin(self, message: Message) -> None:
         self._in_flight += 1
         task = eager.start(self._see_through(message), self._loop)
         if task is not None:
@@ -70,9 +83,26 @@ class Worker:
 
     async def _see_through(self, message: Message) -> None:
         """All attempts, then the end. Nothing may escape from here: a message that vanishes silently is a bug."""
+        attempt = 1
         try:
-            attempt = 1
-            while (outcome := await self._attempt(message, attempt)) is not OK:
+            while True:
+                request = Request("STREAM", message.subject, message.id, message.data, message.headers, {}, {}, attempt)
+                try:
+                    result = await self._sequence.run(request, clock.monotonic() + self._timeout_s)
+                    target = self._target or message.reply
+                    if target and result.data is not None:
+                        headers = result.headers
+                        if self._target_headers:
+                            headers = {**self._target_headers, **headers}
+                        await self._stream.publish(Output(target, result.data, headers, message))
+                        self._slot[PUBLISHED] += 1
+                except CallFailed as error:
+                    outcome = self._count(failure(error.error, error.function))
+                except PublishError as error:
+                    outcome = failure(error)
+                else:
+                    self._slot[DONE] += 1
+                    return
                 delay_s = self._retry.delay_s(outcome, attempt)
                 if delay_s is None:
                     await self._give_up(message, outcome, attempt)
@@ -81,7 +111,6 @@ class Worker:
                 self._log(logging.INFO, "message will be tried again", message, outcome, attempt, retry_in_s=delay_s)
                 await asyncio.sleep(delay_s)
                 attempt += 1
-            self._slot[DONE] += 1
         except asyncio.CancelledError:
             self._slot[Field.CANCELLED] += 1
             raise
@@ -96,21 +125,6 @@ class Worker:
                 waiter = self._waiters.popleft()
                 if not waiter.done():
                     waiter.set_result(None)
-
-    async def _attempt(self, message: Message, attempt: int) -> Outcome:
-        request = Request("STREAM", message.subject, message.id, message.data, message.headers, {}, {}, attempt)
-        try:
-            result = await self._sequence.run(request, clock.monotonic() + self._timeout_s)
-            target = self._target or message.reply
-            if target and result.data is not None:
-                headers = {**self._target_headers, **result.headers} if self._target_headers else result.headers
-                await self._stream.publish(Output(target, result.data, headers, message))
-                self._slot[PUBLISHED] += 1
-        except CallFailed as error:
-            return self._count(failure(error.error, error.function))
-        except PublishError as error:
-            return failure(error)
-        return OK
 
     def _count(self, outcome: Outcome) -> Outcome:
         field = COUNTED_CAUSES.get(outcome.cause)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from atmo_farm import clock, log, processes
+from atmo_farm.directive.secrets import secrets
 from atmo_farm.errors import AtmoFarmError, CannotStart
 from atmo_farm.folders import ensure_private_folder, folders
 from atmo_farm.master import instance, pidfile
@@ -55,6 +56,7 @@ class Master:
             if generation is None:
                 return 0
             log.bind(generation=generation.number)
+            log.redact(secrets(generation.directive))
             freeze()
             fleet = Fleet(self._run_child, self._settings, self._selector, self._shed)
             arbiter = Arbiter(
@@ -96,10 +98,7 @@ class Master:
         ensure_private_folder(places.run)
         ensure_private_folder(places.state)
         self._lock(places.run)
-        try:
-            self._lock(places.state)
-        except CannotStart as error:
-            log.event(logger, logging.WARNING, "state folder shared", reason=str(error))
+        self._lock(places.state)
         log.event(
             logger, logging.INFO, "farm starts", instance=instance.identity(places.state), run_dir=str(places.run)
         )

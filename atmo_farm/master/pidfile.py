@@ -64,7 +64,7 @@ class PidFile:
             os.close(descriptor)
             raise CannotStart(
                 f"the folder {self.path.parent} is in use by the farm with pid {pid or '(starting)'}; stop that one "
-                "first, or give this one another with --run-dir"
+                "first, or give this one other folders with --run-dir and --state-dir"
             ) from error
         if _is_same_file(descriptor, self.path):
             self._descriptor = descriptor

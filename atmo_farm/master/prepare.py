@@ -41,7 +41,7 @@ class Prepare:
                 f"{self.in_force.directive.identifier}: that is another application, start a farm of its own for it"
             )
         if not_served := served.not_served(directive):
-            raise CannotStart("\n".join(str(problem) for problem in not_served))
+            raise CannotStart("\n".join(str(attrs.evolve(problem, severity="error")) for problem in not_served))
         problems: list[Problem] = []
         try:
             references.resolve(directive, self.environ, credentials_folder(self.environ))

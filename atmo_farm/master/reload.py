@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable
 
 from atmo_farm import log
+from atmo_farm.directive.secrets import secrets
 from atmo_farm.errors import AtmoFarmError, CannotStart
 from atmo_farm.master.fleet import Fleet
 from atmo_farm.master.generation import Generation
@@ -83,6 +84,8 @@ class Reload:
             self._loader.drop(result.generation, str(error))
             self._refuse(error)
             return now
+        # The old generation's consumers log with what they have inherited; the master and the new ones with both.
+        log.redact({*secrets(self.generation.directive), *secrets(self._new.directive)})
         freeze()
         self._deadline = now + self._settings.boot_timeout_s
         self._phase = self._start

@@ -15,7 +15,7 @@ from atmo_farm.runtime import capi
 
 FULL_RESERVATION = 1 << 32
 """Address space kept for each linear memory. With all of 4 GiB the compiled code needs no bounds checks: 64 MiB made a
-loop over memory 50-65 % slower (docs/runnable-abi.md) and saved no mapping; address space itself costs nothing."""
+loop over memory 22-50 % slower (docs/decisions/0003) and saved no mapping; address space itself costs nothing."""
 
 MAX_WASM_STACK = 512 << 10
 """What a guest may use of its fiber's stack, in bytes."""

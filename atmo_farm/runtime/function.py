@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Coroutine, Generator
+from typing import Any, Literal
 
 from atmo_farm import clock
 from atmo_farm.errors import AtmoFarmError, GuestFailed, GuestTimedOut
@@ -14,6 +15,18 @@ from atmo_farm.runtime.modules import CompiledModule
 from atmo_farm.runtime.pool import Pool
 from atmo_farm.runtime.program import Program
 from atmo_farm.runtime.services import Services
+
+
+class Unfinished:
+    """The rest of a run, to be awaited exactly once, and soon: an instance is waiting in the middle of it."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self, rest: Coroutine[Any, Any, bytes | None]):
+        self._rest = rest
+
+    def __await__(self) -> Generator[Any, None, bytes | None]:
+        return self._rest.__await__()
 
 
 class Function:
@@ -59,19 +72,28 @@ class Function:
 
         Returns its result, or None when it gave neither a result nor an error. Raises RunnableError for the guest's own
         error; GuestTrapped, GuestTimedOut or GuestOutOfMemory when it ended otherwise, and its instance is thrown away;
-        the same when our task is cancelled. A guest that ends on its first poll costs no task, future, timer or turn of
-        the loop.
+        the same when our task is cancelled.
+        """
+        result = self.begin(data, services, deadline)
+        return await result if isinstance(result, Unfinished) else result
+
+    def begin(self, data: bytes, services: Services, deadline: float) -> bytes | Unfinished | None:
+        """As `call`, but a run that ends on its first poll costs no coroutine, task, future, timer or turn of the loop.
+
+        Any other, also one that must wait for an instance, is Unfinished: await that for the rest.
         """
         now = clock.monotonic()
         if now >= deadline:
             raise GuestTimedOut("not started: its deadline had passed")
         pool = self._pool
-        instance = pool.idle.pop() if pool.idle else await pool.acquire(deadline)
+        if not pool.idle:
+            return Unfinished(self._acquire_and_run(data, services, deadline))
+        instance = pool.idle.pop()
         instance.used_at = now
         instance.services = services
         try:
             if not instance.begin(data):
-                await instance.finish(deadline)
+                return Unfinished(self._finish(instance, services, deadline))
             header = instance.header
             if header[STATUS] == STATUS_RESULT and pool.direct:
                 at = header[PTR]
@@ -79,13 +101,43 @@ class Function:
                 instance.services = None
                 pool.idle.append(instance)
                 return result
-            result_or_none = outcome.read(instance, services)
+            return self._take(instance, services)
         except BaseException as error:
             self._failed(instance, services, error)
             raise
+
+    async def _acquire_and_run(self, data: bytes, services: Services, deadline: float) -> bytes | None:
+        instance = await self._pool.acquire(deadline)
+        instance.used_at = clock.monotonic()
+        instance.services = services
+        try:
+            ended = instance.begin(data)
+        except BaseException as error:
+            self._failed(instance, services, error)
+            raise
+        if not ended:
+            return await self._finish(instance, services, deadline)
+        try:
+            return self._take(instance, services)
+        except BaseException as error:
+            self._failed(instance, services, error)
+            raise
+
+    async def _finish(self, instance: Instance, services: Services, deadline: float) -> bytes | None:
+        """The rest of a run that has begun."""
+        try:
+            await instance.finish(deadline)
+            return self._take(instance, services)
+        except BaseException as error:
+            self._failed(instance, services, error)
+            raise
+
+    def _take(self, instance: Instance, services: Services) -> bytes | None:
+        """The result of a run that has ended, and the instance back into the pool."""
+        result = outcome.read(instance, services)
         instance.services = None
-        pool.release(instance)
-        return result_or_none
+        self._pool.release(instance)
+        return result
 
     def _failed(self, instance: Instance, services: Services, error: BaseException) -> None:
         """Put the instance away after a call that raised, and hand over what a killed guest had printed."""

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from atmo_farm import log
+from atmo_farm import clock, log
 from atmo_farm.errors import HostError
 from atmo_farm.runtime import capi, waiting
 from atmo_farm.runtime.memory import QUERY_CAP, Refused
@@ -165,7 +165,8 @@ def sync_callback(handler: SyncHandler, failed: Callable[[Instance, BaseExceptio
                 result = handler(instance, arguments)
             except BaseException as error:
                 result = failed(instance, error)
-            instance.engine.ticker.catch_up()
+            if clock.monotonic() > instance.engine.ticker.late_at:
+                instance.engine.ticker.tick()
         except BaseException:
             result = HOST_FAILED
         arguments[0] = result & 0xFFFFFFFF

@@ -41,7 +41,6 @@ class Instance:
 
     __slots__ = (
         "_context",
-        "_epoch",
         "_error",
         "_func",
         "_future",
@@ -53,6 +52,7 @@ class Instance:
         "broken",
         "context_variables",
         "engine",
+        "epoch",
         "frame",
         "header",
         "io",
@@ -79,7 +79,7 @@ class Instance:
         self.used_at = 0.0
         self.broken = False
         self._future = 0
-        self._epoch = -1
+        self.epoch = -1
         self._queued = 0
         """The function that the scheduler calls when it is our turn; 0 once it has."""
         self.frame = frame = program.frame()
@@ -143,13 +143,13 @@ class Instance:
         return False
 
     def _create(self, func: int) -> None:
-        if self._epoch != self.engine.ticker.epoch:  # else its first check would yield, for a deadline long past
-            self.renew_slice()
+        if self.epoch != self.engine.ticker.epoch:  # else its first check would yield, for a deadline long past
+            self.begin_slice()
         self._future = capi.call_async(self._context, func, None, 0, None, 0, self._trap, self._error)
 
-    def renew_slice(self) -> None:
-        """Begin a slice: for a new call, or, inside its poll, for a guest that goes on after a wait."""
-        self._epoch = self.engine.ticker.epoch
+    def begin_slice(self) -> None:
+        """For a new call, or, inside its poll, for a guest that goes on after a wait; needed if `epoch` is past."""
+        self.epoch = self.engine.ticker.epoch
         capi.set_epoch_deadline(self._context, FIRST_SLICE_TICKS)
 
     def _poll(self) -> bool:

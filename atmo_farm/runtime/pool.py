@@ -62,6 +62,9 @@ class Pool:
         else:
             instance = await self._wait(deadline)
             if instance is not None:
+                if self._closed:  # since it was handed over
+                    self.release(instance)
+                    raise AtmoFarmError(_CLOSED)
                 return instance
         return await self._make(deadline)
 

@@ -40,7 +40,7 @@ class Ticker(threading.Thread):
     `epoch` counts the bumps. A caller that sees `parked` sets `wake` before it lets a guest run.
 
     To tick it needs the GIL. A guest that calls one host function after the other lets go of it for moments only, too
-    short for a thread that has to wake up first: so each host function looks whether the ticker is late.
+    short for a thread that has to wake up first: so each host function looks at `late_at`, and ticks in its place.
     """
 
     def __init__(self, engine: int):
@@ -49,7 +49,7 @@ class Ticker(threading.Thread):
         self.parked = False
         self.wake = threading.Event()
         self._engine = engine
-        self._ticked_at = clock.monotonic()
+        self.late_at = 0.0
         self._stopped = False
 
     def run(self) -> None:
@@ -59,7 +59,7 @@ class Ticker(threading.Thread):
             time.sleep(TICK_S)
             if current.instance is not None:
                 idle = 0
-                self._tick(clock.monotonic())
+                self.tick()
             elif (idle := idle + 1) > IDLE_TICKS:
                 idle = 0
                 self.wake.clear()
@@ -68,14 +68,9 @@ class Ticker(threading.Thread):
                     self.wake.wait()
                 self.parked = False
 
-    def catch_up(self) -> None:
-        """Tick in the thread's place if it is late. Called by every host function."""
-        now = clock.monotonic()
-        if now - self._ticked_at > 2 * TICK_S:
-            self._tick(now)
-
-    def _tick(self, now: float) -> None:
-        self._ticked_at = now
+    def tick(self) -> None:
+        """Begin an epoch."""
+        self.late_at = clock.monotonic() + 2 * TICK_S
         self.epoch += 1
         capi.increment_epoch(self._engine)
 

@@ -15,6 +15,7 @@ import itertools
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from atmo_farm import clock
 from atmo_farm.runtime import capi
 from atmo_farm.runtime.ticker import current
 
@@ -80,7 +81,9 @@ def _go_on(number: int) -> bool:
         waiting = _waits[number]
         if not waiting.task.done():
             return False
-        waiting.instance.renew_slice()  # only here: one that never had to wait must not get slice after slice
+        instance = waiting.instance
+        if instance.epoch != instance.engine.ticker.epoch:
+            instance.begin_slice()  # only here: one that never had to wait must not get slice after slice
         waiting.settle()
     except BaseException:  # its result stays -1
         return True
@@ -120,7 +123,8 @@ def callback(
             instance = current.instance
             assert instance is not None
             try:
-                instance.engine.ticker.catch_up()
+                if clock.monotonic() > instance.engine.ticker.late_at:
+                    instance.engine.ticker.tick()
                 answer, finish = handler(instance, arguments)
                 if type(answer) is bytes:
                     results[NUMBER] = finish(instance, answer) & FAILED

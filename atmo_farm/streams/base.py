@@ -72,14 +72,17 @@ class Stream(Protocol):
     async def consume(self, handle: Handle) -> None:
         """Subscribe; returns when the broker has confirmed it. Messages then flow into `handle`."""
 
-    async def publish(self, output: Output) -> None:
-        """Send; raises PublishError."""
+    def publish(self, output: Output) -> Awaitable[None]:
+        """Send; what is returned is done when more may be published. PublishError, now or then."""
 
     async def answer_error(self, message: Message, code: int, text: str) -> None:
         """Tell the sender who waits on a reply subject that its message failed; without one, nothing is sent."""
 
     async def stop(self) -> None:
         """Take no new message from the broker; what was received but not handed over is given to `handle` first."""
+
+    def abandon(self) -> int:
+        """Hand over nothing more, now; returns how many messages were received and not handed over, which are lost."""
 
     async def close(self) -> None:
         """Flush what was published and disconnect."""

@@ -124,7 +124,11 @@ class MemoryStream:
     async def close(self) -> None:
         """Stop handing over."""
         self._end_subscription()
-        self._pending.cancel()
+        self._pending.abandon()
+
+    def abandon(self) -> int:
+        """Hand over nothing more."""
+        return self._pending.abandon()
 
     def pending(self) -> int:
         """Messages received and not yet handed over."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Literal
 
 from nats import errors
@@ -63,6 +63,8 @@ class NatsStream:
         self._events = events
         self._ping_interval_s = ping_interval_s
         self._codec = Codec(envelope)
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._done.set_result(None)
         self._client = WireClient(self._options.wants_tls)
         self._pending: Pending[Received] = Pending(self._message, events.dropped, max_pending, max_pending_bytes)
         self._subscription: Subscription | None = None
@@ -105,14 +107,15 @@ class NatsStream:
             raise CannotStart(f"{self._where}: {self._refused}")
         self._subscribed = True
 
-    async def publish(self, output: Output) -> None:
+    def publish(self, output: Output) -> Awaitable[None]:
         """Hand the message to the connection, or to its buffer of 8 MiB while there is none."""
-        await self._send(output.subject, output.headers, self._codec.payload(output))
+        self._send(output.subject, output.headers, self._codec.payload(output))
+        return self._client.writable() if self._client.congested else self._done
 
     async def answer_error(self, message: Message, code: int, text: str) -> None:
         """An empty message with the service error headers, if somebody waits for one."""
         if message.reply:
-            await self._send(message.reply, wire_headers.error_answer(code, text), b"")
+            self._send(message.reply, wire_headers.error_answer(code, text), b"")
 
     async def stop(self) -> None:
         """Unsubscribe, take what is on the wire, hand over what is pending."""
@@ -127,7 +130,7 @@ class NatsStream:
     async def close(self) -> None:
         """Send what was published, as far as the broker takes it, and disconnect; returns in any state of things."""
         self._ended = True
-        self._pending.cancel()
+        self._pending.abandon()
         if self._watch is not None:
             self._watch.cancel()
         try:
@@ -140,6 +143,10 @@ class NatsStream:
                     logger, logging.WARNING, "outputs not sent", connection=self._where, bytes=unsent, reason=reason
                 )
         self._client.abort()
+
+    def abandon(self) -> int:
+        """Hand over nothing more."""
+        return self._pending.abandon()
 
     def pending(self) -> int:
         """Messages received and not yet handed over."""
@@ -167,7 +174,7 @@ class NatsStream:
                 await subscription.unsubscribe()  # without a connection: not subscribed again when there is one
             await self._client.confirm()
 
-    async def _send(self, subject: str, headers: Mapping[str, str], data: bytes) -> None:
+    def _send(self, subject: str, headers: Mapping[str, str], data: bytes) -> None:
         client = self._client
         block = wire_headers.encode(headers) if headers else b""
         size = len(block) + len(data)
@@ -184,8 +191,6 @@ class NatsStream:
             command = b"PUB %b %d\r\n%b\r\n" % (target, size, data)
         if client.is_closed or not client.send(command):
             raise PublishError("the broker is out of reach and the buffer for its return is full", transient=True)
-        if client.congested:
-            await client.writable()
 
     def _receive(self, subject: bytes, reply: bytes, block: bytes, data: bytes) -> None:
         self._pending.offer((subject, reply, block, data), len(subject) + len(block) + len(data))

@@ -40,6 +40,8 @@ class Pending(Generic[Received]):
         self._bytes = 0
         self._drops = 0
         self._ended = False
+        self._handing = 0
+        """1 while one is out of the queue and the handler has not taken it yet."""
         self._wake: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[None] | None = None
 
@@ -77,13 +79,15 @@ class Pending(Generic[Received]):
                 self._wake.set_result(None)
             await asyncio.wait((self._pump,))
 
-    def cancel(self) -> None:
-        """Stop handing over at once; what is queued is lost."""
+    def abandon(self) -> int:
+        """Stop handing over at once; returns how many were received and not handed over, which are lost."""
+        left = len(self._queue) + self._handing
         self._ended = True
         self._queue.clear()
-        self._bytes = 0
+        self._bytes = self._handing = 0
         if self._pump is not None:
             self._pump.cancel()
+        return left
 
     async def _run(self, handle: Handle) -> None:
         loop = asyncio.get_running_loop()
@@ -93,12 +97,14 @@ class Pending(Generic[Received]):
             while queue:
                 received, size = queue.popleft()
                 self._bytes -= size
+                self._handing = 1
                 try:
                     await handle(build(received))
                 except Exception as error:  # a handler never raises; should it, one message is lost and not the stream
                     loop.call_exception_handler(
                         {"message": "a message was lost between stream and handler", "exception": error}
                     )
+                self._handing = 0
                 turn -= 1
                 if not turn:
                     turn = TURN

@@ -152,8 +152,7 @@ async def _run(
 def _find(directive: Directive, name: str) -> Runnable:
     wanted = fqfn.parse(name)
     for runnable in directive.runnables:
-        version = runnable.version or directive.app_version
-        if runnable.key == wanted.key and wanted.is_of(directive.identifier, version):
+        if runnable.key == wanted.key and wanted.is_of(directive.identifier, directive.app_version):
             return runnable
     names = [
         runnable.name if runnable.namespace == fqfn.DEFAULT_NAMESPACE else runnable.key

@@ -92,7 +92,7 @@ def in_world(test: Callable[[Any, Any], Awaitable[None]]) -> Callable[[Any, Make
 
         run(body())
 
-    del run_it.__wrapped__  # type: ignore[attr-defined]  # else pytest asks for a fixture `world`
+    del run_it.__wrapped__  # else pytest asks for a fixture `world`
     return run_it
 
 
@@ -415,7 +415,7 @@ class StreamSuite:
         assert stream.pending() == 0
 
     @pytest.mark.parametrize("bounds", [{"max_pending": 10}, {"max_pending_bytes": 10 * 105}])
-    def test_over_the_bound_messages_are_dropped(self, make_world: MakeWorld, bounds: dict[str, int]) -> None:
+    def test_over_the_bound_messages_are_dropped(self, make_world: MakeWorld, bounds: dict[str, Any]) -> None:
         """The new ones, counted; reading goes on, and when there is room again messages come through."""
 
         async def body() -> None:

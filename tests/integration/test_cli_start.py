@@ -199,6 +199,7 @@ def test_what_is_not_served(project: Path, farms: Any) -> None:
     assert farm.end() == 3
     assert f"{project}/Directive.yaml:14:5: " in farm.lines[-1]
     assert "durable" in farm.lines[-1]
+    assert "warning" not in farm.lines[-1]
 
 
 def test_headless_is_not_served(project: Path, farms: Any) -> None:

@@ -51,7 +51,9 @@ class Keys:
 
     def tls(self, *, client: str = "", authority: str = "ca.pem", **more: Any) -> Tls:
         """TLS settings that trust the authority and show a client's certificate, if one is named."""
-        pair = {"cert_file": self.path(f"{client}.pem"), "key_file": self.path(f"{client}.key")} if client else {}
+        pair: dict[str, Any] = (
+            {"cert_file": self.path(f"{client}.pem"), "key_file": self.path(f"{client}.key")} if client else {}
+        )
         return Tls(ca_file=self.path(authority), **pair, **more)
 
 
@@ -137,7 +139,7 @@ def test_a_way_in(start_nats: StartNats, keys: Keys, way: str, caplog: pytest.Lo
         stream = stream_of(events, address(server, options), **options)
         await serving(stream, handled)
         await asyncio.to_thread(server.restart)
-        await events.until(lambda: "connected" in events.told)
+        await events.until_told("connected")
         await stream.publish(Output("a.b", b"again", {}))
         assert (await handled.payloads(2))[1] == b"again"
         await stream.close()
@@ -406,10 +408,9 @@ def test_several_servers(start_nats: StartNats) -> None:
             url = stream._client.connected_url
             assert url is not None
             used, other = (one, two) if url.port == one.port else (two, one)
-            told = len(events.told)
             killed_at = time.monotonic()
             await asyncio.to_thread(used.kill)
-            await events.until(lambda told=told: "connected" in events.told[told:])
+            await events.until_told("connected", times=number + 1)
             assert time.monotonic() - killed_at < 5
             await stream.publish(Output("a.b", b"%d" % number, {}))
             assert (await handled.payloads(2 + number))[-1] == b"%d" % number
@@ -467,7 +468,7 @@ def test_a_half_open_server(start_nats: StartNats, ping_interval_s: float, notic
         finally:
             server.resume()
         resumed_at = time.monotonic()
-        await events.until(lambda: "connected" in events.told)
+        await events.until_told("connected")
         await stream.publish(Output("a.b", b"again", {}))
         assert (await handled.payloads(2))[-1] == b"again"
         assert time.monotonic() - resumed_at < 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -11,9 +12,10 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import nats
 import pytest
 
-from tests.farm import wait_for
+from tests.farm import nats_directive, wait_for, write_app, write_directive
 from tests.servers.nats import NatsServer
 from tests.servers.process import free_port
 from tests.system.conftest import TestFarm
@@ -239,3 +241,39 @@ def test_sigterm_at_any_moment_of_the_start(make_farm: MakeFarm, moment_s: float
     assert farm.stop() == 0
     assert time.monotonic() - sent_at < 2
     assert not pid_file.exists()
+
+
+def test_secrets_never_reach_the_log(make_farm: MakeFarm) -> None:
+    """A password in the Directive that a function logs, and one that a reload brings: both are replaced."""
+    farm = make_farm("--log-level", "debug")
+    write_app(farm.app, "handlers: []\n", ("c", "logging"))
+
+    def serve(password: str) -> None:
+        entry = f"name: a\nresource: {farm.subject('a')}\nsteps: [{{fn: logging}}]"
+        access = f"    user: u\n    password: {password}\n    serverAddress:"
+        write_directive(farm.app, nats_directive(farm.url, entry).replace("    serverAddress:", access))
+
+    serve("hunter-one")
+    with farm:
+        ask(farm, b"info the password is hunter-one, and hunter-two is not yet")
+        farm.wait_log(guest=True)
+        serve("hunter-two")
+        reload(farm)
+        farm.wait_log(message="reload: in force")
+        ask(farm, b"warn now it is hunter-two")
+        wait_for(lambda: farm.log(guest=True, level="warn"))
+        text = farm.log_file.read_text()
+        assert "the password is [redacted], and hunter-two" in text
+        assert "now it is [redacted]" in text
+        assert "hunter-one" not in text
+
+
+def ask(farm: TestFarm, data: bytes) -> None:
+    """One request to `a`, answered."""
+
+    async def body() -> None:
+        client = await nats.connect(farm.url)
+        await client.request(farm.subject("a"), data, timeout=10)
+        await client.close()
+
+    asyncio.run(body())

@@ -80,7 +80,7 @@ def test_set_changes_only_this_view() -> None:
         {"k": b"2"},
         "b",
         {"p": "q"},
-        b'{"f": "v"}',
+        b'{"f":"v"}',
         "/other",
     )
     assert original.state == {"k": b"1"} and "x-a" not in original.headers and original.body == b"{}"

@@ -1,7 +1,8 @@
 """Steps, groups, state, with, onErr and response, with functions written in Python in place of guests."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,10 @@ from atmo_farm.capabilities.services import Capabilities
 from atmo_farm.consumer.sequence import CallFailed, Result, Sequence
 from atmo_farm.directive.model import Call, OnErr, Step
 from atmo_farm.errors import GuestTimedOut, GuestTrapped, RunnableError
+from atmo_farm.runtime.function import Unfinished
 from atmo_farm.runtime.services import Services
 
-Body = Callable[[bytes, Services], Awaitable[bytes | None]]
+Body = Callable[[bytes, Services], Coroutine[Any, Any, bytes | None]]
 
 
 class Python:
@@ -22,8 +24,8 @@ class Python:
     def __init__(self, body: Body):
         self._body = body
 
-    async def call(self, data: bytes, services: Services, deadline: float) -> bytes | None:
-        return await self._body(data, services)
+    def begin(self, data: bytes, services: Services, deadline: float) -> Unfinished:
+        return Unfinished(self._body(data, services))
 
 
 class Silent:

@@ -130,20 +130,26 @@ assert len(os.listdir('/proc/self/task')) == 1
     )
 
 
-def test_an_engine_is_closed_once_and_makes_nothing_afterwards(cache_dir: Path) -> None:
-    """Also when a call has just been given the slot of one that ended: it is told, and touches no freed memory."""
+@pytest.mark.parametrize("end", ["holder.cancel()", "waits[0].set_result(b'done'); await asyncio.sleep(0)"])
+def test_an_engine_is_closed_once_and_makes_nothing_afterwards(cache_dir: Path, end: str) -> None:
+    """Also when a call has just been given the slot, or the instance, of one that ended: it runs nothing."""
     run(
         """
 from atmo_farm.errors import AtmoFarmError, GuestTimedOut
 async def main():
     lab = await Laboratory(folder).__aenter__()
-    lab.services = FakeServices(lambda *_: asyncio.get_running_loop().create_future())
+    waits = []
+    def answer(*_):
+        waits.append(asyncio.get_running_loop().create_future())
+        return waits[-1]
+    lab.services = FakeServices(answer)
     function = lab.function(wat.CACHED, pool_max=1)
     holder, heir = (asyncio.ensure_future(lab.call(function, b'k')) for _ in range(2))
     await settle()
-    holder.cancel()
-    await asyncio.sleep(0)
-    assert not function._pool._waiters, 'the heir has got the slot, and has not run yet'
+    END
+    while function._pool._waiters:
+        await asyncio.sleep(0)
+    assert len(waits) == 1, 'the heir has got what it waited for, and has not run yet'
     lab.engine.close()
     lab.engine.close()
     ends = await asyncio.gather(holder, heir, return_exceptions=True)
@@ -157,7 +163,7 @@ async def main():
         else:
             raise AssertionError
 uvloop.run(main())
-""",
+""".replace("END", end),
         cache_dir,
     )
 

@@ -285,7 +285,7 @@ def test_an_error_of_the_server_ends_in_a_reconnect(words: str) -> None:
             events = Events()
             client = await connected(server, events)
             (await server.peer(0)).send(f"-ERR '{words}'\r\n".encode())
-            await events.until(lambda: "connected" in events.told)
+            await events.until_told("connected")
             assert client.is_connected and len(server.peers) == 2
             await client.close()
             return client.cause
@@ -323,7 +323,7 @@ def test_the_rest_of_an_old_connection_is_not_read_as_the_new_one() -> None:
             peer = await server.peer(1)
             await peer.until(lambda: peer.got(b"SUB") == 1)
             peer.send(b"MSG a 1 5\r\nwhole\r\n")
-            await events.until(lambda: "connected" in events.told)
+            await events.until_told("connected")
             await client.flush()
             assert got == [(b"a", b"", b"", b"whole")]
             await client.close()
@@ -393,7 +393,7 @@ def test_what_answers_there_is_no_server(half: bytes) -> None:
             assert client.is_connected and len(server.peers) == 1
             server.serve_next = serve
             (await server.peer(0)).hang_up()
-            await events.until(lambda: "connected" in events.told)
+            await events.until_told("connected")
             await client.flush()
             assert len(server.peers) == 2
             await client.close()
@@ -432,7 +432,7 @@ def test_a_transport_ends_at_once() -> None:
     """`close` drops what is unsent; `wait_closed` returns though the peer never reads, and has no errors to tell."""
 
     async def body() -> None:
-        transport = WireTransport()
+        transport = WireTransport()  # type: ignore[no-untyped-call]
         transport.close()
         await transport.wait_closed()
         assert transport.unsent() == 0

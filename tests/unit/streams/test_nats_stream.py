@@ -150,7 +150,7 @@ def test_an_outage_is_told_once() -> None:
                 attempts = 0
                 server.serve_next = fail_in_turn
                 peer.hang_up()
-                await events.until(lambda number=number: events.told.count("connected") == number)
+                await events.until_told("connected", times=number)
                 peer = server.peers[-1]
             await stream.close()
             return events.told
@@ -169,7 +169,7 @@ def test_the_first_reason_is_why_it_ended() -> None:
             events = Events()
             stream, peer = await consuming(server, events, Handled())
             peer.send(b"-ERR 'Maximum Payload Violation'\r\n")
-            await events.until(lambda: "connected" in events.told)
+            await events.until_told("connected")
             await stream.close()
             return events.told
 
@@ -242,7 +242,7 @@ def test_a_server_that_goes_silent() -> None:
             await stream.open()
             await stream.consume(Handled())
             server.peers[0].answers_pings = False
-            await events.until(lambda: "connected" in events.told)
+            await events.until_told("connected")
             await stream.close()
             return events.told
 
@@ -260,7 +260,7 @@ def test_progress_is_watched_and_not_only_state() -> None:
             await stream.consume(handled)
             for name in ("_ping_interval_task", "_reading_task"):
                 getattr(stream._client, name).cancel()
-            await events.until(lambda: "connected" in events.told)
+            await events.until_told("connected")
             server.peers[-1].send(b"MSG a.b 1 2\r\nhi\r\n")
             assert await handled.payloads(1) == [b"hi"]
             await stream.close()

@@ -156,7 +156,7 @@ def test_finish_that_is_given_up_does_not_stop_the_hand_over() -> None:
     run(body())
 
 
-@pytest.mark.parametrize("before", ["nothing", "start", "cancel", "finish"])
+@pytest.mark.parametrize("before", ["nothing", "start", "abandon", "finish"])
 def test_finish_returns_in_any_state(before: str) -> None:
     """Not started, idle, cancelled, finished already."""
 
@@ -164,8 +164,8 @@ def test_finish_returns_in_any_state(before: str) -> None:
         pending = Pending(build, Drops())
         if before != "nothing":
             pending.start(Handled())
-        if before == "cancel":
-            pending.cancel()
+        if before == "abandon":
+            pending.abandon()
         if before == "finish":
             await pending.finish()
         await pending.finish()
@@ -173,7 +173,7 @@ def test_finish_returns_in_any_state(before: str) -> None:
     run(body())
 
 
-def test_cancel_loses_what_is_there() -> None:
+def test_abandon_loses_what_is_there_and_says_how_many() -> None:
     """At once, also while the handler waits."""
 
     async def body() -> None:
@@ -182,7 +182,7 @@ def test_cancel_loses_what_is_there() -> None:
         pending.offer(b"a", 1)
         pending.offer(b"b", 1)
         await handled.payloads(1)
-        pending.cancel()
+        assert pending.abandon() == 2
         handled.open()
         await asyncio.sleep(0.01)
         assert [message.data for message in handled.messages] == [b"a"]

@@ -1,0 +1,43 @@
+"""What of a Directive must never be logged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from atmo_farm.directive import load, references
+from atmo_farm.directive.secrets import secrets
+from tests.unit.directive.support import HEAD, write_project
+
+CONNECTIONS = """
+  nats:
+    a: {serverAddress: 'nats://u:in-nats-url@h', password: env(A)}
+    b: {serverAddress: h, token: nats-token}
+  kafka: {brokerAddress: h, sasl: {mechanism: PLAIN, username: u, password: kafka-password}}
+  redis: {serverAddress: 'rediss://u:in-redis-url@h', password: redis-password}
+  database: {type: postgresql, connectionString: 'postgres://u:pg-password@h/d'}
+  databases:
+    m: {type: mysql, connectionString: 'u:my-password@tcp(h)/d'}
+    s: {type: sqlite, connectionString: /tmp/file.db}
+authentication:
+  domains: {a.example: {headerType: bearer, value: auth-value}}
+"""
+
+
+def test_every_secret_is_known(tmp_path: Path) -> None:
+    """Passwords, tokens, whole connection strings; written, in addresses, or referred to. No names, no files."""
+    head = HEAD[: HEAD.index("connections:")]
+    folder = write_project(tmp_path / "app", f"{head}connections:{CONNECTIONS}")
+    directive = references.resolve(load(folder).directive, {"A": "from-env"}, None)
+    assert set(secrets(directive)) == {
+        "in-nats-url",
+        "from-env",
+        "nats-token",
+        "kafka-password",
+        "in-redis-url",
+        "redis-password",
+        "pg-password",
+        "postgres://u:pg-password@h/d",
+        "my-password",
+        "u:my-password@tcp(h)/d",
+        "auth-value",
+    }

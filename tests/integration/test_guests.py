@@ -41,6 +41,8 @@ class Outside:
     cache: dict[str, bytes] = attrs.field(factory=dict)
     ttls: dict[str, int] = attrs.field(factory=dict)
     queries: list[tuple[int, str, list[bytes]]] = attrs.field(factory=list)
+    rows: dict[str, bytes] = attrs.field(factory=dict)
+    """What queries answer; else a select answers its variables."""
 
     def log_msg(self, level: int, message: str) -> None:
         self.lines.append((level, message))
@@ -69,11 +71,10 @@ class Outside:
         return b""
 
     def db_exec(self, kind: int, name: str, variables: list[tuple[str, bytes]]) -> bytes:
-        """The query `missing` is not there; one that selects has its first variable as a row."""
         if name == "missing":
             raise HostError("query not found: missing")
         self.queries.append((kind, name, [value for _, value in variables]))
-        return b"[]" if kind == 1 and not variables else b"[%s]" % variables[0][1] if kind == 1 else b"{}"
+        return self.rows.get(name, b"[%s]" % b"".join(value for _, value in variables) if kind == 1 else b"{}")
 
     def _not_called(self, *arguments: Any) -> bytes:
         raise AssertionError("no guest calls this")
@@ -427,11 +428,12 @@ def test_stock(use: Callable[..., Any]) -> None:
 )
 def test_receipt(shelf: str, status: str, use: Callable[..., Any]) -> None:
     """What the steps before found out, in one JSON, and a header that says how it went."""
-    outside = order(id='A"1')
+    outside = order(id='A"1', customer="mara")
     outside.fields |= {(STATE, "cost"): b'{"total":7}', (STATE, "shelf"): shelf.encode()}
     (receipt,) = use(guest("examples/orders", "receipt"), calls(b""), outside)
     assert json.loads(receipt) == {
         "order": 'A"1',
+        "customer": "mara",
         "status": status,
         "price": {"total": 7},
         "stock": json.loads(shelf),
@@ -451,6 +453,41 @@ def test_small_examples(use: Callable[..., Any]) -> None:
     greeted, nobody = use(guest("examples/hello", "greet"), calls(b"world", b""))
     assert greeted == b"hello, world"
     assert error_of(nobody) == (400, "whom shall I greet? send a name")
+
+
+def test_keep(use: Callable[..., Any]) -> None:
+    """Two inserts, or one for an order that has come before; a query's error is the function's."""
+    keep = guest("examples/orders", "keep")
+    outside = order(order="A-1", customer="mara")
+    assert use(keep, calls(b"{receipt}"), outside) == [None]
+    first = (0, "keep-order", [b"A-1", b"mara", b"{receipt}"])
+    assert outside.queries == [first, (0, "count-order", [b"mara"])]
+    outside.rows["keep-order"] = b'{"lastInsertID":7,"rowsAffected":0}'
+    assert use(keep, calls(b"{receipt}"), outside) == [None]
+    assert outside.queries[2:] == [first]
+
+
+def test_remember_and_last(use: Callable[..., Any]) -> None:
+    """What the one has cached the other finds; it asks the database for what is not there, and says who knew."""
+    outside = order(customer="mara")
+    assert use(guest("examples/orders", "remember"), calls(b"{receipt}"), outside) == [None]
+    assert (outside.cache, outside.ttls) == ({"last order of mara": b"[mara]"}, {"last order of mara": 3600})
+    last = guest("examples/orders", "last")
+    outside.fields[META, "url"] = b"last.mara"
+    assert use(last, calls(b""), outside) == [b"[mara]"]
+    assert outside.headers == {"Found-In": "cache"} and len(outside.queries) == 1
+    outside.fields[META, "url"] = b"last.edvard"
+    assert use(last, calls(b""), outside) == [b"[edvard]"]
+    assert outside.headers == {"Found-In": "database"}
+    outside.rows["last-order"] = b"[]"
+    assert error_of(use(last, calls(b""), outside)[0]) == (404, "this customer has ordered nothing")
+
+
+def test_history(use: Callable[..., Any]) -> None:
+    """The rows as they are."""
+    outside = Outside({(META, "url"): b"history.mara"})
+    assert use(guest("examples/orders", "history"), calls(b""), outside) == [b"[mara]"]
+    assert outside.queries == [(1, "orders-of", [b"mara"])]
 
 
 def test_every_guest_has_its_test() -> None:

@@ -1,59 +1,41 @@
 """A database's connections: a source that runs queries on them, fairly over the handlers.
 
-Each lane is one task with one connection: it takes the next call, runs it, takes the next. Lanes are added while calls
-wait, up to the pool's size, and end when they have been idle for a while; one always stays.
+    execute ─► FairQueue ─► Lane ─► Connection.run ─► the call's answer
+                   ▲          │
+                   └──────────┘  takes the next call by itself
+
+Lanes are added while calls wait, up to the pool's size, and end when they have been idle for a while; one always stays.
+Transactions have at most half of the lanes. When there is no connection, and none can be made, the breaker opens: calls
+fail at once until a probe has connected.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Mapping
-
-import attrs
 
 from atmo_farm import clock, log
 from atmo_farm.datasource.base import Backend, Connection
 from atmo_farm.datasource.breaker import Breaker
 from atmo_farm.datasource.call import Call
-from atmo_farm.datasource.errors import CallFailed, OutcomeUnknown, TransientFailure, Unreachable
+from atmo_farm.datasource.errors import CallFailed, TransientFailure, Unreachable
+from atmo_farm.datasource.lane import Lane
+from atmo_farm.datasource.options import PoolOptions
 from atmo_farm.datasource.queue import FairQueue
-from atmo_farm.datasource.statement import Statement, variable
+from atmo_farm.datasource.statement import Statement
+from atmo_farm.datasource.transaction import Transaction, over
 from atmo_farm.ipc.frames import Op
+
+__all__ = ["Pool", "PoolOptions"]
 
 logger = logging.getLogger("atmo_farm.datasource")
 
+GROW_AGAIN_S = 5.0
+"""After a server has taken no more connections beside those that the pool has."""
 
-@attrs.frozen
-class PoolOptions:
-    """What a pool keeps to; times in seconds."""
-
-    size: int = 8
-    quota: int = 6
-    """Calls of one handler that run at the same time."""
-    statement_timeout_s: float | None = None
-    idle_timeout_s: float = 300.0
-    slow_query_s: float | None = 1.0
-    """A call that took longer gets a log line."""
-    comment: str = ""
-    """What names the application in front of every statement; empty: statements carry no comment."""
-
-
-class _Lane:
-    """One connection and the task that uses it."""
-
-    def __init__(self, connection: Connection):
-        self.connection = connection
-        self.call: Call | None = None
-        """What it runs."""
-        self.waiting: asyncio.Future[Call | None] | None = None
-        """While it is idle: the next call; None: end."""
-        self.task: asyncio.Task[None] | None = None
-        self.pinned: deque[Call] = deque()
-        """While it runs a transaction: that one's calls that wait."""
-        self.abandoned = False
-        """Nobody will end its transaction any more."""
+PROOF_S = 0.08
+"""After a connection could not be made: how long others may take to show that the server is there all the same."""
 
 
 class Pool:
@@ -61,25 +43,29 @@ class Pool:
 
     def __init__(self, name: str, backend: Backend, statements: Mapping[str, Statement], options: PoolOptions):
         self.name = name
+        self.statements = statements
+        self.breaker = Breaker(name, self._probe, self._down)
         self._backend = backend
-        self._statements = statements
-        self._options = options
-        self._queue = FairQueue(options.quota)
-        self._lanes: set[_Lane] = set()
-        self._idle: deque[_Lane] = deque()
-        self._begins = FairQueue(options.quota)
-        """First queries of transactions: at most half of the lanes may be pinned."""
-        self._transactions: dict[tuple[object, int], _Lane] = {}
-        self._closing = False
-        self._breaker = Breaker(name, self._probe, self._down)
+        self.options = options
+        self._queue = FairQueue(options.quota, max(1, options.size // 2))
+        self._lanes: set[Lane] = set()
+        self._idle: list[Lane] = []
+        self._transactions: dict[tuple[object, int], Transaction] = {}
+        self._is_closing = False
+        self._grows_at = 0.0
 
     async def open(self) -> None:
         """Connect once, behind the scenes; until then calls fail with the reason."""
-        self._breaker.trip("not connected yet")
+        self.breaker.start()
 
     def problem(self) -> str:
         """Why it is out of reach."""
-        return self._breaker.reason
+        return self.breaker.reason
+
+    @property
+    def waiting(self) -> int:
+        """Calls in the queue."""
+        return len(self._queue)
 
     def execute(self, call: Call) -> None:
         """Run a QUERY, COMMIT or ROLLBACK, or queue it."""
@@ -87,32 +73,41 @@ class Pool:
             self._in_transaction(call, call.arguments[1])
             return
         name, values, transaction, begins = call.arguments
-        statement = self._statements.get(name)
+        statement = self.statements.get(name)
         if statement is None:
             call.fail(CallFailed(f"query not found: {name[:100]}"))
         elif len(values) != statement.var_count:
             call.fail(CallFailed(f"expected {statement.var_count} variables, got {len(values)}"))
         elif transaction and not begins:
             self._in_transaction(call, transaction)
-        elif self._breaker.reason:
-            call.fail(Unreachable(f"{self.name} is out of reach: {self._breaker.reason}"))
+        elif self.breaker.reason:
+            call.fail(self._unreachable(self.breaker.reason))
+        elif self._is_closing:
+            call.fail(TransientFailure("the data source process ends"))
+        elif self._idle and self._queue.admit(call):
+            self._idle.pop().give(call)
         else:
-            (self._begins if transaction else self._queue).put(call)
+            self._queue.put(call)
             self._dispatch()
 
     def cancel(self, call: Call) -> None:
-        """A running statement is stopped on its server; a waiting one is passed over when its turn comes."""
+        """A running statement is stopped on its server; a waiting one is passed over when its turn comes. Whoever gives
+        up a query of a transaction does not go on with that."""
         lane = call.run
-        if isinstance(lane, _Lane) and lane.call is call:
-            if clock.monotonic() >= call.deadline:
-                self._breaker.silent()
+        if lane is not None and lane.call is call:
             lane.connection.cancel()
+        elif lane is None:
+            self._queue.given_up()
+        if call.op is Op.QUERY and call.arguments[2]:
+            transaction = self._transactions.get((call.client, call.arguments[2]))
+            if transaction is not None:
+                transaction.abandon()
 
     def forget(self, client: object) -> None:
         """Roll this client's transactions back."""
-        for (owner, _), lane in self._transactions.items():
-            if owner is client:
-                self._abandon(lane)
+        for transaction in self._transactions.values():
+            if transaction.client is client:
+                transaction.abandon()
 
     async def ping(self) -> None:
         """By a connection of its own."""
@@ -124,9 +119,9 @@ class Pool:
 
     async def close(self) -> None:
         """End all lanes; what runs is cut off."""
-        self._closing = True
-        await self._breaker.close()
-        for call in (*self._queue.drain(), *self._begins.drain()):
+        self._is_closing = True
+        await self.breaker.close()
+        for call in self._queue.drain():
             call.fail(TransientFailure("the data source process ends"))
         tasks = {lane.task for lane in self._lanes if lane.task is not None}
         for task in tasks:
@@ -135,212 +130,119 @@ class Pool:
             await asyncio.wait(tasks, timeout=2)
         await self._backend.close()
 
-    # Lanes
+    # What lanes ask for, and tell
+
+    def take(self) -> Call | None:
+        """The next call that may run now."""
+        return self._queue.take()
+
+    def done(self, call: Call) -> None:
+        """A call that was taken, or its transaction, has ended."""
+        self._queue.done(call)
+
+    def new_connection(self) -> Connection:
+        """Not yet open."""
+        return self._backend.connection()
+
+    def lane_idles(self, lane: Lane) -> asyncio.TimerHandle | None:
+        """A lane waits for `give`; what is given back ends it when it was idle for too long."""
+        self._idle.append(lane)
+        if len(self._lanes) == 1:
+            return None
+        return asyncio.get_running_loop().call_later(self.options.idle_timeout_s, self._retire, lane)
+
+    def lane_ended(self, lane: Lane) -> None:
+        """A lane is no more: others may be needed in its place."""
+        self._lanes.discard(lane)
+        self._dispatch()
+
+    async def cannot_connect(self, lane: Lane, call: Call, began: float, reason: str) -> None:
+        """A lane has no connection for the call that it has taken; it had tried since `began`. If others are served
+        meanwhile, the server has no room for more: those serve the call, and the pool does not grow for a while."""
+        if await self._is_there(lane, began):
+            if self._grows_at <= clock.monotonic():
+                log.event(logger, logging.WARNING, f"{self.name} takes no more connections", reason=reason)
+            self._grows_at = clock.monotonic() + GROW_AGAIN_S
+            asyncio.get_running_loop().call_later(GROW_AGAIN_S, self._dispatch)
+            self._queue.put_back(call)
+        else:
+            call.fail(self._unreachable(reason))
+            self.breaker.trip(reason)
+
+    def answered(self) -> None:
+        """The server has answered a statement, whatever it has said."""
+        self.breaker.answered()
+        if self.breaker.reason:
+            self.breaker.back()
+
+    async def run_transaction(self, transaction: Transaction, first: Call) -> None:
+        """See it through; its further calls find it meanwhile."""
+        key = (first.client, first.arguments[2])
+        if key in self._transactions:
+            first.fail(CallFailed("the transaction has begun already"))
+            return
+        self._transactions[key] = transaction
+        await transaction.run(lambda: self._transactions.__delitem__(key))
+
+    # Inside
+
+    def _in_transaction(self, call: Call, number: int) -> None:
+        transaction = self._transactions.get((call.client, number))
+        if transaction is not None:
+            transaction.add(call)
+        elif call.op is Op.ROLLBACK:
+            call.answer(b"")
+        else:
+            call.fail(over())
 
     def _dispatch(self) -> None:
         """Give waiting calls to idle lanes, and add lanes while there are more calls than those."""
-        while self._idle and (call := self._take()) is not None:
-            lane = self._idle.pop()
-            assert lane.waiting is not None
-            lane.waiting.set_result(call)
-        while not self._idle and len(self._lanes) < self._options.size and (call := self._take()) is not None:
-            self._add_lane(self._backend.connection(), call)
-
-    def _take(self) -> Call | None:
-        """The next call that may run now."""
-        if len(self._begins) and len(self._transactions) < max(1, self._options.size // 2):
-            call = self._begins.take()
-            if call is not None:
-                return call
-        return self._queue.take()
-
-    def _add_lane(self, connection: Connection, call: Call | None) -> None:
-        lane = _Lane(connection)
-        self._lanes.add(lane)
-        lane.task = asyncio.get_running_loop().create_task(self._serve(lane, call), name=f"{self.name} lane")
-
-    async def _serve(self, lane: _Lane, call: Call | None) -> None:
-        """A lane's life."""
-        connection = lane.connection
-        is_open = call is None  # a probe has opened it
-        try:
-            while not connection.broken:
-                if call is None:
-                    call = self._take()
-                if call is None:
-                    call = await self._next(lane)
-                    if call is None:
-                        return
-                    if connection.is_lost():
-                        connection.close()
-                        connection = lane.connection = self._backend.connection()
-                        is_open = False
-                try:
-                    if not is_open:
-                        await self._open(connection, call)
-                        is_open = True
-                    if call.arguments[2]:
-                        await self._run_transaction(lane, call)
-                    else:
-                        await self._run_query(lane, call)
-                finally:
-                    (self._begins if call.arguments[2] else self._queue).done(call.handler)
-                    call = None
-        except Unreachable as error:
-            self._breaker.trip(str(error))
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            log.event(logger, logging.ERROR, "internal error in a lane", source=self.name, exc_info=error)
-        finally:
-            self._lanes.discard(lane)
-            connection.close()
-            if not self._closing and not self._breaker.reason:
-                self._dispatch()
-
-    async def _open(self, connection: Connection, call: Call) -> None:
-        try:
-            await connection.open()
-        except Unreachable as error:
-            call.fail(Unreachable(f"{self.name} is out of reach: {error}"))
-            raise
-
-    async def _next(self, lane: _Lane) -> Call | None:
-        """Wait for work; None when there was none for so long that the lane should end."""
-        lane.waiting = asyncio.get_running_loop().create_future()
-        self._idle.append(lane)
-        timer = None
-        if len(self._lanes) > 1:
-            timer = asyncio.get_running_loop().call_later(self._options.idle_timeout_s, self._retire, lane)
-        try:
-            return await lane.waiting
-        finally:
-            if timer is not None:
-                timer.cancel()
-            lane.waiting = None
-            if lane in self._idle:
-                self._idle.remove(lane)
-
-    def _retire(self, lane: _Lane) -> None:
-        if lane.waiting is not None and not lane.waiting.done() and len(self._lanes) > 1:
-            self._idle.remove(lane)
-            lane.waiting.set_result(None)
-
-    async def _run_query(self, lane: _Lane, call: Call) -> None:
-        """Run one statement and end its call; Unreachable when the connection was lost on the way."""
-        if call.ended:
+        if self._is_closing or self.breaker.reason:
             return
-        lane.call, call.run = call, lane
-        name, values, *_ = call.arguments
-        statement = self._statements[name]
-        began = clock.monotonic()
-        deadline = call.deadline
-        if self._options.statement_timeout_s is not None:
-            deadline = min(deadline, began + self._options.statement_timeout_s)
-        try:
-            variables = [variable(value) for value in values]
-            call.answer(await lane.connection.run(statement, variables, self._comment(call), deadline))
-            self._breaker.answered()
-        except CallFailed as error:
-            call.fail(error)
-            if isinstance(error, Unreachable):
-                raise
-        finally:
-            lane.call = None
-            call.fail(TransientFailure("the data source process could not run it"))  # if nothing else has ended it
-            took_s = clock.monotonic() - began
-            if self._options.slow_query_s is not None and took_s > self._options.slow_query_s:
-                self._log_slow(call, statement, took_s)
+        while self._idle and (call := self._queue.take()) is not None:
+            self._idle.pop().give(call)
+        while not self._idle and self._may_grow() and (call := self._queue.take()) is not None:
+            self._add_lane(self._backend.connection(), False, call)
 
-    def _comment(self, call: Call) -> str:
-        return f"{self._options.comment} handler={call.handler}" if self._options.comment else ""
+    def _may_grow(self) -> bool:
+        if len(self._lanes) >= self.options.size:
+            return False
+        return not self._lanes or clock.monotonic() >= self._grows_at
 
-    def _log_slow(self, call: Call, statement: Statement, took_s: float) -> None:
-        log.event(
-            logger,
-            logging.WARNING,
-            "slow query",
-            handler=call.handler,
-            source=self.name,
-            query=statement.name,
-            took_ms=round(took_s * 1000),
-        )
+    def _add_lane(self, connection: Connection, is_open: bool, call: Call | None) -> None:
+        lane = Lane(self, connection, is_open)
+        self._lanes.add(lane)
+        lane.start(call)
 
-    # Transactions
+    def _retire(self, lane: Lane) -> None:
+        if lane in self._idle and len(self._lanes) > 1:
+            self._idle.remove(lane)
+            self._lanes.discard(lane)
+            lane.give(None)
 
-    def _in_transaction(self, call: Call, number: int) -> None:
-        lane = self._transactions.get((call.client, number))
-        if lane is None:
-            call.fail(TransientFailure("the transaction is over: it was rolled back"))
-        else:
-            lane.pinned.append(call)
-            self._wake(lane)
+    async def _is_there(self, lane: Lane, since: float) -> bool:
+        """Whether other lanes show that the server is there."""
+        others = self._lanes - {lane}
+        if any(other.is_idle() and not other.connection.is_lost() for other in others):
+            return True
+        until = clock.monotonic() + PROOF_S
+        while self.breaker.answered_at < since and not self.breaker.reason:
+            if clock.monotonic() >= until or not any(other.call is not None for other in others):
+                return False
+            await asyncio.sleep(0.005)
+        return not self.breaker.reason
 
-    async def _run_transaction(self, lane: _Lane, call: Call) -> None:
-        """From its first query to COMMIT, ROLLBACK, the loss of its client, or the first query's deadline."""
-        key, connection, deadline = (call.client, call.arguments[2]), lane.connection, call.deadline
-        self._transactions[key] = lane
-        committed = False
-        following: Call | None = call
-        try:
-            await connection.begin()
-            while following is not None and not connection.broken:
-                if following.op is Op.QUERY:
-                    await self._run_query(lane, following)
-                elif following.op is Op.ROLLBACK:
-                    break
-                elif not following.ended:
-                    committed = await self._commit(lane, following)
-                    break
-                following = await self._next_pinned(lane, deadline)
-        finally:
-            del self._transactions[key]
-            if not committed and not connection.broken:
-                await connection.rollback()
-            if following is not None and following.op is Op.ROLLBACK:
-                following.answer(b"")
-            for late in lane.pinned:
-                late.fail(TransientFailure("the transaction is over: it was rolled back"))
-            lane.pinned.clear()
-
-    async def _commit(self, lane: _Lane, call: Call) -> bool:
-        try:
-            await lane.connection.commit(call.deadline)
-        except CallFailed as error:
-            call.fail(error)
-            return isinstance(error, OutcomeUnknown)
-        call.answer(b"")
-        return True
-
-    async def _next_pinned(self, lane: _Lane, deadline: float) -> Call | None:
-        loop = asyncio.get_running_loop()
-        while not lane.pinned and not lane.abandoned:
-            lane.waiting = loop.create_future()
-            timer = loop.call_later(max(0.0, deadline - clock.monotonic()), self._abandon, lane)
-            try:
-                await lane.waiting
-            finally:
-                timer.cancel()
-                lane.waiting = None
-        if lane.abandoned:
-            lane.abandoned = False
-            return None
-        return lane.pinned.popleft()
-
-    def _abandon(self, lane: _Lane) -> None:
-        lane.abandoned = True
-        self._wake(lane)
-
-    @staticmethod
-    def _wake(lane: _Lane) -> None:
-        if lane.waiting is not None and not lane.waiting.done():
-            lane.waiting.set_result(None)
-
-    # Down and up
+    def _unreachable(self, reason: str) -> Unreachable:
+        return Unreachable(f"{self.name} is out of reach: {reason}")
 
     def _down(self, reason: str) -> None:
-        for call in (*self._queue.drain(), *self._begins.drain()):
-            call.fail(Unreachable(f"{self.name} is out of reach: {reason}"))
+        """All that wait fail; idle connections are not trusted any more."""
+        for call in self._queue.drain():
+            call.fail(self._unreachable(reason))
+        for lane in self._idle:
+            self._lanes.discard(lane)
+            lane.give(None)
+        self._idle.clear()
 
     async def _probe(self) -> None:
         """Connect once; the connection becomes a lane, so that the next call finds it open."""
@@ -350,7 +252,7 @@ class Pool:
         except BaseException:
             connection.close()
             raise
-        if len(self._lanes) < self._options.size:
-            self._add_lane(connection, None)
+        if len(self._lanes) < self.options.size and not self._is_closing:
+            self._add_lane(connection, True, None)
         else:
             connection.close()

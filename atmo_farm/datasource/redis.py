@@ -61,7 +61,7 @@ class RedisCache:
 
     async def open(self) -> None:
         """Connect, behind the scenes; until then calls fail with the reason."""
-        self._breaker.trip("not connected yet")
+        self._breaker.start()
 
     def problem(self) -> str:
         """Why it is out of reach."""

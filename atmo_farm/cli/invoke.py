@@ -111,8 +111,8 @@ def invoke(
     """Run one function of an application once and print its output.
 
     APP is a bundle or a project folder, FN a function: name, namespace::name, or a whole FQFN. The output goes to
-    standard output as it is, what the function logs to standard error. A function that asks for data gets the databases and
-    the cache of the Directive.
+    standard output as it is, what the function logs to standard error. A function that asks for data gets the
+    databases and the cache of the Directive.
     """
     from atmo_farm import directive
     from atmo_farm.tools import invoke as job

@@ -115,14 +115,24 @@ class HostError(AtmoFarmError):
 
     `result` is what the host function returns to the guest: None for minus the length of the message, which the
     guest then fetches; -1 or -2 where the ABI wants just that number and nothing pending.
-    `transient` and `unknown` are set by data sources: the outcome of the whole message follows from them when the
-    function then fails.
     """
 
     def __init__(self, message: str, result: int | None = None):
         super().__init__(message)
         self.message = message
         self.result = result
+
+
+class DataSourceError(HostError):
+    """A call to a data source failed: the outcome of the whole message follows from it when the function then fails.
+
+    `transient`: it may go better later, nothing was done. `unknown`: a write, and nobody knows whether it was done.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False, unknown: bool = False):
+        super().__init__(message)
+        self.transient = transient
+        self.unknown = unknown
 
 
 class PublishError(AtmoFarmError):

@@ -18,9 +18,10 @@ from atmo_farm.ipc.arena import Field, State
 
 if TYPE_CHECKING:
     from atmo_farm.consumer.context import ChildContext
+    from atmo_farm.datasource.context import ProxyContext
     from atmo_farm.runtime.modules import CompiledModule
 
-PRELOADED = ("atmo_farm.consumer.main", "uvloop", "concurrent.futures.thread")
+PRELOADED = ("atmo_farm.consumer.main", "atmo_farm.datasource.main", "uvloop", "concurrent.futures.thread")
 """With all that they import: asyncio, nats, wasmtime. None of them starts a thread."""
 
 
@@ -40,6 +41,19 @@ def run_consumer(context: ChildContext) -> int:
     slot[Field.PID], slot[Field.GENERATION], slot[Field.STATE] = os.getpid(), context.generation, State.BOOTING
     slot[Field.STARTS] += 1
     log.bind(process=f"consumer {context.handler.name}/{context.worker}", generation=context.generation)
+    return int(uvloop.run(main.run(context)))
+
+
+def run_datasource(context: ProxyContext) -> int:
+    """The data-source proxy; runs in its own process and returns the exit code."""
+    import uvloop
+
+    from atmo_farm.datasource import main
+
+    slot = context.slot
+    slot[Field.PID], slot[Field.GENERATION], slot[Field.STATE] = os.getpid(), context.generation, State.BOOTING
+    slot[Field.STARTS] += 1
+    log.bind(process="data sources", generation=context.generation)
     return int(uvloop.run(main.run(context)))
 
 

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.mariadb import MariaDbServer
 from tests.servers.nats import NatsServer
+from tests.servers.postgresql import PostgresServer
+from tests.servers.redis import RedisServer
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the fault rows in their full form, as scripts/soak does")
+    parser.addoption("--write-docs", action="store_true", help="write the pages that tests generate")
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +40,24 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for the whole run: make tables with names of your own, do not stop it."""
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDbServer]:
+    """A MariaDB server for the whole run: make tables with names of your own, do not stop it."""
+    server = MariaDbServer()
+    server.start()
+    yield server
+    server.remove()
+
+
 @pytest.fixture
 def start_nats(tmp_path: Path) -> Iterator[Callable[[str], NatsServer]]:
     """`start_nats(config="")` starts a server for this test alone: it may be killed, paused and restarted."""
@@ -43,6 +65,31 @@ def start_nats(tmp_path: Path) -> Iterator[Callable[[str], NatsServer]]:
 
     def start(config: str = "") -> NatsServer:
         server = NatsServer(tmp_path / f"nats-{len(servers)}", config)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A plain redis-server for the whole run: use keys of your own, do not stop it."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def start_redis(tmp_path: Path) -> Iterator[Callable[[str], RedisServer]]:
+    """`start_redis(config="")` starts a server for this test alone: it may be killed, paused and restarted."""
+    servers: list[RedisServer] = []
+
+    def start(config: str = "") -> RedisServer:
+        server = RedisServer(tmp_path / f"redis-{len(servers)}", config)
         servers.append(server)
         server.start()
         return server

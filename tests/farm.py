@@ -26,12 +26,17 @@ def write_app(folder: Path, directive: str, *guests: tuple[str, str]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_directive(folder, directive)
     for language, name in guests:
-        found = guest(language, name)
-        runnable = folder / name
-        runnable.mkdir(exist_ok=True)
-        (runnable / ".runnable.yaml").write_text(f"name: {name}\ninterface: {found.interface}\nlang: test\n")
-        shutil.copy(found.path, runnable / f"{name}.wasm")
+        add_guest(folder, language, name, name)
     return folder
+
+
+def add_guest(folder: Path, language: str, name: str, function: str) -> None:
+    """Put a guest of tests/guests into a project folder, as a function of this name."""
+    found = guest(language, name)
+    runnable = folder / function
+    runnable.mkdir(exist_ok=True)
+    (runnable / ".runnable.yaml").write_text(f"name: {function}\ninterface: {found.interface}\nlang: test\n")
+    shutil.copy(found.path, runnable / f"{function}.wasm")
 
 
 def write_directive(folder: Path, directive: str) -> None:

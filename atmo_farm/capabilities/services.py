@@ -1,16 +1,19 @@
 """What host functions do: the implementation of `runtime.services.Services` for one run of one function.
 
-Of the ABI's families, request, response, log and results are served. Cache, database, HTTP, GraphQL, static files and
+Of the ABI's families, request, response, log, results, cache and database are served. HTTP, GraphQL, static files and
 secrets answer the guest with Atmo's own `capability is not enabled`: each becomes a backend behind its method here.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, NoReturn, Protocol
 
+from atmo_farm.capabilities.datasources import DataCalls, DataSources, not_enabled
 from atmo_farm.capabilities.request import FieldType, Request
 from atmo_farm.capabilities.rules import Rules
-from atmo_farm.errors import HostError
+from atmo_farm.errors import DataSourceError, HostError
+from atmo_farm.ipc.client import Answer
 
 CHANGES_CAP = 32 << 20
 """Bytes of all fields and headers that one run sets, each counted with CHANGE_COST more, a field of the body with the
@@ -35,13 +38,20 @@ class GuestLog(Protocol):
 class Capabilities:
     """What the functions of one handler can reach; made once per process."""
 
-    def __init__(self, rules: Rules, log: GuestLog):
+    def __init__(self, rules: Rules, log: GuestLog, data: DataSources | None = None):
         self.rules = rules
         self.log = log
+        self.data = data
+        """None where no function asks for data."""
 
-    def for_call(self, function: str, request: Request) -> CallServices:
-        """The view of one run; `function` as the Directive writes it, for log lines."""
-        return CallServices(self.rules, self.log, function, request)
+    def for_call(
+        self, function: str, request: Request, deadline: float = math.inf, transaction: bool = False
+    ) -> CallServices:
+        """The view of one run until `deadline` (clock.monotonic() seconds); `function` as the Directive writes it.
+
+        With `transaction`, its queries are all done or none: `commit` or `rollback` must follow.
+        """
+        return CallServices(self, function, request, deadline, transaction)
 
 
 class CallServices:
@@ -52,10 +62,14 @@ class CallServices:
 
     _left = CHANGES_CAP
 
-    def __init__(self, rules: Rules, log: GuestLog, function: str, request: Request):
-        self._rules = rules
-        self._log = log
+    def __init__(self, capabilities: Capabilities, function: str, request: Request, deadline: float, transaction: bool):
+        self._rules = capabilities.rules
+        self._log = capabilities.log
+        self._sources = capabilities.data
+        self._data: DataCalls | None = None
         self._function = function
+        self._deadline = deadline
+        self._transaction = transaction
         self.request = request
         self.changes: list[tuple[int, str, bytes]] | None = None
         self.headers: dict[str, str] | None = None
@@ -79,13 +93,13 @@ class CallServices:
     def request_get_field(self, field: int, key: str) -> bytes:
         """A field of the request; empty where there is none."""
         if not self._rules.get_field:
-            _not_enabled()
+            not_enabled()
         return self.request.get(field, key)
 
     def request_set_field(self, field: int, key: str, value: bytes) -> None:
         """Change this run's own view now, and the sequence's request when the function has succeeded."""
         if not self._rules.set_field:
-            _not_enabled()
+            not_enabled()
         self._charge(len(key) + len(value) + (len(self.request.body) if field == FieldType.BODY else 0))
         if self.changes is None:
             self.request = self.request.copy()
@@ -105,12 +119,41 @@ class CallServices:
         if self._left < 0:
             raise HostError("too many changes in one run")
 
+    def cache_get(self, key: str) -> Answer:
+        """The value of a key; `key not found`."""
+        return self._calls().cache_get(key)
+
+    def cache_set(self, key: str, value: bytes, ttl: int) -> Answer:
+        """Keep a value for ttl seconds, or for ever."""
+        return self._calls().cache_set(key, value, ttl)
+
+    def db_exec(self, kind: int, name: str, variables: list[tuple[str, bytes]]) -> Answer:
+        """Run a named query."""
+        return self._calls().db_exec(kind, name, variables)
+
+    def data_failure(self) -> DataSourceError | None:
+        """What of its data calls decides the outcome of a run that failed; None: nothing of them."""
+        return self._data.failure() if self._data is not None else None
+
+    async def commit(self) -> None:
+        """Do what the run's queries have changed for good; DataSourceError."""
+        if self._data is not None:
+            await self._data.commit()
+
+    def rollback(self) -> None:
+        """Undo what the run's queries have changed."""
+        if self._data is not None:
+            self._data.rollback()
+
+    def _calls(self) -> DataCalls:
+        if self._data is None:
+            if self._sources is None:
+                not_enabled()
+            self._data = self._sources.for_call(self._deadline, self._transaction)
+        return self._data
+
     def not_enabled(self, *_: Any, **__: Any) -> NoReturn:
         """The answer of every family that this build does not serve."""
-        _not_enabled()
+        not_enabled()
 
-    fetch_url = graphql_query = cache_set = cache_get = db_exec = get_static_file = get_secret_value = not_enabled
-
-
-def _not_enabled() -> NoReturn:
-    raise HostError("capability is not enabled")
+    fetch_url = graphql_query = get_static_file = get_secret_value = not_enabled

@@ -89,6 +89,7 @@ Examples:
 @click.option("--header", multiple=True, type=_Pair(":"), metavar="'NAME: VALUE'", help="A header of the request.")
 @click.option("--param", multiple=True, type=_Pair("="), metavar="NAME=VALUE", help="A URL parameter.")
 @click.option("--state", multiple=True, type=_Pair("="), metavar="KEY=VALUE", help="A value that earlier steps left.")
+@click.option("--no-connect", is_flag=True, help="Open no connection: databases and cache are not enabled.")
 @click.option("--json", "as_json", is_flag=True, help="Print output, headers, state, logs and duration as JSON.")
 @env_file_option
 @config_option
@@ -102,6 +103,7 @@ def invoke(
     header: tuple[tuple[str, str], ...],
     param: tuple[tuple[str, str], ...],
     state: tuple[tuple[str, str], ...],
+    no_connect: bool,
     as_json: bool,
     env_file: Path | None,
     config: str | None,
@@ -109,7 +111,8 @@ def invoke(
     """Run one function of an application once and print its output.
 
     APP is a bundle or a project folder, FN a function: name, namespace::name, or a whole FQFN. The output goes to
-    standard output as it is, what the function logs to standard error. No connection is opened.
+    standard output as it is, what the function logs to standard error. A function that asks for data gets the
+    databases and the cache of the Directive.
     """
     from atmo_farm import directive
     from atmo_farm.tools import invoke as job
@@ -122,7 +125,7 @@ def invoke(
     lines: list[LogLine] = []
     on_log = lines.append if as_json else _write_line
     try:
-        invoked = job.invoke(application, fn, invocation, settings.defaults, on_log)
+        invoked = job.invoke(application, fn, invocation, settings, on_log, not no_connect)
     except (RunnableError, GuestFailed) as error:
         if as_json:
             for line in lines:

@@ -30,15 +30,16 @@ if TYPE_CHECKING:
 \b
 Examples:
   atmo-farm check
-  atmo-farm check runnables.wasm.zip --env-file shop.env
+  atmo-farm check runnables.wasm.zip --env-file shop.env --connect
   atmo-farm check ./shop --json | jq '.problems[] | select(.severity == "error")'""",
 )
 @click.argument("app", required=False, type=click.Path(path_type=Path))
+@click.option("--connect", is_flag=True, help="Try every connection, and prepare every query on its database.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @env_file_option
 @config_option
 @debug_option
-def check(app: Path | None, as_json: bool, env_file: Path | None, config: str | None) -> int:
+def check(app: Path | None, connect: bool, as_json: bool, env_file: Path | None, config: str | None) -> int:
     """Say everything that is wrong with an application.
 
     APP is a bundle or a project folder; without it ATMO_BUNDLE_PATH, else ./runnables.wasm.zip, else this folder. Its
@@ -49,7 +50,7 @@ def check(app: Path | None, as_json: bool, env_file: Path | None, config: str | 
 
     force = in_force(env_file, {"config": config})
     source = find(app, force.loaded.settings)
-    checked = job.check(source, force.loaded.settings.defaults, force.environ)
+    checked = job.check(source, force.loaded.settings, force.environ, connect)
     if as_json:
         click.echo(json.dumps(_as_json(source, checked), indent=2, ensure_ascii=False))
     else:
@@ -92,7 +93,7 @@ def build(app: Path, output: Path, env_file: Path | None, config: str | None) ->
     from atmo_farm.tools.source import absolute
 
     force = in_force(env_file, {"config": config})
-    built = job.build(absolute(app), output, force.loaded.settings.defaults, force.environ)
+    built = job.build(absolute(app), output, force.loaded.settings, force.environ)
     show_problems(built.warnings, err=True)
     click.echo(f"{built.path}: {_count(built.functions, 'function')}, {built.size:,} bytes")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 import attrs
 
@@ -30,3 +31,5 @@ class ChildContext:
     """0, 1, … below the handler's `workers`."""
     generation: int
     master_pid: int
+    proxy: Path | None = None
+    """The socket of the data-source proxy; None where the handler's functions ask for no data."""

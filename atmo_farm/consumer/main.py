@@ -11,14 +11,17 @@ import signal
 from typing import Any
 
 from atmo_farm import clock, log
+from atmo_farm.capabilities.datasources import DataSources
 from atmo_farm.capabilities.rules import Rules
 from atmo_farm.capabilities.services import Capabilities
 from atmo_farm.consumer.context import ChildContext
+from atmo_farm.consumer.data import needed_sources, wait_for_sources
 from atmo_farm.consumer.guest_log import HandlerGuestLog
 from atmo_farm.consumer.sequence import Sequence
 from atmo_farm.consumer.worker import Worker
 from atmo_farm.ipc.arena import Field, State
 from atmo_farm.ipc.channel import ChildChannel
+from atmo_farm.ipc.client import ProxyClient
 from atmo_farm.ipc.exits import ChildExit
 from atmo_farm.ipc.heartbeat import Heartbeat
 from atmo_farm.ipc.messages import Command, LogLevel
@@ -95,12 +98,10 @@ class Consumer:
             )
             self._functions[key] = function
             await function.warm()
-        sequence = Sequence(
-            handler.steps,
-            handler.response,
-            self._functions,
-            Capabilities(Rules.from_directive(context.directive.capabilities), HandlerGuestLog(handler.name)),
-        )
+        rules = Rules.from_directive(context.directive.capabilities)
+        data = await self._reach_data(rules) if context.proxy is not None else None
+        capabilities = Capabilities(rules, HandlerGuestLog(handler.name), data)
+        sequence = Sequence(handler.steps, handler.response, self._functions, capabilities)
         stream = NatsStream(
             context.directive.connections.nats[handler.connection],
             handler.resource,
@@ -116,6 +117,16 @@ class Consumer:
         self._booted = True
         self.connected()
         self._write_gauges(stream)
+
+    async def _reach_data(self, rules: Rules) -> DataSources:
+        """Connect to the proxy, and wait until every source is there that the handler's functions can ask."""
+        context, directive = self._context, self._context.directive
+        assert context.proxy is not None
+        client = ProxyClient(context.proxy, [self._handler.name])
+        client.start()
+        needed = needed_sources(directive, self._functions.keys(), context.modules)
+        await wait_for_sources(client, needed, self.waiting)
+        return DataSources(client, rules, directive.queries, bool(directive.connections.databases))
 
     async def _leave(self, end: ChildExit) -> ChildExit:
         """A process that was told to stop drains, also one whose boot had come as far as its first messages."""

@@ -48,7 +48,7 @@ class Sequence:
         self, steps: tuple[Step, ...], response: str, functions: Mapping[str, Runs], capabilities: Capabilities
     ):
         self._steps = [
-            (step.is_group, [(call, functions[call.function]) for call in step.calls], step is steps[-1])
+            (step, [(call, functions[call.function]) for call in step.calls], step is steps[-1])
             for step in steps
         ]
         self._response = response
@@ -61,8 +61,8 @@ class Sequence:
         """
         headers: dict[str, str] = {}
         output: bytes | None = None
-        for is_group, calls, is_last in self._steps:
-            if is_group:
+        for step, calls, is_last in self._steps:
+            if step.is_group:
                 done = await self._group(calls, request, deadline)
                 for services, _ in done:
                     _leave_behind(services, request, headers)
@@ -72,12 +72,18 @@ class Sequence:
                 continue
             call, function = calls[0]
             # Here, and not in `_call`: nearly all that a message costs is spent on this way.
-            services = self._capabilities.for_call(call.fn, _with(call, request) if call.with_ else request)
+            view = _with(call, request) if call.with_ else request
+            services = self._capabilities.for_call(call.fn, view, deadline, step.transaction)
             try:
                 ran = function.begin(request.body, services, deadline)
                 output = await ran if type(ran) is Unfinished else ran  # type: ignore[assignment]
+                if step.transaction:
+                    await services.commit()
             except AtmoFarmError as error:
-                output = _decide(call, error)
+                output = _decide(call, error, services)
+            except BaseException:
+                services.rollback()
+                raise
             else:
                 if services.headers or services.changes:
                     _leave_behind(services, request, headers)
@@ -103,24 +109,30 @@ class Sequence:
         self, call: Call, function: Runs, request: Request, deadline: float
     ) -> tuple[CallServices | None, bytes | None]:
         """What the run left behind, and its output; nothing is left behind by one that failed."""
-        services = self._capabilities.for_call(call.fn, _with(call, request) if call.with_ else request)
+        view = _with(call, request) if call.with_ else request
+        services = self._capabilities.for_call(call.fn, view, deadline)
         try:
             ran = function.begin(request.body, services, deadline)
             return services, await ran if isinstance(ran, Unfinished) else ran
         except AtmoFarmError as error:
-            return None, _decide(call, error)
+            return None, _decide(call, error, services)
 
 
-def _decide(call: Call, error: AtmoFarmError) -> bytes:
-    """The output that stands for a failure where the sequence goes on after it, as `onErr` says; else CallFailed."""
+def _decide(call: Call, error: AtmoFarmError, services: CallServices) -> bytes:
+    """The output that stands for a failure where the sequence goes on after it, as `onErr` says; else CallFailed.
+
+    That is the data source's failure where it had a part in this one: it may pass by itself, or nobody knows what was
+    done. What the run had changed in a transaction is undone.
+    """
+    services.rollback()
     if isinstance(error, RunnableError):
         code, message = error.code, error.message
     elif isinstance(error, GuestTrapped | GuestOutOfMemory):
         code, message = 500, str(error)
     else:
-        raise CallFailed(call.fn, error) from error
+        raise CallFailed(call.fn, services.data_failure() or error) from error
     if call.on_err.decide(code) == "return":
-        raise CallFailed(call.fn, error) from error
+        raise CallFailed(call.fn, services.data_failure() or error) from error
     return _as_json(code, message)
 
 

@@ -6,7 +6,14 @@ import enum
 
 import attrs
 
-from atmo_farm.errors import GuestOutOfMemory, GuestTimedOut, GuestTrapped, PublishError, RunnableError
+from atmo_farm.errors import (
+    DataSourceError,
+    GuestOutOfMemory,
+    GuestTimedOut,
+    GuestTrapped,
+    PublishError,
+    RunnableError,
+)
 
 
 class Kind(enum.Enum):
@@ -17,6 +24,8 @@ class Kind(enum.Enum):
     """This attempt failed; the retry policy says whether another one may go better."""
     REFUSED = "refused"
     """It can never go better, whatever the policy says."""
+    UNKNOWN = "unknown"
+    """A write went out and no answer came: to try again may do it twice."""
 
 
 @attrs.frozen
@@ -25,7 +34,7 @@ class Outcome:
 
     kind: Kind
     cause: str = ""
-    """timeout, publish, trap, memory, error or internal; empty when ok."""
+    """timeout, datasource, outcome unknown, publish, trap, memory, error or internal; empty when ok."""
     code: int = 0
     """The Runnable's error code (cause `error`), 504 for a timeout, else 500."""
     message: str = ""
@@ -41,6 +50,10 @@ def failure(error: Exception, function: str = "") -> Outcome:
     message = str(error)
     if isinstance(error, RunnableError):
         return Outcome(Kind.FAILED, "error", error.code, message, function)
+    if isinstance(error, DataSourceError):
+        if error.unknown:
+            return Outcome(Kind.UNKNOWN, "outcome unknown", 500, message, function)
+        return Outcome(Kind.FAILED if error.transient else Kind.REFUSED, "datasource", 503, message, function)
     if isinstance(error, GuestTimedOut):
         return Outcome(Kind.FAILED, "timeout", 504, message, function)
     if isinstance(error, GuestOutOfMemory):

@@ -65,6 +65,8 @@ def _postgresql(text: str) -> DatabaseTarget:
         raise ValueError("names a different number of ports than of hosts")
     ports = ports * len(names) if len(ports) == 1 else ports
     socket = names[0] if names[0].startswith(("/", "@")) else ""
+    if socket and ports[0] != 5432:
+        given["port"] = str(ports[0])  # the number is a part of the socket's name
     user, password, database = given.pop("user", ""), given.pop("password", ""), given.pop("dbname", "")
     return DatabaseTarget(
         hosts=() if socket else tuple((name or "localhost", port) for name, port in zip(names, ports, strict=True)),

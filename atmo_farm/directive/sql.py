@@ -130,9 +130,17 @@ def _block_comment_end(sql: str, start: int, nested: bool) -> int:
 
 
 def placeholders(sql: str, dialect: Dialect) -> Placeholders:
-    """The variables of a query; ValueError when they are mixed, or when the text does not end well."""
-    pieces = _pieces(sql, dialect)
-    found = [Token(*piece) for piece in pieces if piece[0] in ("numbered", "question", "escaped")]
+    """The variables of a query; ValueError when they are mixed, when the text does not end well, or when it holds
+    several statements."""
+    found: list[Token] = []
+    is_over = False
+    for kind, start, end in _pieces(sql, dialect):
+        if kind in ("numbered", "question", "escaped"):
+            found.append(Token(kind, start, end))
+        if sql[start:end] == ";":
+            is_over = True
+        elif is_over and kind not in ("blank", "comment"):
+            raise ValueError("holds several statements; a query is one")
     numbered = tuple(token for token in found if token.kind == "numbered")
     if not numbered:
         count = sum(token.kind == "question" for token in found)

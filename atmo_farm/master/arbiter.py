@@ -80,9 +80,8 @@ class Arbiter:
 
         CannotStart if a connection is down at the start and settings.require_connections says that it must not be.
         """
-        for handler in self._generation.stream_handlers():
-            for number in range(handler.workers):
-                self._fleet.add(self._generation, handler, number)
+        generation = self._generation
+        self._fleet.add(generation, [(role, number) for role in generation.roles() for number in range(role.workers)])
         try:
             while self._fleet.workers or not self._stopping:
                 now = clock.monotonic()

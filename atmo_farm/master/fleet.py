@@ -13,11 +13,10 @@ import os
 import selectors
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from atmo_farm import clock, log
-from atmo_farm.directive.model import Handler
 from atmo_farm.errors import CannotStart
 from atmo_farm.ipc import channel
 from atmo_farm.ipc.arena import State
@@ -26,6 +25,7 @@ from atmo_farm.ipc.exits import ChildExit
 from atmo_farm.ipc.messages import Command, Event, Failed, Waiting
 from atmo_farm.master import forking
 from atmo_farm.master.generation import Generation
+from atmo_farm.master.role import Role
 from atmo_farm.master.slots import Slots
 from atmo_farm.master.worker import Process, Worker
 from atmo_farm.settings import Settings
@@ -70,22 +70,30 @@ class Fleet:
         if count > self.slots.free:
             raise CannotStart(f"{count} workers wanted, room for {self.slots.free}: give handlers fewer `workers`")
 
-    def add(self, generation: Generation, handler: Handler, number: int) -> Worker:
-        """Want one more worker; its process is forked by the next `fork_due`."""
-        worker = Worker(generation, handler, number, self.slots.take(handler.name))
-        self.workers.append(worker)
-        return worker
+    def add(self, generation: Generation, wanted: Sequence[tuple[Role, int]]) -> list[Worker]:
+        """Want these workers too, role and number each; their processes are forked by the next `fork_due`.
+
+        Those that ask for data get the proxy among them, else the one that is there.
+        """
+        added: list[Worker] = []
+        proxy = next((worker for worker in self.workers if worker.role.is_proxy and not worker.leaving), None)
+        for role, number in sorted(wanted, key=lambda pair: not pair[0].is_proxy):
+            worker = Worker(generation, role, number, self.slots.take(role.name), proxy if role.uses_proxy else None)
+            proxy = worker if role.is_proxy else proxy
+            self.workers.append(worker)
+            added.append(worker)
+        return added
 
     def dismiss(self, worker: Worker, now: float) -> None:
-        """Want it no more: its process may finish what it holds, until the drain deadline."""
+        """Want it no more: its process may finish what it holds, until the drain deadline.
+
+        A proxy is told to end when nobody is left who could ask it (`check_drains`).
+        """
         if worker.leaving or worker not in self.workers:
             return
         worker.leaving = True
-        worker.kill_at = now + self._settings.drain_deadline_s
-        if worker.process is None:
-            self._remove(worker)
-        else:
-            os.kill(worker.process.pid, signal.SIGTERM)
+        if not self._is_asked(worker):
+            self._end(worker, now)
 
     def kill(self, worker: Worker, because: str) -> None:
         """SIGKILL its process, if there is one."""
@@ -150,7 +158,9 @@ class Fleet:
     def check_drains(self, now: float) -> float:
         """Kill a leaving process at its deadline."""
         wake = math.inf
-        for worker in self.workers:
+        for worker in list(self.workers):
+            if worker.leaving and worker.kill_at == math.inf and not self._is_asked(worker):
+                self._end(worker, now)
             if worker.leaving and worker.process is not None and not worker.process.killed_because:
                 if now >= worker.kill_at:
                     self.kill(worker, f"not drained after {self._settings.drain_deadline_s:g} s")
@@ -169,7 +179,7 @@ class Fleet:
                 wake = min(wake, due)
             elif forks == FORKS_IN_A_TURN:
                 return now
-            elif missing := worker.generation.missing_modules(worker.handler):
+            elif missing := worker.generation.missing_modules(worker.role):
                 self._miss(worker, missing[0])
                 worker.respawn.next_at = now + MODULES_RETRY_S
                 wake = min(wake, worker.respawn.next_at)
@@ -179,6 +189,17 @@ class Fleet:
         return wake
 
     # Parts
+
+    def _is_asked(self, worker: Worker) -> bool:
+        """Whether it is a proxy that somebody needs."""
+        return worker.role.is_proxy and any(other.proxy is worker for other in self.workers)
+
+    def _end(self, worker: Worker, now: float) -> None:
+        worker.kill_at = now + self._settings.drain_deadline_s
+        if worker.process is None:
+            self._remove(worker)
+        else:
+            os.kill(worker.process.pid, signal.SIGTERM)
 
     def _fork(self, worker: Worker, now: float) -> None:
         worker.slot.vacate()

@@ -24,6 +24,7 @@ from atmo_farm.directive import Application, load
 from atmo_farm.directive.build import write_bundle
 from atmo_farm.directive.model import Directive, Handler
 from atmo_farm.errors import AtmoFarmError
+from atmo_farm.master.role import DATA_SOURCES, Role
 from atmo_farm.settings import HandlerDefaults
 
 if TYPE_CHECKING:
@@ -45,34 +46,47 @@ class Generation:
     modules: Mapping[str, CompiledModule]
     """`namespace::name` → its module, compiled."""
 
-    def stream_handlers(self) -> tuple[Handler, ...]:
-        """Those that get consumers."""
-        return tuple(handler for handler in self.directive.handlers if handler.type == "stream")
+    def roles(self) -> tuple[Role, ...]:
+        """The workers that this application wants: a consumer for each stream handler, and the proxy before them if any
+        function asks for data."""
+        consumers = tuple(
+            Role(handler.name, handler.workers, handler, self._asks_for_data(handler))
+            for handler in self.directive.handlers
+            if handler.type == "stream"
+        )
+        proxy = (Role(DATA_SOURCES, 1, None),) if any(role.uses_proxy for role in consumers) else ()
+        return proxy + consumers
 
-    def recipe(self, handler: Handler) -> tuple[Any, ...]:
-        """All that decides what a consumer of the handler does: two equal recipes need no new process.
+    def recipe(self, role: Role) -> tuple[Any, ...]:
+        """All that decides what a worker of the role does: two equal recipes need no new process.
 
         Neither the application's version nor the number of workers is in it.
         """
-        running = self.directive
+        running, handler = self.directive, role.handler
+        data = (running.queries, running.connections.databases, running.connections.redis)
+        if handler is None:
+            return running.identifier, data
         functions = sorted({call.function for step in handler.steps for call in step.calls})
         return (
             attrs.evolve(handler, workers=1),
             running.identifier,
             running.capabilities,
             running.authentication,
-            running.queries,
-            attrs.evolve(running.connections, nats={}, kafka={}),
+            data if role.uses_proxy else (),
             running.connections.nats.get(handler.connection) if handler.source == "nats" else None,
             running.connections.kafka.get(handler.connection) if handler.source == "kafka" else None,
             tuple((self.modules[function].sha256, self.modules[function].interface) for function in functions),
         )
 
-    def missing_modules(self, handler: Handler) -> list[Path]:
-        """Compiled modules of the handler's that are no longer there."""
-        functions = {call.function for step in handler.steps for call in step.calls}
+    def missing_modules(self, role: Role) -> list[Path]:
+        """Compiled modules of the role's handler that are no longer there."""
+        functions = {call.function for step in role.handler.steps for call in step.calls} if role.handler else set()
         files = [path for function in functions for path in self.modules[function].files]
         return [path for path in files if not os.path.exists(path)]  # noqa: PTH110 - never raises, unlike Path's
+
+    def _asks_for_data(self, handler: Handler) -> bool:
+        functions = {call.function for step in handler.steps for call in step.calls}
+        return any(self.modules[function].asks_for_data for function in functions)
 
 
 class Generations:

@@ -39,6 +39,7 @@ class Master:
         self._notifier = Notifier(os.environ)
         self._selector = selectors.DefaultSelector()
         self._pid_files: list[PidFile] = []
+        self._run_dir = Path()
         self._loader = Loader(source, settings, environ, self._selector, self._shed)
 
     def run(self) -> int:
@@ -57,7 +58,7 @@ class Master:
             log.bind(generation=generation.number)
             log.redact(secrets(generation.directive))
             freeze()
-            fleet = Fleet(self._run_consumer, self._settings, self._selector, self._shed)
+            fleet = Fleet(self._run_child, self._settings, self._selector, self._shed)
             arbiter = Arbiter(
                 generation, fleet, self._loader, self._settings, self._signals, self._selector, self._notifier
             )
@@ -93,6 +94,7 @@ class Master:
         """Take possession of this application's folders; returns the state folder."""
         log.bind(app=self._settings.app_name or identifier)
         places = folders(self._settings, identifier, self._environ)
+        self._run_dir = places.run
         ensure_private_folder(places.run)
         ensure_private_folder(places.state)
         self._lock(places.run)
@@ -117,12 +119,27 @@ class Master:
         self._notifier.close()
         self._loader.shed()
 
-    def _run_consumer(self, worker: Worker, channel: socket.socket) -> int:
+    def _run_child(self, worker: Worker, channel: socket.socket) -> int:
+        """In the child: be what the worker is for."""
+        handler = worker.role.handler
+        if handler is None:
+            from atmo_farm.datasource.context import ProxyContext
+
+            return processes.run_datasource(
+                ProxyContext(
+                    directive=worker.generation.directive,
+                    settings=self._settings,
+                    slot=worker.slot.numbers,
+                    channel=channel,
+                    path=self._socket(worker),
+                    generation=worker.generation.number,
+                )
+            )
         from atmo_farm.consumer.context import ChildContext
 
         return processes.run_consumer(
             ChildContext(
-                handler=worker.handler,
+                handler=handler,
                 directive=worker.generation.directive,
                 modules=worker.generation.modules,
                 settings=self._settings,
@@ -131,5 +148,10 @@ class Master:
                 worker=worker.number,
                 generation=worker.generation.number,
                 master_pid=os.getppid(),
+                proxy=None if worker.proxy is None else self._socket(worker.proxy),
             )
         )
+
+    def _socket(self, proxy: Worker) -> Path:
+        """Where a proxy listens: its slot's number keeps an old and a new one apart during a reload."""
+        return self._run_dir / f"data{proxy.slot.index}.sock"

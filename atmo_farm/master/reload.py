@@ -93,16 +93,16 @@ class Reload:
 
     def _plan(self, changes: str) -> None:
         """Sort the workers into kept and ending, and add those that are new. CannotStart if there is no place left."""
-        wanted = {(handler.name, n): handler for handler in self._new.stream_handlers() for n in range(handler.workers)}
+        wanted = {(role.key, number): role for role in self._new.roles() for number in range(role.workers)}
         for worker in self._fleet.workers:
-            handler = wanted.get(worker.key)
-            if handler is not None and self._new.recipe(handler) == worker.recipe:
+            role = wanted.get(worker.key)
+            if role is not None and self._new.recipe(role) == worker.recipe:
                 self._kept.append(worker)
                 del wanted[worker.key]
             else:
                 self._ending.append(worker)
         self._fleet.check_places(len(wanted))
-        self._starting = [self._fleet.add(self._new, handler, number) for (_, number), handler in wanted.items()]
+        self._starting = self._fleet.add(self._new, [(role, number) for (_, number), role in wanted.items()])
         log.event(
             logger,
             logging.INFO,
@@ -138,9 +138,9 @@ class Reload:
     # Ways out
 
     def _commit(self, now: float) -> None:
-        handlers = {handler.name: handler for handler in self._new.stream_handlers()}
+        roles = {role.key: role for role in self._new.roles()}
         for worker in self._kept:
-            worker.adopt(self._new, handlers[worker.handler.name])
+            worker.adopt(self._new, roles[worker.role.key])
         self.generation = self._new
         self._loader.prune(self._new)
         log.bind(generation=self._new.number)

@@ -6,12 +6,12 @@ import math
 
 import attrs
 
-from atmo_farm.directive.model import Handler
 from atmo_farm.ipc.arena import Field, State
 from atmo_farm.ipc.channel import MasterChannel
 from atmo_farm.ipc.messages import Event, Failed, Ready, Waiting
 from atmo_farm.master.generation import Generation
 from atmo_farm.master.respawn import Respawn
+from atmo_farm.master.role import Role
 from atmo_farm.master.slots import Slot
 
 
@@ -43,14 +43,16 @@ class Process:
 
 
 class Worker:
-    """One of a handler's `workers`, of one generation. It outlives its processes; its slot is its own."""
+    """One of a role's workers, of one generation. It outlives its processes; its slot is its own."""
 
-    def __init__(self, generation: Generation, handler: Handler, number: int, slot: Slot):
+    def __init__(self, generation: Generation, role: Role, number: int, slot: Slot, proxy: Worker | None):
         self.generation = generation
-        self.handler = handler
+        self.role = role
         self.number = number
         self.slot = slot
-        self.recipe = generation.recipe(handler)
+        self.proxy = proxy
+        """The data-source proxy that its functions ask."""
+        self.recipe = generation.recipe(role)
         self.process: Process | None = None
         self.respawn = Respawn()
         self.failure = ""
@@ -63,14 +65,14 @@ class Worker:
         """When a leaving worker's process is killed."""
 
     @property
-    def key(self) -> tuple[str, int]:
-        """Handler and number: what stays the same over generations."""
-        return self.handler.name, self.number
+    def key(self) -> tuple[tuple[bool, str], int]:
+        """Role and number: what stays the same over generations."""
+        return self.role.key, self.number
 
     @property
     def name(self) -> str:
         """`users-get/0`, for people."""
-        return f"{self.handler.name}/{self.number}"
+        return f"{self.role.name}/{self.number}"
 
     @property
     def is_up(self) -> bool:
@@ -91,6 +93,6 @@ class Worker:
         """clock.monotonic() of its process's last sign of life; 0.0 if it has not given one yet."""
         return self.slot.numbers[Field.HEARTBEAT_NS] / 1e9
 
-    def adopt(self, generation: Generation, handler: Handler) -> None:
+    def adopt(self, generation: Generation, role: Role) -> None:
         """Go on unchanged as part of a newer generation; the next process is made from that one."""
-        self.generation, self.handler = generation, handler
+        self.generation, self.role = generation, role

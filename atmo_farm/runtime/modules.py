@@ -38,6 +38,9 @@ def _names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+_DATA = tuple(f"{abi.ENV} {name}" for name in ("cache_get", "cache_set", "db_exec"))
+
+
 @attrs.frozen
 class CompiledModule:
     """Where a compiled module is and what a child must know about it: plain data, for any process of this machine."""
@@ -58,6 +61,11 @@ class CompiledModule:
     """File name of the compiled sink, beside `path`."""
     invoker: str
     """File name of the compiled invoker, beside `path`."""
+
+    @property
+    def asks_for_data(self) -> bool:
+        """Whether it imports the cache or the database functions."""
+        return any(name.removesuffix("_swift") in _DATA for name in self.imports)
 
     @property
     def files(self) -> tuple[Path, Path, Path]:

@@ -38,7 +38,7 @@ class Key:
     @property
     def is_size(self) -> bool:
         """Whether the value is bytes."""
-        return self.field.endswith("memory_limit")
+        return self.field.endswith(("memory_limit", "_size")) and self.field != "data_sources.pool_size"
 
 
 _DAY = 86400.0
@@ -74,6 +74,17 @@ KEYS = (
     Key("defaults.retry.maxDelay", "defaults.retry_max_delay_s", duration(0, _DAY)),
     Key("defaults.retry.multiplier", "defaults.retry_multiplier", number(1, 100)),
     Key("defaults.retry.jitter", "defaults.retry_jitter", number(0, 1)),
+    Key("dataSources.poolSize", "data_sources.pool_size", integer(1, 1000)),
+    Key("dataSources.connectTimeout", "data_sources.connect_timeout_s", duration(0.05, _DAY)),
+    Key("dataSources.statementTimeout", "data_sources.statement_timeout_s", duration(0.001, _DAY)),
+    Key("dataSources.idleTimeout", "data_sources.idle_timeout_s", duration(1, _DAY)),
+    Key("dataSources.redisTimeout", "data_sources.redis_timeout_s", duration(0.05, _DAY)),
+    Key("dataSources.share", "data_sources.share", number(0.01, 1)),
+    Key("dataSources.maxRows", "data_sources.max_rows", integer(1, 10_000_000)),
+    Key("dataSources.maxResult", "data_sources.max_result_size", size(1 << 10, 64 << 20)),
+    Key("dataSources.cacheSize", "data_sources.cache_size", size(1 << 10, 64 << 30)),
+    Key("dataSources.slowQuery", "data_sources.slow_query_s", duration(0, _DAY)),
+    Key("dataSources.comments", "data_sources.comments", boolean),
     Key("tracer.type", "tracer.type", choice("none", "collector", "honeycomb"), "ATMO_TRACER_TYPE"),
     Key("tracer.probability", "tracer.probability", number(0, 1), "ATMO_TRACER_PROBABILITY"),
     Key("tracer.serviceName", "tracer.service_name", text, "ATMO_TRACER_SERVICENAME"),

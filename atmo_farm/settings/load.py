@@ -12,12 +12,12 @@ import attrs
 from atmo_farm.errors import Position, Problem, UserFilesError
 from atmo_farm.settings import file as settings_file
 from atmo_farm.settings.keys import KEYS, Key
-from atmo_farm.settings.model import HandlerDefaults, Settings, Tracer
+from atmo_farm.settings.model import DataSourceSettings, HandlerDefaults, Settings, Tracer
 
 SYSTEM_FILE = Path("/etc/atmo-farm/atmo-farm.yaml")
 PREFIX = "ATMO_FARM_"
 CONFIG_VARIABLE = "ATMO_FARM_CONFIG"
-_GROUPS = {"defaults": HandlerDefaults, "tracer": Tracer}
+_GROUPS = {"defaults": HandlerDefaults, "data_sources": DataSourceSettings, "tracer": Tracer}
 
 
 @attrs.frozen

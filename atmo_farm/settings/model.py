@@ -28,6 +28,30 @@ class HandlerDefaults:
 
 
 @attrs.frozen
+class DataSourceSettings:
+    """How the data source process reaches databases and Redis; a Directive's own keys of a connection come first."""
+
+    pool_size: int = 8
+    """Connections to each database."""
+    connect_timeout_s: float = 5.0
+    statement_timeout_s: float | None = None
+    """None: as long as the message that asks may take."""
+    idle_timeout_s: float = 300.0
+    redis_timeout_s: float = 5.0
+    share: float = 0.75
+    """The part of a database's connections that one handler may use at once."""
+    max_rows: int = 10_000
+    max_result_size: int = 16 << 20
+    """Bytes of a result as JSON."""
+    cache_size: int = 64 << 20
+    """Bytes of the in-memory cache."""
+    slow_query_s: float = 1.0
+    """A query that takes longer gets a log line; 0: none does."""
+    comments: bool = True
+    """Statements carry a comment that names the application and the handler."""
+
+
+@attrs.frozen
 class Tracer:
     """Atmo's ATMO_TRACER_* values: read and checked, not served by this build (`load` warns unless type is none)."""
 
@@ -79,5 +103,6 @@ class Settings:
     """How long a child may take until it is ready or says what it waits for."""
     load_timeout_s: float = 60.0
     """How long reading, checking and compiling an application may take."""
+    data_sources: DataSourceSettings = DataSourceSettings()
     tracer: Tracer = Tracer()
     defaults: HandlerDefaults = HandlerDefaults()

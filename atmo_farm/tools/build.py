@@ -10,7 +10,7 @@ import attrs
 from atmo_farm import directive
 from atmo_farm.directive import build as directive_build
 from atmo_farm.errors import CannotStart, Problem, UserFilesError
-from atmo_farm.settings import HandlerDefaults
+from atmo_farm.settings import Settings
 from atmo_farm.tools.check import check
 
 
@@ -25,16 +25,16 @@ class Built:
     warnings: tuple[Problem, ...]
 
 
-def build(source: Path, target: Path, defaults: HandlerDefaults, environ: Mapping[str, str]) -> Built:
+def build(source: Path, target: Path, settings: Settings, environ: Mapping[str, str]) -> Built:
     """Check the application as `check` does and write its bundle.
 
     UserFilesError with every problem, and then nothing is written; what this build of the farm does not serve is no
     problem here, another one may. CannotStart if the bundle cannot be written.
     """
-    checked = check(source, defaults, environ)
+    checked = check(source, settings, environ)
     if checked.errors:
         raise UserFilesError(checked.problems)
-    application = directive.load(source, defaults)
+    application = directive.load(source, settings.defaults)
     try:
         directive_build.write_bundle(application, target)
         size = target.stat().st_size

@@ -14,7 +14,7 @@ from atmo_farm.directive.differences import Note
 from atmo_farm.directive.model import Directive
 from atmo_farm.directive.report import in_order
 from atmo_farm.errors import Problem, UserFilesError
-from atmo_farm.settings import HandlerDefaults
+from atmo_farm.settings import Settings
 
 MAPPINGS_PER_INSTANCE = 8
 """Memory mappings of one Wasm instance with its I/O memory: measured, spec 0."""
@@ -43,13 +43,14 @@ class Checked:
         return tuple(problem for problem in self.problems if problem.severity == "warning")
 
 
-def check(source: Path, defaults: HandlerDefaults, environ: Mapping[str, str]) -> Checked:
+def check(source: Path, settings: Settings, environ: Mapping[str, str], connect: bool = False) -> Checked:
     """Read the whole application and compile each module in a cache folder that is thrown away.
 
-    Modules are compiled and references looked up even when the Directive has errors: all is told at once.
+    Modules are compiled and references looked up even when the Directive has errors: all is told at once. With
+    `connect`, an application without errors has its connections tried and its queries prepared.
     """
     try:
-        reading = directive.read(source, defaults)
+        reading = directive.read(source, settings.defaults)
     except UserFilesError as error:
         return Checked(error.problems, None)
     found = reading.application.directive
@@ -65,8 +66,21 @@ def check(source: Path, defaults: HandlerDefaults, environ: Mapping[str, str]) -
     if not reading.is_whole:
         return Checked(in_order(problems), None)
     problems += _too_many_mappings(found, MAX_MAP_COUNT)
+    if connect and not any(problem.severity == "error" for problem in problems):
+        problems += _connect(found, settings, environ)
     checked = Checked(in_order(problems), found)
     return checked if checked.errors else attrs.evolve(checked, notes=differences.notes(reading.application.source))
+
+
+def _connect(found: Directive, settings: Settings, environ: Mapping[str, str]) -> list[Problem]:
+    from atmo_farm.tools import connect
+
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    try:
+        resolved = references.resolve(found, environ, Path(credentials) if credentials else None)
+    except UserFilesError as error:  # so far a warning: it may be set where the farm runs
+        return list(error.problems)
+    return connect.problems(resolved, settings.data_sources)
 
 
 def _too_many_mappings(found: Directive, max_map_count: Path) -> list[Problem]:

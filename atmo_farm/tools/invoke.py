@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import attrs
@@ -12,12 +14,14 @@ import attrs
 from atmo_farm import clock
 from atmo_farm.capabilities.request import Request
 from atmo_farm.capabilities.rules import Rules
-from atmo_farm.capabilities.services import CallServices
-from atmo_farm.directive import Application, fqfn
+from atmo_farm.capabilities.services import Capabilities
+from atmo_farm.consumer.data import needed_sources
+from atmo_farm.directive import Application, fqfn, references
 from atmo_farm.directive.model import Directive, Runnable
 from atmo_farm.directive.report import did_you_mean
 from atmo_farm.errors import NotFound, Problem, UserFilesError
-from atmo_farm.settings import HandlerDefaults
+from atmo_farm.settings import Settings
+from atmo_farm.tools.data import data_sources
 
 LEVELS = {1: "error", 2: "warn", 3: "info", 4: "debug"}
 """Of the ABI's log_msg; any other number is info."""
@@ -72,28 +76,30 @@ def invoke(
     application: Application,
     name: str,
     invocation: Invocation,
-    defaults: HandlerDefaults,
+    settings: Settings,
     on_log: Callable[[LogLine], None],
+    connect: bool = True,
 ) -> Invoked:
     """Run the function of that name (`fn`, `namespace::fn` or a whole FQFN) once, as a handler that calls it would.
 
     Timeout and memory limit are the largest of the handlers that call it, else the defaults.
     NotFound if there is no such function, UserFilesError if its module cannot run here; RunnableError, GuestTrapped,
-    GuestTimedOut and GuestOutOfMemory as the run ends. No data source is connected: their calls get
-    `capability is not enabled`.
+    GuestTimedOut and GuestOutOfMemory as the run ends. A function that asks for data gets the Directive's data sources
+    (CannotStart when one is out of reach), unless `connect` is false: then it is told `capability is not enabled`.
     """
     import uvloop
 
     runnable = _find(application.directive, name)
-    return uvloop.run(_run(application, runnable, invocation, defaults, on_log))
+    return uvloop.run(_run(application, runnable, invocation, settings, on_log, connect))
 
 
 async def _run(
     application: Application,
     runnable: Runnable,
     invocation: Invocation,
-    defaults: HandlerDefaults,
+    settings: Settings,
     on_log: Callable[[LogLine], None],
+    connect: bool,
 ) -> Invoked:
     from atmo_farm.runtime.engine import Engine
     from atmo_farm.runtime.function import Function
@@ -104,8 +110,8 @@ async def _run(
         for handler in application.directive.handlers
         if any(call.function == runnable.key for step in handler.steps for call in step.calls)
     ]
-    memory_limit = max((handler.memory_limit for handler in handlers), default=defaults.memory_limit)
-    timeout_s = max((handler.timeout_s for handler in handlers), default=defaults.timeout_s)
+    memory_limit = max((handler.memory_limit for handler in handlers), default=settings.defaults.memory_limit)
+    timeout_s = max((handler.timeout_s for handler in handlers), default=settings.defaults.timeout_s)
     request = Request(
         method=invocation.method,
         url=invocation.url,
@@ -115,9 +121,7 @@ async def _run(
         params=invocation.params,
         state=invocation.state,
     )
-    services = CallServices(
-        Rules.from_directive(application.directive.capabilities), _Lines(on_log), runnable.name, request
-    )
+    rules = Rules.from_directive(application.directive.capabilities)
     with tempfile.TemporaryDirectory(prefix="atmo-farm-invoke-") as folder:
         try:
             compiled = compile_module(application.module(runnable.key), Path(folder), runnable.interface)
@@ -125,13 +129,21 @@ async def _run(
             raise UserFilesError([Problem(runnable.position, runnable.key, str(error))]) from error
         engine = Engine(memory_reservation=memory_limit)
         function = Function(engine, compiled, memory_limit=memory_limit, isolation="fresh", pool_warm=1, pool_max=1)
-        await function.warm()
-        started = clock.monotonic()
-        try:
-            output = await function.call(request.body, services, started + timeout_s) or b""
-        finally:
-            duration_s = clock.monotonic() - started
-            function.close()
+        async with AsyncExitStack() as stack:
+            data = None
+            if connect and compiled.asks_for_data:
+                directive = references.resolve(application.directive, os.environ, None)
+                needed = needed_sources(directive, [runnable.key], {runnable.key: compiled})
+                data = await stack.enter_async_context(data_sources(directive, rules, settings.data_sources, needed))
+            await function.warm()
+            started = clock.monotonic()
+            capabilities = Capabilities(rules, _Lines(on_log), data)
+            services = capabilities.for_call(runnable.name, request, started + timeout_s)
+            try:
+                output = await function.call(request.body, services, started + timeout_s) or b""
+            finally:
+                duration_s = clock.monotonic() - started
+                function.close()
     for change in services.changes or ():
         request.set(*change)
     return Invoked(output, services.headers or {}, {**request.state, runnable.name: output}, duration_s)

@@ -34,12 +34,27 @@ declare function hostRespSetHeader(key: usize, keySize: i32, value: usize, value
 // @ts-ignore: decorator
 @external("env", "log_msg")
 declare function hostLogMsg(message: usize, size: i32, level: i32, ident: i32): void
+// @ts-ignore: decorator
+@external("env", "cache_get")
+declare function hostCacheGet(key: usize, size: i32, ident: i32): i32
+// @ts-ignore: decorator
+@external("env", "cache_set")
+declare function hostCacheSet(
+  key: usize, keySize: i32, value: usize, valueSize: i32, ttl: i32, ident: i32
+): i32
+// @ts-ignore: decorator
+@external("env", "add_ffi_var")
+declare function hostAddFfiVar(name: usize, nameSize: i32, value: usize, valueSize: i32, ident: i32): i32
+// @ts-ignore: decorator
+@external("env", "db_exec")
+declare function hostDbExec(type: i32, name: usize, size: i32, ident: i32): i32
 
 /** Answers with bytes, or with null after `fail`; null alone means: no output. */
 export type Run = (input: ArrayBuffer) => ArrayBuffer | null
 
 export const enum Field { META = 0, BODY = 1, HEADER = 2, PARAMS = 3, STATE = 4, QUERY = 5 }
 export const enum Level { ERROR = 1, WARN = 2, INFO = 3, DEBUG = 4 }
+export const enum Query { INSERT = 0, SELECT = 1, UPDATE = 2, DELETE = 3 }
 
 let registered: Run | null = null
 let ident: i32 = 0
@@ -81,15 +96,28 @@ export function onAbort(message: string | null, file: string | null, line: u32, 
   )
 }
 
+/** What the host answers: the value, or the text of the error when `failed`. */
+export class Answer {
+  constructor(readonly failed: bool, readonly value: ArrayBuffer) {}
+
+  get text(): string {
+    return String.UTF8.decode(this.value)
+  }
+}
+
+/** Fetches the answer that a host function's number announces: its size, or minus the size of an error text. */
+function fetched(size: i32): Answer {
+  if (size == -1) return new Answer(true, String.UTF8.encode("the host failed"))
+  const value = new ArrayBuffer(abs(size))
+  if (size) hostGetFfiResult(changetype<usize>(value), ident)
+  return new Answer(size < 0, value)
+}
+
 /** A field of the request; "" when there is none or the host refused. */
 export function getField(type: Field, key: string): string {
   const name = String.UTF8.encode(key)
-  const size = hostRequestGetField(type, changetype<usize>(name), name.byteLength, ident)
-  if (size == 0 || size == -1) return ""
-  // A negative size announces an error text: fetched, so that it is not left pending, and dropped.
-  const value = new ArrayBuffer(abs(size))
-  const status = hostGetFfiResult(changetype<usize>(value), ident)
-  return size > 0 && status == 0 ? String.UTF8.decode(value) : ""
+  const field = fetched(hostRequestGetField(type, changetype<usize>(name), name.byteLength, ident))
+  return field.failed ? "" : field.text
 }
 
 export function setField(type: Field, key: string, value: string): void {
@@ -109,6 +137,36 @@ export function setHeader(key: string, value: string): void {
 export function log(level: Level, message: string): void {
   const text = String.UTF8.encode(message)
   hostLogMsg(changetype<usize>(text), text.byteLength, level, ident)
+}
+
+/** The cached value of a key; a key that is not there is the error `key not found`. */
+export function cacheGet(key: string): Answer {
+  const name = String.UTF8.encode(key)
+  return fetched(hostCacheGet(changetype<usize>(name), name.byteLength, ident))
+}
+
+/** Keeps a value for `ttl` seconds, 0: for ever. False when the host refused, which gives no reason here. */
+export function cacheSet(key: string, value: ArrayBuffer, ttl: i32): bool {
+  const name = String.UTF8.encode(key)
+  return hostCacheSet(
+    changetype<usize>(name), name.byteLength, changetype<usize>(value), value.byteLength, ttl, ident
+  ) == 0
+}
+
+/** The next variable of the query that follows; the order counts, the name is for people. */
+export function addVariable(name: string, value: string): void {
+  const key = String.UTF8.encode(name)
+  const text = String.UTF8.encode(value)
+  hostAddFfiVar(changetype<usize>(key), key.byteLength, changetype<usize>(text), text.byteLength, ident)
+}
+
+/**
+ * Runs a query of the Directive with the variables added since the last one. As JSON: an array with an object for each
+ * row, or {"lastInsertID":n,"rowsAffected":n}.
+ */
+export function dbExec(type: Query, query: string): Answer {
+  const name = String.UTF8.encode(query)
+  return fetched(hostDbExec(type, changetype<usize>(name), name.byteLength, ident))
 }
 
 /** `text` as a JSON string, with its quotes. */

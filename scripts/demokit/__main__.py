@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import shutil
 import signal
+import sqlite3
 import sys
 import tempfile
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from pathlib import Path
 
 from scripts.demokit import kept
@@ -74,7 +75,8 @@ def _stoppable(demo: Coroutine[None, None, None]) -> None:
 
 async def _demo(screen: Screen, keep: bool) -> None:
     with contextlib.ExitStack() as cleanup:
-        folder = cleanup.enter_context(_folder(keep))
+        folder = kept.make_folder() if keep else Path(tempfile.mkdtemp(prefix="atmo-farm-demo-"))
+        cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
         application = folder / "orders"
         shutil.copytree(EXAMPLE, application)
         screen.scene("A NATS server and the farm: atmo-farm start examples/orders (a copy of it)")
@@ -82,11 +84,13 @@ async def _demo(screen: Screen, keep: bool) -> None:
         cleanup.callback(end, server.process, 5.0)
         url = await server.ready()
         screen.note(f"NATS       {url}")
-        farm = Farm(application, folder, url, keep)
+        database = _make_database(folder / "orders.db", application / "schema.sql")
+        screen.note(f"database   {database}: SQLite, made from examples/orders/schema.sql")
+        farm = Farm(application, folder, url, database, keep)
         cleanup.callback(end, farm.process, DRAIN_S)
         await farm.notified("READY=1")
         client = await connect(url)
-        scenes = Scenes(screen, farm, client, application)
+        scenes = Scenes(screen, farm, client, application, database)
         screen.note(f"master     pid {farm.process.pid}")
         scenes.workers()
         try:
@@ -109,13 +113,11 @@ async def _demo(screen: Screen, keep: bool) -> None:
     screen.end("Done: nothing is left running.")
 
 
-@contextlib.contextmanager
-def _folder(keep: bool) -> Iterator[Path]:
-    folder = kept.make_folder() if keep else Path(tempfile.mkdtemp(prefix="atmo-farm-demo-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _make_database(path: Path, schema: Path) -> Path:
+    connection = sqlite3.connect(path)
+    connection.executescript(schema.read_text())
+    connection.close()
+    return path
 
 
 async def _send(screen: Screen, subject: str, text: str) -> None:
@@ -134,6 +136,7 @@ def _say_how(screen: Screen) -> None:
     for what, how in (
         ("NATS", kept.nats_url()),
         ("application", f"{folder}/orders (a copy: edit it, then reload)"),
+        ("database", f"{folder}/orders.db"),
         ("log", f"tail -f {folder}/farm.log"),
         ("send", "scripts/demo --send labels.berlin Mara"),
         ("reload", f"kill -HUP $(cat {folder}/run/*.pid)"),

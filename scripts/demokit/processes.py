@@ -89,7 +89,7 @@ class NatsServer:
 class Farm:
     """`atmo-farm start`, with its log as JSON lines and a notify socket that hears when it is ready."""
 
-    def __init__(self, application: Path, folder: Path, nats_url: str, keep: bool):
+    def __init__(self, application: Path, folder: Path, nats_url: str, database: Path, keep: bool):
         self._log = folder / "farm.log"
         self._read = 0
         """How much of the log was looked at by `logged`."""
@@ -98,7 +98,8 @@ class Farm:
         self._notify.bind(str(folder / "notify"))
         command = [sys.executable, "-m", "atmo_farm", "start", str(application), "--log-format", "json"]
         command += ["--run-dir", str(folder / "run"), "--state-dir", str(folder / "state")]
-        self.process = launch(command, self._log, {"NATS_URL": nats_url, "NOTIFY_SOCKET": str(folder / "notify")}, keep)
+        environ = {"NATS_URL": nats_url, "ORDERS_DB": str(database), "NOTIFY_SOCKET": str(folder / "notify")}
+        self.process = launch(command, self._log, environ, keep)
 
     async def notified(self, what: str, within_s: float = 30.0) -> None:
         """Wait until the farm says `READY=1`, `RELOADING=1` or the like."""

@@ -7,9 +7,11 @@ import datetime
 import json
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nats
 from nats.aio.client import Client
@@ -23,6 +25,8 @@ from scripts.demokit.screen import Screen
 ERROR_CODE, ERROR_TEXT = "Nats-Service-Error-Code", "Nats-Service-Error"
 ANSWER_WITHIN_S = 5.0
 ORDERS = 2_000
+ROWS_WITHIN_S = 30.0
+"""Of the orders of the kill: a slow disk makes each commit slow."""
 
 SHOWN_FIELDS = ("worker", "pid", "handler", "function", "subject", "cause", "code", "reason")
 
@@ -69,15 +73,17 @@ def show(screen: Screen, where: str, message: Msg, took_s: float) -> None:
 class Scenes:
     """The demo's play; `application` is a copy of the example that may be changed."""
 
-    def __init__(self, screen: Screen, farm: Farm, client: Client, application: Path):
+    def __init__(self, screen: Screen, farm: Farm, client: Client, application: Path, database: Path):
         self._screen = screen
         self._farm = farm
         self._client = client
         self._directive = application / "Directive.yaml"
+        self._database = database
 
     async def play(self) -> None:
         """All of them but the end."""
         await self.messages()
+        await self.data()
         await self.errors()
         await self.kill()
         await self.refused_reload()
@@ -86,15 +92,15 @@ class Scenes:
     def workers(self) -> None:
         """Who serves what."""
         for name, pid in self._farm.workers().items():
-            self._screen.note(f"{name:<10} pid {pid}")
+            self._screen.note(f"{name:<14} pid {pid}")
 
     async def messages(self) -> None:
         """What goes in and what comes out."""
         screen = self._screen
         screen.scene("Messages: a group of two functions, then a third (Rust and AssemblyScript)")
-        await self._order({"id": "A-17", "sku": "tea", "count": 3})
+        await self._order({"id": "A-17", "customer": "mara", "sku": "tea", "count": 3})
         screen.note("too few on the shelf: `stock` answers 409, the Directive says onErr 409: continue")
-        await self._order({"id": "A-18", "sku": "kettle", "count": 9})
+        await self._order({"id": "A-18", "customer": "mara", "sku": "kettle", "count": 9})
         screen.note("another handler (C) watches the receipts and only logs")
         for _ in range(2):
             self._show_log(await self._farm.logged(lambda line: line.get("guest") is True, "the audit function"))
@@ -103,11 +109,22 @@ class Scenes:
         await request(self._client, screen, "labels.oslo", "Edvard")
         await request(self._client, screen, "words.count", "nothing is lost but what it held")
 
+    async def data(self) -> None:
+        """What came in was written into the database; it is read back, from there and from the cache."""
+        self._screen.scene("A database and a cache: handler `ledger` has written each receipt down, with SQL")
+        await self._rows(2)
+        for row in self._select("SELECT * FROM orders ORDER BY rowid"):
+            self._screen.note(f"row in the file: {row}")
+        await request(self._client, self._screen, "history.mara", "")
+        self._screen.note("a customer's last order is in the cache, for an hour; else the database is asked:")
+        await request(self._client, self._screen, "last.mara", "")
+        await request(self._client, self._screen, "last.nobody", "")
+
     async def errors(self) -> None:
         """A permanent failure."""
         self._screen.scene("An error: nobody sells this, `price` answers 404, and the sender is told")
         await request(self._client, self._screen, "orders.new", '{"id":"A-19","sku":"anvil","count":1}')
-        self._show_log(await self._farm.logged(lambda line: line.get("message") == "message failed", "the failure"))
+        self._show_log(await self._farm.logged(lambda line: line.get("function") == "price", "the failure"))
 
     async def kill(self) -> None:
         """A consumer dies in the middle of its work and is replaced; the other one of its queue group goes on."""
@@ -121,7 +138,7 @@ class Scenes:
 
         subscription = await self._client.subscribe("orders.receipts", cb=count)
         for number in range(ORDERS):
-            await self._client.publish("orders.new", b'{"id":"B-%d","sku":"cup","count":1}' % number)
+            await self._client.publish("orders.new", b'{"id":"B-%d","customer":"tom","sku":"cup","count":1}' % number)
             if number == ORDERS // 2:
                 killed_at = datetime.datetime.now(datetime.UTC)
                 os.kill(pid, signal.SIGKILL)
@@ -140,6 +157,9 @@ class Scenes:
         self._screen.note(
             f"{ORDERS} orders, {receipts} receipts: {ORDERS - receipts} were in the process that was killed"
         )
+        await self._rows(receipts)
+        ((kept, counted),) = self._select("SELECT count(*), (SELECT sum(orders) FROM customers) FROM orders")
+        self._screen.note(f"{kept} orders are in the database, {counted} are counted for their customers")
         await subscription.unsubscribe()
 
     async def refused_reload(self) -> None:
@@ -167,7 +187,7 @@ class Scenes:
         await self._farm.notified("READY=1")
         for name, pid in self._farm.workers().items():
             was = "new" if name not in before else "untouched" if before[name] == pid else f"was {before[name]}"
-            self._screen.note(f"{name:<10} pid {pid:<8} {was}")
+            self._screen.note(f"{name:<14} pid {pid:<8} {was}")
         await request(self._client, self._screen, "parcels.quito", "Ana")
 
     async def _order(self, order: dict[str, object]) -> None:
@@ -183,6 +203,22 @@ class Scenes:
             raise DemoError(f"no receipt within {ANSWER_WITHIN_S:g} s") from error
         await receipts.unsubscribe()
         await asyncio.sleep(0)
+
+    async def _rows(self, least: int) -> None:
+        """Wait until so many orders are written down: the ledger works behind the receipts."""
+        deadline = time.monotonic() + ROWS_WITHIN_S
+        while self._select("SELECT count(*) FROM orders")[0][0] < least:
+            if time.monotonic() > deadline:
+                raise DemoError(f"not {least} orders in the database within {ROWS_WITHIN_S:g} s")
+            await asyncio.sleep(0.02)
+
+    def _select(self, query: str) -> list[tuple[Any, ...]]:
+        """Ask the database itself, without the farm."""
+        connection = sqlite3.connect(f"file:{self._database}?mode=ro", uri=True)
+        try:
+            return connection.execute(query).fetchall()
+        finally:
+            connection.close()
 
     def _show_log(self, line: LogLine) -> None:
         more = "".join(f" {name}={line[name]}" for name in SHOWN_FIELDS if line.get(name) not in (None, ""))

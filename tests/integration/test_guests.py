@@ -16,7 +16,7 @@ import attrs
 import pytest
 
 from atmo_farm import clock
-from atmo_farm.errors import GuestFailed, GuestOutOfMemory, GuestTimedOut, GuestTrapped, RunnableError
+from atmo_farm.errors import GuestFailed, GuestOutOfMemory, GuestTimedOut, GuestTrapped, HostError, RunnableError
 from atmo_farm.runtime.engine import Engine
 from atmo_farm.runtime.function import Function
 from atmo_farm.runtime.modules import compile_module
@@ -38,6 +38,11 @@ class Outside:
     headers: dict[str, str] = attrs.field(factory=dict)
     lines: list[tuple[int, str]] = attrs.field(factory=list)
     output: list[str] = attrs.field(factory=list)
+    cache: dict[str, bytes] = attrs.field(factory=dict)
+    ttls: dict[str, int] = attrs.field(factory=dict)
+    queries: list[tuple[int, str, list[bytes]]] = attrs.field(factory=list)
+    rows: dict[str, bytes] = attrs.field(factory=dict)
+    """What queries answer; else a select answers its variables."""
 
     def log_msg(self, level: int, message: str) -> None:
         self.lines.append((level, message))
@@ -54,10 +59,27 @@ class Outside:
     def resp_set_header(self, key: str, value: str) -> None:
         self.headers[key] = value
 
+    def cache_get(self, key: str) -> bytes:
+        if key not in self.cache:
+            raise HostError("key not found")
+        return self.cache[key]
+
+    def cache_set(self, key: str, value: bytes, ttl: int) -> bytes:
+        if key == "refused":
+            raise HostError("no")
+        self.cache[key], self.ttls[key] = value, ttl
+        return b""
+
+    def db_exec(self, kind: int, name: str, variables: list[tuple[str, bytes]]) -> bytes:
+        if name == "missing":
+            raise HostError("query not found: missing")
+        self.queries.append((kind, name, [value for _, value in variables]))
+        return self.rows.get(name, b"[%s]" % b"".join(value for _, value in variables) if kind == 1 else b"{}")
+
     def _not_called(self, *arguments: Any) -> bytes:
         raise AssertionError("no guest calls this")
 
-    fetch_url = graphql_query = cache_set = cache_get = db_exec = get_static_file = get_secret_value = _not_called
+    fetch_url = graphql_query = get_static_file = get_secret_value = _not_called
 
 
 @attrs.define
@@ -274,6 +296,62 @@ def test_header_setting(used: Guest, use: Callable[..., Any]) -> None:
     assert outside.headers == {"Content-Type": "text/plain", "X-Two": "2"}
 
 
+@each("querying")
+def test_querying(used: Guest, use: Callable[..., Any]) -> None:
+    """Kinds, names and variables arrive in their order, and results come back whole, small and large."""
+    outside = Outside()
+    large = b"x" * 300_000
+    results = use(
+        used,
+        calls(
+            b"insert put\nA-1\nZo\xc3\xab",
+            b"update change\n1\n\nselect all\n\ndelete drop\n2\n\nselect one\n" + large,
+            b"",
+        ),
+        outside,
+    )
+    assert results == [b"{}", b"{}\n[]\n{}\n[" + large + b"]", b""]
+    assert outside.queries == [
+        (0, "put", [b"A-1", "Zoë".encode()]),
+        (2, "change", [b"1"]),
+        (1, "all", []),
+        (3, "drop", [b"2"]),
+        (1, "one", [large]),
+    ]
+
+
+@each("querying")
+def test_querying_that_goes_wrong(used: Guest, use: Callable[..., Any]) -> None:
+    """The text of a query's error is the guest's to see; the ways to end badly come after the queries."""
+    outside = Outside()
+
+    async def job(called: Called) -> list[bytes | Exception | None]:
+        ended = await calls(b"select missing\n\nselect all", b"select all\nfail", b"fail", b"select all\ntrap")(called)
+        with pytest.raises(GuestTimedOut):
+            await called(b"select all\nloop", within_s=0.3)
+        return ended
+
+    *errors, trap = use(used, job, outside)
+    assert [error_of(error) for error in errors] == [
+        (500, "query not found: missing"),
+        (422, "told to fail"),
+        (422, "told to fail"),
+    ]
+    assert isinstance(trap, GuestTrapped)
+    assert [name for _, name, _ in outside.queries] == ["all"] * 3
+
+
+@each("caching")
+def test_caching(used: Guest, use: Callable[..., Any]) -> None:
+    """Keys, values and times to live arrive; a missing key is a text, a refused value a failure without one."""
+    outside = Outside()
+    lines = b"get a\nset a 60 one two\nget a\nset b 0 Zo\xc3\xab\nget b"
+    assert use(used, calls(lines), outside) == ["! key not found\nok\none two\nok\nZoë".encode()]
+    assert outside.ttls == {"a": 60, "b": 0}
+    if used.language != SUBORBITAL:
+        assert use(used, calls(b"set refused 1 x"), outside) == [b"! the host failed"]
+
+
 @each("filtering")
 def test_filtering(used: Guest, use: Callable[..., Any]) -> None:
     """Neither result nor error is no output at all, which is not the same as an empty one."""
@@ -350,11 +428,12 @@ def test_stock(use: Callable[..., Any]) -> None:
 )
 def test_receipt(shelf: str, status: str, use: Callable[..., Any]) -> None:
     """What the steps before found out, in one JSON, and a header that says how it went."""
-    outside = order(id='A"1')
+    outside = order(id='A"1', customer="mara")
     outside.fields |= {(STATE, "cost"): b'{"total":7}', (STATE, "shelf"): shelf.encode()}
     (receipt,) = use(guest("examples/orders", "receipt"), calls(b""), outside)
     assert json.loads(receipt) == {
         "order": 'A"1',
+        "customer": "mara",
         "status": status,
         "price": {"total": 7},
         "stock": json.loads(shelf),
@@ -374,6 +453,41 @@ def test_small_examples(use: Callable[..., Any]) -> None:
     greeted, nobody = use(guest("examples/hello", "greet"), calls(b"world", b""))
     assert greeted == b"hello, world"
     assert error_of(nobody) == (400, "whom shall I greet? send a name")
+
+
+def test_keep(use: Callable[..., Any]) -> None:
+    """Two inserts, or one for an order that has come before; a query's error is the function's."""
+    keep = guest("examples/orders", "keep")
+    outside = order(order="A-1", customer="mara")
+    assert use(keep, calls(b"{receipt}"), outside) == [None]
+    first = (0, "keep-order", [b"A-1", b"mara", b"{receipt}"])
+    assert outside.queries == [first, (0, "count-order", [b"mara"])]
+    outside.rows["keep-order"] = b'{"lastInsertID":7,"rowsAffected":0}'
+    assert use(keep, calls(b"{receipt}"), outside) == [None]
+    assert outside.queries[2:] == [first]
+
+
+def test_remember_and_last(use: Callable[..., Any]) -> None:
+    """What the one has cached the other finds; it asks the database for what is not there, and says who knew."""
+    outside = order(customer="mara")
+    assert use(guest("examples/orders", "remember"), calls(b"{receipt}"), outside) == [None]
+    assert (outside.cache, outside.ttls) == ({"last order of mara": b"[mara]"}, {"last order of mara": 3600})
+    last = guest("examples/orders", "last")
+    outside.fields[META, "url"] = b"last.mara"
+    assert use(last, calls(b""), outside) == [b"[mara]"]
+    assert outside.headers == {"Found-In": "cache"} and len(outside.queries) == 1
+    outside.fields[META, "url"] = b"last.edvard"
+    assert use(last, calls(b""), outside) == [b"[edvard]"]
+    assert outside.headers == {"Found-In": "database"}
+    outside.rows["last-order"] = b"[]"
+    assert error_of(use(last, calls(b""), outside)[0]) == (404, "this customer has ordered nothing")
+
+
+def test_history(use: Callable[..., Any]) -> None:
+    """The rows as they are."""
+    outside = Outside({(META, "url"): b"history.mara"})
+    assert use(guest("examples/orders", "history"), calls(b""), outside) == [b"[mara]"]
+    assert outside.queries == [(1, "orders-of", [b"mara"])]
 
 
 def test_every_guest_has_its_test() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -27,14 +29,29 @@ def _die_with_the_tests() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def until_stopped(pid: int) -> None:
+    """Return when a process that got SIGSTOP stands still: its threads go on for a moment, and may answer a request."""
+    while any(_state(task) not in "TtZX" for task in Path(f"/proc/{pid}/task").iterdir()):
+        time.sleep(0.001)
+
+
+def _state(task: Path) -> str:
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):  # the thread has ended
+        return "X"
+
+
 class ServerProcess:
     """A command that listens on a loopback port; its output goes to `folder`/server.log.
 
     The port stays the same over a restart. Start it from a thread that outlives its use (PDEATHSIG follows the thread).
+    `account`: the user that it runs as when the tests run as root, for servers that refuse to be root.
     """
 
-    def __init__(self, command: Sequence[str], port: int, folder: Path) -> None:
+    def __init__(self, command: Sequence[str], port: int, folder: Path, account: str | None = None) -> None:
         self.command = tuple(command)
+        self.account = account if os.geteuid() == 0 else None
         self.port = port
         self.folder = folder
         self.log = folder / "server.log"
@@ -56,7 +73,14 @@ class ServerProcess:
         assert not self.running, "already running"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=_die_with_the_tests
+                self.command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                preexec_fn=_die_with_the_tests,  # after the change of user, which would undo it
+                user=self.account,
+                group=self.account and pwd.getpwnam(self.account).pw_gid,
+                extra_groups=self.account and [],
             )
         deadline = time.monotonic() + ready_within_s
         while not self._accepts():
@@ -93,6 +117,7 @@ class ServerProcess:
         """SIGSTOP: the kernel still accepts connections and bytes for it, but nobody answers (half open)."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        until_stopped(self._process.pid)
 
     def resume(self) -> None:
         """SIGCONT."""

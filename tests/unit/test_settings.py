@@ -67,7 +67,9 @@ def test_shipped_file_uncommented_is_the_defaults(tmp_path: Path) -> None:
     loaded = load_file(file)
     assert loaded.settings == Settings()
     nulls = {"runDir", "stateDir", "log.file", "app.name", "app.bundlePath", "defaults.pool.max", "http.domain"}
-    nulls |= {"tracer.collector.endpoint"} | {f"tracer.honeycomb.{name}" for name in ("endpoint", "apiKey", "dataset")}
+    nulls |= {"dataSources.statementTimeout", "tracer.collector.endpoint"} | {
+        f"tracer.honeycomb.{name}" for name in ("endpoint", "apiKey", "dataset")
+    }
     assert {value.key.path for value in loaded.values if value.origin == "default"} == nulls
     for key in KEYS:
         assert f"#{key.path.split('.')[-1]}: " in content
@@ -163,7 +165,7 @@ def test_all_problems_at_once_with_their_places(tmp_path: Path) -> None:
         f"{file}:4:3: log.level: stands twice; remove one of them",
         f"{file}:5:9: runDir: must be a single value",
         f"{file}:6:11: defaults: must hold keys and values",
-        f"{file}:7:1: zzz: there is no such setting; there is app, defaults, http, log, requireConnections, runDir, "
+        f"{file}:7:1: zzz: there is no such setting; there is app, dataSources, defaults, http, log, requireConnections, runDir, "
         "stateDir, timeouts, tracer",
     ]
 

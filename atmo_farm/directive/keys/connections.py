@@ -12,7 +12,6 @@ from atmo_farm.directive.keys.shapes import Either, Key, ListOf, MapOf, OneOrNam
 NAME = r"[A-Za-z0-9_-]{1,64}"
 _SECRET = SecretText()
 _PATH = SecretText(expected="a path")
-_DATA_SOURCES = "data sources (SQL and Redis) are"
 
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI")
@@ -132,9 +131,9 @@ CONNECTIONS = Table(
             "NATS: one connection, or several by name (chosen by a handler's `connection`)",
         ),
         Key("kafka", OneOrNamed(KAFKA, NAME), "Kafka: one connection, or several by name"),
-        Key("database", DATABASE, "the database of queries that name none", later=_DATA_SOURCES),
-        Key("databases", MapOf(DATABASE, "a database's name", NAME), "more databases, by name", later=_DATA_SOURCES),
-        Key("redis", REDIS, "Redis as the functions' cache", later=_DATA_SOURCES),
+        Key("database", DATABASE, "the database of queries that name none"),
+        Key("databases", MapOf(DATABASE, "a database's name", NAME), "more databases, by name"),
+        Key("redis", REDIS, "Redis as the functions' cache"),
     ),
 )
 

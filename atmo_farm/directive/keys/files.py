@@ -20,7 +20,6 @@ IDENTIFIER = r"(?=.{1,128}$)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*"
 FUNCTION_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _VERSION = Text("a semantic version with a `v`, like `v1.0.0`", SEMVER)
 
-_QUERIES = "named queries are"
 
 QUERY = Table(
     "Query",
@@ -44,9 +43,7 @@ QUERY = Table(
     ),
 )
 
-QUERIES_FILE = Table(
-    "Queries", "Queries.yaml", (Key("queries", ListOf(QUERY), "named SQL queries", later=_QUERIES, harmless=((),)),)
-)
+QUERIES_FILE = Table("Queries", "Queries.yaml", (Key("queries", ListOf(QUERY), "named SQL queries"),))
 
 RUNNABLE = Table(
     "Runnable",
@@ -108,8 +105,6 @@ DIRECTIVE = Table(
             "queries",
             ListOf(QUERY),
             "named SQL queries, added to those of Queries.yaml",
-            later=_QUERIES,
-            harmless=((),),
         ),
         Key("runnables", ListOf(RUNNABLE), "filled in by the build"),
     ),

@@ -43,8 +43,6 @@ STEP = Table(
             Flag(),
             "run the function's queries in one transaction",
             default="`false`",
-            later="transactions are",
-            harmless=(False,),
         ),
         Key("forEach", Refused("was removed in Atmo 0.4.0; let the function itself loop"), "no longer there"),
     ),

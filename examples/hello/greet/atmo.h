@@ -19,6 +19,7 @@ typedef struct {
 
 enum field { META = 0, BODY = 1, HEADER = 2, PARAMS = 3, STATE = 4, QUERY = 5 };
 enum level { ERROR = 1, WARN = 2, INFO = 3, DEBUG = 4 };
+enum query { INSERT = 0, SELECT = 1, UPDATE = 2, DELETE = 3 };
 
 IMPORT(return_result) void host_return_result(const uint8_t *data, size_t size, int32_t ident);
 IMPORT(return_error) void host_return_error(int32_t code, const uint8_t *message, size_t size, int32_t ident);
@@ -31,6 +32,14 @@ int32_t host_request_set_field(int32_t type, const uint8_t *key, size_t key_size
 IMPORT(resp_set_header)
 void host_resp_set_header(const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size, int32_t ident);
 IMPORT(log_msg) void host_log_msg(const uint8_t *message, size_t size, int32_t level, int32_t ident);
+IMPORT(cache_get) int32_t host_cache_get(const uint8_t *key, size_t size, int32_t ident);
+IMPORT(cache_set)
+int32_t host_cache_set(const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size, int32_t ttl_s,
+                       int32_t ident);
+IMPORT(add_ffi_var)
+int32_t host_add_ffi_var(const uint8_t *name, size_t name_size, const uint8_t *value, size_t value_size,
+                         int32_t ident);
+IMPORT(db_exec) int32_t host_db_exec(int32_t type, const uint8_t *name, size_t size, int32_t ident);
 
 /* Defined by the Runnable. It calls return_result or return_error at most once; neither means: no output. */
 static void run(bytes input);
@@ -91,18 +100,48 @@ static inline void set_header(bytes name, bytes value) {
     host_resp_set_header(name.data, name.size, value.data, value.size, current_ident);
 }
 
+/* What the host answers: the value, or the text of the error when `failed`. */
+typedef struct {
+    int failed;
+    bytes value;
+} answer;
+
+/* Fetches the answer that a host function's number announces: its size, or minus the size of an error text. */
+static inline answer fetched(int32_t size) {
+    if (size == -1) return (answer){1, text("the host failed")};
+    const size_t room = size < 0 ? (size_t)-size : (size_t)size;
+    const answer result = {size < 0, {allocate(room), room}};
+    if (room) host_get_ffi_result(result.value.data, current_ident);
+    return result;
+}
+
 /* A field of the request; empty when there is none or the host refused. */
 static inline bytes get_field(enum field type, bytes key) {
-    const int32_t size = host_request_get_field(type, key.data, key.size, current_ident);
-    if (size == -1 || size == 0) return (bytes){0, 0};
-    const size_t room = size < 0 ? (size_t)-size : (size_t)size; /* a negative size announces an error text: drop it */
-    bytes value = {allocate(room), room};
-    host_get_ffi_result(value.data, current_ident);
-    return size < 0 ? (bytes){0, 0} : value;
+    const answer field = fetched(host_request_get_field(type, key.data, key.size, current_ident));
+    return field.failed ? (bytes){0, 0} : field.value;
 }
 
 static inline void set_field(enum field type, bytes key, bytes value) {
     host_request_set_field(type, key.data, key.size, value.data, value.size, current_ident);
+}
+
+/* The cached value of a key; a key that is not there is the error `key not found`. */
+static inline answer cache_get(bytes key) { return fetched(host_cache_get(key.data, key.size, current_ident)); }
+
+/* Keeps a value for so many seconds, 0: for ever. Returns 0 when the host refused, which gives no reason here. */
+static inline int cache_set(bytes key, bytes value, uint32_t ttl_s) {
+    return host_cache_set(key.data, key.size, value.data, value.size, (int32_t)ttl_s, current_ident) == 0;
+}
+
+/* The next variable of the query that follows; the order counts, the name is for people. */
+static inline void add_variable(bytes name, bytes value) {
+    host_add_ffi_var(name.data, name.size, value.data, value.size, current_ident);
+}
+
+/* Runs a query of the Directive with the variables added since the last one. As JSON: an array with an object for each
+ * row, or {"lastInsertID":n,"rowsAffected":n}. */
+static inline answer db_exec(enum query type, bytes name) {
+    return fetched(host_db_exec(type, name.data, name.size, current_ident));
 }
 
 /* `target` followed by `more`, in new memory: both stay as they are, so `target` may be a literal. */

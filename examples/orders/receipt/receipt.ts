@@ -11,5 +11,8 @@ register((_body: ArrayBuffer): ArrayBuffer | null => {
   setHeader("Content-Type", "application/json")
   setHeader("Order-Status", status)
   const order = json(getField(Field.BODY, "id"))
-  return String.UTF8.encode(`{"order":${order},"status":"${status}","price":${cost},"stock":${shelf}}`)
+  const customer = json(getField(Field.BODY, "customer"))
+  return String.UTF8.encode(
+    `{"order":${order},"customer":${customer},"status":"${status}","price":${cost},"stock":${shelf}}`
+  )
 })

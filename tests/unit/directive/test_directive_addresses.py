@@ -77,6 +77,10 @@ POSTGRESQL = {
     ),
     "postgresql://h": DatabaseTarget((("h", 5432),)),
     "postgresql:///db?host=/run/pg": DatabaseTarget(socket="/run/pg", database="db"),
+    "postgresql:///db?host=/run/pg&port=5433": DatabaseTarget(
+        socket="/run/pg", database="db", options={"port": "5433"}
+    ),
+    "host=/run/pg port=5433": DatabaseTarget(socket="/run/pg", options={"port": "5433"}),
     "postgres://u@a,b:2/db": DatabaseTarget((("a", 5432), ("b", 2)), user="u", database="db"),
     "postgres://u:p@[::1]:1/db": DatabaseTarget((("::1", 1),), user="u", password="p", database="db"),
     "postgres://h/db?search_path=a&pool_max_conns=3": DatabaseTarget(

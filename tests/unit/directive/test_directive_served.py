@@ -32,11 +32,7 @@ NOT_SERVED = {
         "handlers[0].respondTo.connection",
     ),
     "schedules": (HEAD + f"«schedules: [{{name: s, every: {{days: 1}}, {STEPS}}}]\n", "schedules"),
-    "queries": (HEAD + "«queries: [{name: q, query: SELECT 1}]\n", "queries"),
     "headless": (HEAD + "«headless: true\n", "headless"),
-    "redis": (HEAD + "  «redis: {serverAddress: a}\n", "connections.redis"),
-    "database": (HEAD + "  «database: {type: sqlite, connectionString: a}\n", "connections.database"),
-    "databases": (HEAD + "  «databases: {a: {type: sqlite, connectionString: a}}\n", "connections.databases"),
     "nats over websocket": (
         HEAD.replace("serverAddress: localhost", "«serverAddress: [a, wss://b]"),
         "connections.nats.serverAddress",
@@ -51,12 +47,9 @@ NOT_SERVED = {
             "http": "{rules: {allowHTTP: false}}",
             "graphql": "{enabled: true}",
             "auth": "{headers: {a.example: {value: x}}}",
-            "cache": "{}",
             "file": "{enabled: yes}",
-            "db": "{enabled: true}",
         }.items()
     },
-    "transaction": (stream(steps="[{fn: hello, «transaction: true}]"), "handlers[0].steps[0].transaction"),
     **{
         f"handler {name}": (stream(text), f"handlers[0].{name}")
         for name, text in {

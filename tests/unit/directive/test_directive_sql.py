@@ -55,6 +55,8 @@ def test_placeholders(dialect: sql.Dialect, text: str, style: str, count: int) -
         ("mysql", "SELECT `a", "the quote ` has no end"),
         ("postgresql", "SELECT $a$ $$", "dollar-quoted string has no end"),
         ("postgresql", "SELECT /* /* */", "a comment has no end"),
+        ("postgresql", "SELECT 1; DROP TABLE t", "several statements"),
+        ("mysql", "SELECT ?; -- done\n; SELECT 2", "several statements"),
     ],
 )
 def test_queries_that_are_none(dialect: sql.Dialect, text: str, message: str) -> None:

@@ -88,7 +88,8 @@ class FakeLoader(Loader):
 
 def child(worker: Worker, sock: socket.socket) -> int:
     """One child. SIGTERM is blocked until a behaviour that handles it unblocks it."""
-    behaviour, _, argument = worker.handler.resource.partition(" ")
+    assert worker.role.handler is not None
+    behaviour, _, argument = worker.role.handler.resource.partition(" ")
     numbers = worker.slot.numbers
     numbers[Field.PID] = os.getpid()
     numbers[Field.RECEIVED] += 1
@@ -147,7 +148,7 @@ def serve(behaviour: str, argument: str, numbers: memoryview, sock: socket.socke
 
 
 class FakeMaster(main.Master):
-    def _run_consumer(self, worker: Worker, channel: socket.socket) -> int:
+    def _run_child(self, worker: Worker, channel: socket.socket) -> int:
         return child(worker, channel)
 
 

@@ -85,7 +85,7 @@ def test_a_generation_is_kept_whole(loading: Loading, project: Path) -> None:
     assert generation.directive.connections.nats["default"].server_addresses[0].endswith("127.0.0.1:4222")
     module = generation.modules["default::hello"]
     assert all(path.is_relative_to(loading.state / "modules") and path.exists() for path in module.files)
-    assert generation.missing_modules(generation.stream_handlers()[0]) == []
+    assert generation.missing_modules(generation.roles()[0]) == []
     shutil.rmtree(project)
     assert loading.loader._generations.load(1, Settings().defaults).module("default::hello")
 
@@ -136,13 +136,13 @@ def test_a_reload_says_what_changed(loading: Loading, project: Path) -> None:
     accepted = loading.result(loading.loader.reload(first))
     assert isinstance(accepted, Accepted) and "app_version" in accepted.changes
     second = loading.loader.take_in(accepted)
-    (handler,) = first.stream_handlers()
-    assert second.recipe(second.stream_handlers()[0]) == first.recipe(handler)
+    (role,) = first.roles()
+    assert second.recipe(second.roles()[0]) == first.recipe(role)
     shutil.copy(guest("c", "upper-case").path, project / "hello" / "hello.wasm")
     accepted = loading.result(loading.loader.reload(second))
     assert isinstance(accepted, Accepted) and "functions: ~default::hello" in accepted.changes
     third = loading.loader.take_in(accepted)
-    assert third.recipe(third.stream_handlers()[0]) != first.recipe(handler)
+    assert third.recipe(third.roles()[0]) != first.recipe(role)
 
 
 def test_a_rotated_secret_changes_the_recipe(loading: Loading) -> None:
@@ -152,7 +152,7 @@ def test_a_rotated_secret_changes_the_recipe(loading: Loading) -> None:
     accepted = loading.result(loading.loader.reload(first))
     assert isinstance(accepted, Accepted)
     second = loading.loader.take_in(accepted)
-    assert second.recipe(second.stream_handlers()[0]) != first.recipe(first.stream_handlers()[0])
+    assert second.recipe(second.roles()[0]) != first.recipe(first.roles()[0])
 
 
 def test_a_changed_bundle_is_not_run(loading: Loading) -> None:
@@ -175,12 +175,12 @@ def test_missing_modules_are_compiled_again(loading: Loading) -> None:
     """From the kept bundle: the user's folder is not looked at."""
     generation = loading.start()
     shutil.rmtree(loading.state / "modules")
-    (handler,) = generation.stream_handlers()
-    assert generation.missing_modules(handler)
+    (role,) = generation.roles()
+    assert generation.missing_modules(role)
     shutil.rmtree(loading.loader._source)
     accepted = loading.result(loading.loader.recompile(generation))
     assert isinstance(accepted, Accepted)
-    assert attrs.evolve(generation, modules=accepted.modules).missing_modules(handler) == []
+    assert attrs.evolve(generation, modules=accepted.modules).missing_modules(role) == []
 
 
 def test_the_last_five_are_kept_and_the_one_in_force(loading: Loading) -> None:

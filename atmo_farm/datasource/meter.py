@@ -1,0 +1,49 @@
+"""How many bytes a server has sent: a driver that buffers a whole answer does not say so before it has it all."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import sys
+import termios
+
+_BYTES_RECEIVED = 128
+"""Where tcpi_bytes_received, a u64, stands in Linux' struct tcp_info (since 4.1)."""
+
+_CHUNK = 8192
+"""A driver that left something in the socket has read at least so much."""
+
+
+class Meter:
+    """Of one open socket, which stays its owner's. `begin` before an answer is read; `received` before each read."""
+
+    def __init__(self, descriptor: int):
+        self._socket = socket.socket(fileno=descriptor)
+        self._is_tcp = self._socket.family in (socket.AF_INET, socket.AF_INET6)
+        self._begun = self._received = self._waiting = 0
+
+    def begin(self) -> None:
+        """Count from here: what waits in the socket is the first of it."""
+        self._received = self._waiting = self._in_socket()
+        if self._is_tcp:
+            self._begun = self._total() - self._waiting
+
+    def received(self) -> int:
+        """Bytes since `begin`, with what TLS adds. Exact over TCP; the kernel does not count those of a Unix socket:
+        there it is what must have come at least."""
+        if self._is_tcp:
+            return self._total() - self._begun
+        before, self._waiting = self._waiting, self._in_socket()
+        self._received += max(self._waiting - before, _CHUNK if before else 0)
+        return self._received
+
+    def release(self) -> None:
+        """Before its owner closes the socket."""
+        self._socket.detach()
+
+    def _in_socket(self) -> int:
+        return int.from_bytes(fcntl.ioctl(self._socket, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
+
+    def _total(self) -> int:
+        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED + 8)
+        return int.from_bytes(info[_BYTES_RECEIVED:], sys.byteorder)

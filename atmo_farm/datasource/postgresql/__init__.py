@@ -1,0 +1,34 @@
+"""PostgreSQL by psycopg2's asynchronous mode, on the proxy's loop, without a thread.
+
+The life of a statement that only reads:
+
+    Connection.run        `?` and `$n` become literals in parentheses, quoted by psycopg2        values
+          │
+          │               /* app handler=orders */ SET LOCAL transaction_read_only=on;
+          │               SET LOCAL statement_timeout=29981;
+          │               DECLARE atmo NO SCROLL CURSOR FOR SELECT …; FETCH FORWARD 10001 FROM atmo
+          ▼
+    Link.send             one message to the server, one implicit transaction, one answer        link
+          │
+          ├─ readable ──► connection.poll() until it says that all of the answer is here
+          │               an answer that must be longer than the cap: the connection is dropped
+          ├─ deadline ──► the server's own timer ends it (57014); 0.1 s later we ask, too:
+          │  or cancel    SELECT pg_cancel_backend(pid) on the spare connection                  canceller
+          │               no end within 1 s: the connection is dropped
+          ▼
+    RowWriter             the rows, 500 at a time, as JSON                                       rows
+
+A statement that may write goes as `SET LOCAL statement_timeout=…; <query>`; when its answer is lost, the outcome is
+unknown. That a select only reads is what its words say; a function in it may write all the same. So the server is told
+to let nothing write (transaction_read_only): if that is what it refuses with (25006), nothing was done, and the query
+runs again as one that may write, now and later. In a transaction nothing is done before its COMMIT, and none of this is
+needed; there a cursor stays open until the next statement closes it.
+
+psycopg2's own traps, and where they are avoided: `connection.cancel()` blocks with the GIL held (canceller); a server
+process's end shows only when somebody polls (link); an error's text holds DETAIL lines and with them values, and that
+of a failed connect may hold all of the connection string (failures, target).
+"""
+
+from atmo_farm.datasource.postgresql.backend import PostgresBackend
+
+__all__ = ["PostgresBackend"]

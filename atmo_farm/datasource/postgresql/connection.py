@@ -1,0 +1,245 @@
+"""One connection of the pool: how statements and transactions run on it, and what their ends mean."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import psycopg2
+from psycopg2.extensions import cursor
+
+from atmo_farm import clock
+from atmo_farm.datasource.errors import CallFailed, OutcomeUnknown, TransientFailure, Unreachable
+from atmo_farm.datasource.postgresql.failures import READ_ONLY, failure, no_longer_good
+from atmo_farm.datasource.postgresql.link import Link, Lost, TooLong
+from atmo_farm.datasource.postgresql.values import (
+    ARRAYS_OF,
+    BYTES,
+    FIRST_USER_TYPE,
+    ArrayCaster,
+    array_caster,
+    literal,
+    with_arrays,
+)
+from atmo_farm.datasource.rows import PIECE, RowWriter, changed, too_many_bytes
+from atmo_farm.datasource.statement import Statement, Variable
+
+if TYPE_CHECKING:
+    from atmo_farm.datasource.postgresql.backend import PostgresBackend
+
+GRACE_S = 0.1
+"""After a statement's deadline, for the server to end it by its own timer, before it is cancelled."""
+
+ANSWER_S = 1.0
+"""After a cancel, and for ROLLBACK: how long the server may take."""
+
+LONG_ROW = 1 << 20
+"""Bytes of a row for which a connection is not kept."""
+
+_CURSOR = "atmo"
+
+
+class PostgresConnection:
+    """`base.Connection`."""
+
+    def __init__(self, backend: PostgresBackend):
+        self._backend = backend
+        self._loop = asyncio.get_running_loop()
+        self._link = Link()
+        self._in_transaction = self._has_cursor = False
+        self._cancelling: asyncio.Task[None] | None = None
+        self._deadline = self._rings_at = math.inf
+        self._alarm: asyncio.TimerHandle | None = None
+        """It is not set anew for each statement: when it rings too early, it is set again."""
+        self.broken = False
+
+    async def open(self) -> None:
+        """Connect; Unreachable."""
+        self._link = await self._backend.connect()
+
+    def is_lost(self) -> bool:
+        """Whether the server has ended it."""
+        return self._link.is_lost()
+
+    async def run(self, statement: Statement, variables: Sequence[Variable], comment: str, deadline: float) -> bytes:
+        """Run one statement; see the package's docstring."""
+        literals = [literal(value, self._link.driver) for value in variables]
+        query = statement.render(lambda slot: literals[slot.index])
+        reads = statement.only_reads and statement.name not in self._backend.writing
+        guarded = reads and not self._in_transaction
+        try:
+            text = self._text(query, statement.only_reads, guarded, comment, deadline)
+            result = await self._send(text, deadline)
+            return await self._result(result, statement.type == "select", deadline)
+        except psycopg2.Error as error:
+            if guarded and error.pgcode == READ_ONLY:
+                self._backend.writing.add(statement.name)
+                return await self.run(statement, variables, comment, deadline)
+            self.broken = self.broken or no_longer_good(error)
+            raise failure(error, statement, variables) from None  # the driver's own text holds values
+        except TooLong:
+            too_long = too_many_bytes(self._backend.limits)
+            raise (too_long if reads or self._in_transaction else OutcomeUnknown(str(too_long))) from None
+        except Lost as error:
+            if reads or self._in_transaction:
+                raise TransientFailure(f"the connection was lost: {error}") from None
+            raise OutcomeUnknown(f"the connection was lost before the answer: {error}") from None
+
+    async def begin(self) -> None:
+        """BEGIN."""
+        await self._command("BEGIN", clock.monotonic() + ANSWER_S)
+        self._in_transaction = True
+
+    async def commit(self, deadline: float) -> None:
+        """COMMIT. A transaction that has failed answers it with ROLLBACK."""
+        if clock.monotonic() >= deadline:
+            raise TransientFailure("the deadline was over before the COMMIT: rolled back")
+        self._in_transaction = self._has_cursor = False
+        try:
+            result = await self._send("COMMIT", deadline)
+        except psycopg2.Error as error:
+            raise failure(error) from None
+        except (Lost, TooLong) as error:
+            self.broken = True
+            raise OutcomeUnknown(f"the connection was lost during the COMMIT: {error}") from None
+        if result.statusmessage != "COMMIT":
+            raise CallFailed("the transaction was rolled back: one of its statements had failed")
+
+    async def rollback(self) -> None:
+        """ROLLBACK, or the connection is broken."""
+        self._in_transaction = self._has_cursor = False
+        try:
+            await self._command("ROLLBACK", clock.monotonic() + ANSWER_S)
+        except CallFailed:
+            self.broken = True
+            self.close()
+
+    def cancel(self) -> None:
+        """Ask the server to stop what runs."""
+        if self._link.busy and self._cancelling is None:
+            self._cancelling = self._loop.create_task(self._cancel(), name="cancel a statement")
+
+    async def ping(self) -> None:
+        """Ask the server for nothing."""
+        try:
+            await self._command("SELECT 1", clock.monotonic() + ANSWER_S)
+        except CallFailed as error:
+            raise Unreachable(str(error)) from None
+
+    def close(self) -> None:
+        """Disconnect."""
+        self.broken = True
+        self._link.drop("closed")
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    def _text(self, query: str, is_cursor: bool, guarded: bool, comment: str, deadline: float) -> str:
+        left_ms = int((deadline - clock.monotonic()) * 1000)
+        if left_ms < 1:
+            raise TransientFailure("the deadline was over before the statement began")
+        if self._backend.statement_timeout_ms:
+            left_ms = min(left_ms, self._backend.statement_timeout_ms)
+        name = comment.replace("*/", "").replace("/*", "")
+        head = (
+            (f"/* {name} */ " if name else "")
+            + (f"CLOSE {_CURSOR};" if self._has_cursor else "")
+            + ("SET LOCAL transaction_read_only=on;" if guarded else "")
+            + f"SET LOCAL statement_timeout={left_ms};"
+        )
+        self._has_cursor = is_cursor and self._in_transaction
+        if not is_cursor:
+            return head + query
+        rows = self._backend.limits.rows + 1
+        return f"{head}DECLARE {_CURSOR} NO SCROLL CURSOR FOR {query};FETCH FORWARD {rows} FROM {_CURSOR}"
+
+    async def _send(self, text: str, deadline: float) -> cursor:
+        """To the server and back; cancelled on the server GRACE_S after the deadline."""
+        self._deadline = deadline
+        if deadline < self._rings_at:
+            self._set_alarm()
+        try:
+            return await self._link.send(text, self._backend.longest_answer)
+        except asyncio.CancelledError:
+            self._link.drop("given up")
+            raise
+        finally:
+            if self._cancelling is not None:
+                await self._cancelled()
+            if self._link.lost:
+                self.broken = True
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._rings_at = self._deadline
+        self._alarm = self._loop.call_later(max(0.0, self._rings_at - clock.monotonic()) + GRACE_S, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm, self._rings_at = None, math.inf
+        if not self._link.busy:
+            return
+        if self._deadline + GRACE_S / 2 > clock.monotonic():  # uvloop's timers may be a little early
+            self._set_alarm()
+        else:
+            self.cancel()
+
+    async def _cancel(self) -> None:
+        """Within ANSWER_S the statement has ended, and the server will not stop the next one instead of it; or the
+        connection is dropped."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self._backend.cancel(self._link.pid)
+                await self._link.until_idle()
+        except (TimeoutError, Unreachable):
+            self._link.drop("the server did not stop the statement")
+
+    async def _cancelled(self) -> None:
+        """Wait for a cancel under way."""
+        cancelling, self._cancelling = self._cancelling, None
+        assert cancelling is not None
+        await asyncio.wait({cancelling})
+
+    async def _result(self, result: cursor, is_select: bool, deadline: float) -> bytes:
+        columns = result.description
+        if not is_select:
+            row = result.fetchone() if columns else None
+            return changed(row[0] if row and type(row[0]) is int else 0, result.rowcount)
+        if columns is None:
+            return b"[]"
+        names, types = [], []
+        for column in columns:
+            names.append(column.name)
+            types.append(column.type_code)
+        received = self._link.received
+        if received > self._backend.longest_text and not any(type_ in BYTES for type_ in types):
+            raise too_many_bytes(self._backend.limits)  # before it is all here a second and a third time
+        if received > LONG_ROW * max(1, result.rowcount) and not self._in_transaction:
+            self.broken = True  # libpq never gives back the buffer that a long row has needed
+        arrays = await self._arrays(types, deadline) if max(types, default=0) >= FIRST_USER_TYPE else {}
+        writer = RowWriter(names, self._backend.limits)
+        while len(rows := result.fetchmany(PIECE)) == PIECE:
+            writer.add(with_arrays(rows, arrays, result) if arrays else rows)
+            await asyncio.sleep(0)
+        writer.add(with_arrays(rows, arrays, result) if arrays else rows)
+        return writer.finish()
+
+    async def _arrays(self, types: list[int], deadline: float) -> dict[int, ArrayCaster]:
+        """The columns that are arrays of users' own types, by their places. What a type is, a backend asks once."""
+        made = {at: type_ for at, type_ in enumerate(types) if type_ >= FIRST_USER_TYPE}
+        known = self._backend.arrays
+        unknown = set(made.values()) - known.keys()
+        if unknown:
+            found = await self._send(ARRAYS_OF.format(",".join(map(str, unknown))), deadline)
+            known |= dict.fromkeys(unknown)
+            known |= {array: array_caster(array, element) for array, element in found.fetchall()}
+        return {at: caster for at, type_ in made.items() if (caster := known[type_]) is not None}
+
+    async def _command(self, text: str, deadline: float) -> None:
+        try:
+            await self._send(text, deadline)
+        except psycopg2.Error as error:
+            raise failure(error) from None
+        except (Lost, TooLong) as error:
+            raise TransientFailure(f"the connection was lost: {error}") from None

@@ -1,0 +1,238 @@
+"""The proxy's client and server over a real socket: each call gets its own answer, whatever is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atmo_farm.datasource import server
+from atmo_farm.datasource.memory import MemoryCache
+from atmo_farm.datasource.sources import Sources
+from atmo_farm.errors import DataSourceError
+from atmo_farm.ipc import client as client_module
+from atmo_farm.ipc.client import MAX_IN_FLIGHT, Answer, ProxyClient
+from atmo_farm.ipc.frames import Op
+from tests.contract.proxies import FAR, HANDLERS, connected, end, get, proxy_process, serving, set_
+from tests.streams import run
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "proxy.sock"
+
+
+async def test_a_call_reaches_its_source_as_it_was_made(path: Path) -> None:
+    async with serving(path) as source, connected(path) as client:
+        calls: list[tuple[Op, tuple[object, ...]]] = [
+            (Op.CACHE_GET, ("ключ",)),
+            (Op.CACHE_SET, ("key", b"\xff\x00", 60)),
+            (Op.QUERY, ("query", [b"", b"\xff"], 7, True)),
+            (Op.COMMIT, ("default", 7)),
+            (Op.ROLLBACK, ("default", 2**32 - 1)),
+        ]
+        for op, arguments in calls:
+            assert await client.call(op, 1, 12345.678, arguments) == str(arguments[0]).encode()
+            call = source.calls[-1]
+            assert (call.op, call.handler, call.deadline) == (op, HANDLERS[1], 12345.678)
+            assert tuple(list(x) if isinstance(x, list) else x for x in call.arguments) == arguments
+
+
+async def test_how_a_call_fails_reaches_the_client(path: Path) -> None:
+    async with serving(path), connected(path) as client:
+        assert await end(get(client, "failed é")) == "failed: é"
+        assert await end(get(client, "transient no")) == "transient: no"
+        assert await end(get(client, "unknown no")) == "unknown: no"
+        assert await end(client.call(Op.QUERY, 0, FAR, ("other", [], 0, False))) == "failed: query not found: other"
+        assert await end(client.call(Op.COMMIT, 0, FAR, ("other", 1))) == "failed: there is no database other"
+
+
+async def test_the_state_names_who_is_out_of_reach(path: Path) -> None:
+    async with serving(path) as source, connected(path) as client:
+        assert await client.call(Op.STATE, 0, FAR, (["cache", "nobody"],)) == b"\x80"
+        source.reason = "refused"
+        assert await client.call(Op.STATE, 0, FAR, (["cache"],)) == b"\x81\xa5cache\xa7refused"
+
+
+async def test_a_bug_of_a_source_fails_its_call_only(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(path), connected(path) as client:
+        answers = [get(client, key) for key in ("before", "broken", "after")]
+        assert [await end(answer) for answer in answers] == [
+            b"before",
+            "failed: internal error of the data source process",
+            b"after",
+        ]
+    assert "internal error in a call" in caplog.text
+
+
+async def test_answers_in_any_order_reach_their_calls(path: Path) -> None:
+    async with serving(path), connected(path) as client:
+        answers = [
+            (f"{word} {number}", get(client, f"{word} {number}")) for number in range(3000) for word in "later at"
+        ]
+        for key, answer in answers:
+            assert await answer == key.encode()
+
+
+async def cancel_at_random(client: ProxyClient, calls: int) -> tuple[int, int, int]:
+    """Make calls and cancel half of them at any moment; (right, wrong, cancelled)."""
+    chance = random.Random(5)
+    right = wrong = cancelled = 0
+    under_way: list[tuple[str, Answer]] = []
+
+    async def settle(keep: int) -> None:
+        nonlocal right, wrong, cancelled
+        while len(under_way) > keep:
+            key, answer = under_way.pop(chance.randrange(len(under_way)))
+            try:
+                right, wrong = (right + 1, wrong) if await answer == key.encode() else (right, wrong + 1)
+            except asyncio.CancelledError:
+                cancelled += 1
+
+    for number in range(calls):
+        key = f"{chance.choice(('later', 'at'))} {number}"
+        under_way.append((key, get(client, key, number % 2)))
+        if chance.random() < 0.6:
+            chance.choice(under_way[-50:])[1].cancel()  # it may have its answer already
+        if chance.random() < 0.02:
+            await asyncio.sleep(0)
+        if len(under_way) > 400:
+            await settle(200)
+    await settle(0)
+    return right, wrong, cancelled
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.fault(row="cancelled-calls")
+def test_a_cancelled_call_never_gives_its_answer_to_another(
+    path: Path, amount: Callable[[int, int], int], figure: Callable[[str, object], None]
+) -> None:
+    calls = amount(5_000, 100_000)
+
+    async def body() -> None:
+        async with connected(path) as client:
+            right, wrong, cancelled = await cancel_at_random(client, calls)
+            assert wrong == 0
+            assert right + cancelled == calls
+            assert cancelled > calls / 4
+            assert not client._answers and not client._waiting
+            figure("calls", calls)
+            figure("cancelled", cancelled)
+            figure("answers given to another call", wrong)
+
+    with proxy_process(path):
+        run(body(), patience_s=300)
+
+
+async def test_a_cancelled_call_is_told_to_its_source(path: Path) -> None:
+    async with serving(path) as source, connected(path) as client:
+        answer, other = get(client, "hold 1"), get(client, "hold 2")
+        await source.until(lambda: len(source.held) == 2)
+        answer.cancel()
+        await source.until(lambda: len(source.cancelled) == 1)
+        assert source.cancelled == source.held[:1]
+        assert source.cancelled[0].ended
+        source.release()
+        assert await other == b"hold 2"
+        assert not answer.cancel()
+        assert not other.cancel()
+
+
+async def test_calls_over_the_bound_wait_for_their_turn_and_cancelled_ones_cost_nothing(path: Path) -> None:
+    async with serving(path) as source, connected(path) as client:
+        answers = [get(client, f"hold {number}") for number in range(3 * MAX_IN_FLIGHT)]
+        await source.until(lambda: len(source.held) == MAX_IN_FLIGHT)
+        for answer in answers[MAX_IN_FLIGHT::2]:
+            answer.cancel()
+        assert len(client._waiting) == MAX_IN_FLIGHT
+        answers[0].cancel()  # makes room for one
+        await source.until(lambda: len(source.held) == MAX_IN_FLIGHT + 1)
+        while not all(answer.done() for answer in answers):
+            source.release()
+            await asyncio.sleep(0)
+        left = [number for number, answer in enumerate(answers) if not answer.cancelled()]
+        assert [answers[number].result() for number in left] == [f"hold {number}".encode() for number in left]
+        assert len(source.calls) == 2 * MAX_IN_FLIGHT
+
+
+async def test_numbers_begin_anew_after_the_last(path: Path) -> None:
+    async with serving(path), connected(path) as client:
+        client._numbers = 2**32 - 3
+        answers = [get(client, f"later {number}") for number in range(10)]
+        assert [await answer for answer in answers] == [f"later {number}".encode() for number in range(10)]
+        assert client._numbers == 8  # never 0, which is the hello's
+
+
+async def test_telling_needs_nobody_to_wait(path: Path) -> None:
+    async with serving(path) as source, connected(path) as client:
+        client.tell(Op.ROLLBACK, 0, ("default", 1))
+        client.tell(Op.ROLLBACK, 0, ("failed no", 1))
+        await source.until(lambda: len(source.calls) == 1)
+
+
+async def test_a_call_that_can_never_be_sent_fails_at_once(path: Path) -> None:
+    async with serving(path), connected(path) as client:
+        with pytest.raises(DataSourceError, match="more than a call may carry"):
+            set_(client, "key", bytes(80 << 20))
+        with pytest.raises(DataSourceError):
+            get(client, "\ud800")
+        assert await get(client, "key") == b"key"
+
+
+def test_a_value_of_64_mib_passes_both_ways(path: Path, figure: Callable[[str, object], None]) -> None:
+    """Without a cost that grows faster than its size, and without holding up others for long."""
+    cache = MemoryCache(1 << 30)
+
+    async def body() -> None:
+        proxy = server.Server(Sources(cache, {}, {}), path)
+        await proxy.start()
+        async with connected(path) as client, connected(path) as other:
+            took: list[float] = []
+            for size in (8 << 20, 64 << 20):
+                value = bytes(size)
+                began = time.process_time()
+                await set_(client, "key", value)
+                assert await get(client, "key") == value
+                assert await end(get(other, "nothing")) == "failed: key not found"
+                took.append(time.process_time() - began)
+            figure("64 MiB there and back, CPU s", took[1])
+            assert took[1] < max(16 * took[0], 0.5)
+        await proxy.close()
+
+    run(body())
+
+
+async def test_an_answer_that_is_too_large_fails_its_call(path: Path) -> None:
+    async with serving(path), connected(path) as client:
+        assert (
+            await end(get(client, f"size {80 << 20}")) == "failed: the answer of 83886080 bytes is larger than 80 MiB"
+        )
+        assert await get(client, "key") == b"key"
+
+
+async def test_one_write_carries_the_calls_of_a_turn_and_one_their_answers(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes: list[int] = []
+
+    def counting(flush: Callable[[Any], None], what: str) -> Callable[[Any], None]:
+        def flushing(connection: Any) -> None:
+            if getattr(connection, what):
+                writes.append(len(getattr(connection, what)))
+            flush(connection)
+
+        return flushing
+
+    monkeypatch.setattr(client_module._Connection, "_flush", counting(client_module._Connection._flush, "_frames"))
+    monkeypatch.setattr(server.Connection, "_flush", counting(server.Connection._flush, "_replies"))
+    async with serving(path), connected(path) as asking:
+        assert await get(asking, "key") == b"key"
+        del writes[:]
+        for answer in [get(asking, str(number)) for number in range(server.TURN)]:
+            await answer
+        assert writes == [server.TURN, server.TURN]

@@ -48,8 +48,7 @@ class Sequence:
         self, steps: tuple[Step, ...], response: str, functions: Mapping[str, Runs], capabilities: Capabilities
     ):
         self._steps = [
-            (step, [(call, functions[call.function]) for call in step.calls], step is steps[-1])
-            for step in steps
+            (step, [(call, functions[call.function]) for call in step.calls], step is steps[-1]) for step in steps
         ]
         self._response = response
         self._capabilities = capabilities

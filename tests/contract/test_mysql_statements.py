@@ -10,7 +10,7 @@ import pytest
 
 from atmo_farm import clock
 from atmo_farm.datasource.base import Limits
-from atmo_farm.datasource.errors import CallFailed, TransientFailure, Unreachable
+from atmo_farm.datasource.errors import CallFailed, OutcomeUnknown, TransientFailure, Unreachable
 from atmo_farm.datasource.mysql import MySqlBackend
 from tests.contract import test_database_mysql as mysql
 from tests.contract.heartbeat import Heartbeat
@@ -378,5 +378,56 @@ async def test_check_needs_no_values(here: Database, mariadb: MariaDbServer) -> 
 
 def thread_id(session: Session) -> int:
     """The server's number of a connection."""
-    number: int = session.connection._session.link.thread_id  # type: ignore[attr-defined]
+    number: int = session.connection._runner.session.link.thread_id  # type: ignore[attr-defined]
     return number
+
+
+# Selects that write
+
+
+@pytest.mark.parametrize(
+    ("made_as", "kind"),
+    [
+        ("CONTAINS SQL", OutcomeUnknown),
+        ("MODIFIES SQL DATA", OutcomeUnknown),
+        ("READS SQL DATA", TransientFailure),
+    ],
+)
+async def test_a_select_that_calls_a_function(
+    here: Database, mariadb: MariaDbServer, made_as: str, kind: type[CallFailed]
+) -> None:
+    """Of the database's own; it may write, unless it was declared not to: when its answer is lost, nobody knows."""
+    as_admin(mariadb, f"CREATE OR REPLACE FUNCTION Sleeper(n int) RETURNS int {made_as} RETURN SLEEP(n)")
+    sleeping = "SELECT count(*) FROM information_schema.processlist WHERE state = 'User sleep' AND id = ?"
+    async with here.connected() as session, database(mariadb.dsn()).connected() as other:
+        for query in ("SELECT sleeper(0) AS a", "SELECT max(atmo . `sleeper` (0)) AS a"):
+            assert await session.rows(query) == [{"a": 0}]
+        running = asyncio.create_task(session.rows("SELECT count(*), sleeper (90)"))
+        while not await other.value(sleeping, str(thread_id(session))):
+            pass
+        as_admin(mariadb, f"KILL {thread_id(session)}")
+        await fails(kind, running)
+
+
+async def test_functions_are_looked_up_once() -> None:
+    """For each query, before it runs first; a query without calls, or one that writes anyway, needs none."""
+    asked: list[str] = []
+
+    async def answer(server: FakeMySql, statement: bytes) -> None:
+        asked.append(statement.decode())
+        server.write(rows([("n", fake_mysql.LONGLONG, fake_mysql.BINARY)], [[b"0"]]))
+
+    async with fake_mysql.fake_mysql(answer) as port:
+        fake = database(f"u@tcp(127.0.0.1:{port})/")
+        backend = fake.backend()
+        calls, plain = fake.prepare("SELECT f (1), g(?) AS `h`, 'i(' -- j()\n"), fake.prepare("SELECT 1")
+        inserts = fake.prepare("INSERT INTO t SELECT k(1)")
+        for _ in range(2):
+            async with fake.another(backend) as session:
+                for statement in (calls, calls, plain, inserts):
+                    await session.connection.run(statement, ["x"], "", clock.monotonic() + PATIENCE_S)
+        await backend.close()
+    lookups = [statement for statement in asked if "ROUTINES" in statement]
+    assert len(asked) == 8 + len(lookups)
+    assert len(lookups) == 1
+    assert "('f', 'g')" in lookups[0]

@@ -20,6 +20,7 @@ from atmo_farm.datasource.postgresql.values import (
     FIRST_USER_TYPE,
     ArrayCaster,
     array_caster,
+    as_comment,
     literal,
     with_arrays,
 )
@@ -141,9 +142,8 @@ class PostgresConnection:
             raise TransientFailure("the deadline was over before the statement began")
         if self._backend.statement_timeout_ms:
             left_ms = min(left_ms, self._backend.statement_timeout_ms)
-        name = comment.replace("*/", "").replace("/*", "")
         head = (
-            (f"/* {name} */ " if name else "")
+            as_comment(comment)
             + (f"CLOSE {_CURSOR};" if self._has_cursor else "")
             + ("SET LOCAL transaction_read_only=on;" if guarded else "")
             + f"SET LOCAL statement_timeout={left_ms};"

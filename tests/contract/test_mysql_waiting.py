@@ -219,3 +219,24 @@ async def test_rows_of_mysqls_own(mariadb: MariaDbServer) -> None:
         for statement in ("SELECT 2", "SELECT 3"):
             async with fake.connected() as session:
                 assert "not Unicode" in str(await fails(CallFailed, session.json(statement)))
+
+
+async def test_readable_without_anything_to_read() -> None:
+    """A false alarm of the loop: nothing is read, and the loop does not wait."""
+    answers = asyncio.Event()
+
+    async def late(server: FakeMySql, _: bytes) -> None:
+        await answers.wait()
+        server.write(rows(TEXT, [[b"late"]]))
+
+    async with fake_mysql.fake_mysql(late) as port, database(f"u@tcp(127.0.0.1:{port})/").connected() as session:
+        running = asyncio.create_task(session.rows("SELECT 1"))
+        await asyncio.sleep(0)
+        link = session.connection._runner.session.link  # type: ignore[attr-defined]
+        async with Heartbeat() as heart:
+            for _ in range(3):
+                link._on_readable()
+                await asyncio.sleep(0)
+            answers.set()
+            assert await running == [{"a": "late"}]
+        assert heart.longest_s < STILL_S

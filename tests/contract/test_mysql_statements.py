@@ -90,8 +90,8 @@ async def test_an_order_of_descending(here: Database) -> None:
 
 @pytest.mark.parametrize("query", [SNIPPETS.many_rows, SNIPPETS.many_rows + " LIMIT 9999999"])
 async def test_ten_million_rows_and_the_loop(here: Database, query: str) -> None:
-    """With a LIMIT of the query's own or without: an error within 2 s, 64 MiB, and the loop goes on. The server itself
-    ends the answer of the latter, and its connection goes on."""
+    """With a LIMIT of the query's own or without: an error within 2 s, 64 MiB, and the loop goes on. So does, without, the
+    connection: the server itself has ended the answer."""
     async with here.connected() as session:
         async with Heartbeat() as heart:
             with Growth() as growth:
@@ -256,7 +256,7 @@ async def test_a_lock_that_is_held(here: Database) -> None:
         await holder.change(update)
         began = clock.monotonic()
         await fails(TransientFailure, waiter.json(update, within_s=0.3))
-        assert clock.monotonic() - began < 0.8
+        assert clock.monotonic() - began < 1.3
         assert not waiter.connection.broken
         query = f"SET STATEMENT innodb_lock_wait_timeout = 1 FOR UPDATE {table} SET amount = 6"
         assert "lock" in str(await fails(TransientFailure, waiter.json(query, type_="update")))

@@ -14,14 +14,14 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from atmo_farm import log
 from atmo_farm.datasource.call import Call
 from atmo_farm.datasource.errors import CallFailed
 from atmo_farm.datasource.sources import Sources
 from atmo_farm.ipc import frames
-from atmo_farm.ipc.frames import MalformedFrame, Op, Splitter, Status
+from atmo_farm.ipc.frames import AnyRequest, CacheGet, Cancel, Hello, MalformedFrame, Reply, Splitter, Status
 from atmo_farm.ipc.peer import peer_uid
 
 logger = logging.getLogger("atmo_farm.datasource")
@@ -40,9 +40,10 @@ HIGH_WATER = 1 << 20
 LARGE = 64 << 10
 """Bytes of a reply that is not kept for the end of the turn."""
 
-_CANCEL, _FIRST_CALL = int(Op.CANCEL), int(Op.STATE)
-_OPS = tuple(Op)
-_NOTHING: Iterator[tuple[tuple[Any, ...], bytes]] = iter(())
+MAX_REPLIES = 256
+"""In one frame, each smaller than LARGE."""
+
+_OK = int(Status.OK)
 
 
 class Connection(asyncio.Protocol):
@@ -52,15 +53,17 @@ class Connection(asyncio.Protocol):
         self._sources = sources
         self._connections = connections
         self._loop = asyncio.get_running_loop()
-        self._splitter = Splitter(frames.REQUEST, frames.MAX_REQUEST)
-        self._requests = _NOTHING
-        """Of the bytes that came last; `_later` came behind them."""
+        self._splitter = Splitter(frames.MAX_REQUEST)
         self._later: deque[bytes] = deque()
+        """What came behind `_frames`, which are behind `_requests`."""
+        self._frames: Iterator[bytes] = iter(())
+        self._requests: Iterator[AnyRequest] = iter(())
         self._calls: dict[int, Call] = {}
         self._handlers: list[str] = []
-        self._replies: list[bytes] = []
+        self._replies: list[Reply] = []
         self._in_turn = self._scheduled = self._flushing = self._choked = self._is_paused = False
-        self._execute, self._on_end = sources.execute, self._ended  # bound once: every call needs them
+        # Bound once, for every call needs them.
+        self._get_at_once, self._execute, self._on_end = sources.get_at_once, sources.execute, self._ended
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -77,7 +80,7 @@ class Connection(asyncio.Protocol):
         """Whoever asked is gone: nothing that was begun for it is of use to anybody."""
         self._connections.discard(self)
         self._let_go()
-        self._requests = _NOTHING
+        self._requests, self._frames = iter(()), iter(())
         self._later.clear()
         for call in tuple(self._calls.values()):
             self._give_up(call)
@@ -123,45 +126,58 @@ class Connection(asyncio.Protocol):
 
     def _take_requests(self, left: int) -> bool:
         """Take so many at most; whether there may be more that can be taken."""
+        get, replies, handlers = self._get_at_once, self._replies, len(self._handlers)
         while True:
-            for (_, number, handler, op, deadline), payload in islice(self._requests, left):
+            for request in islice(self._requests, left):
                 left -= 1
-                arguments = frames.arguments(op, payload)
-                if op >= _FIRST_CALL:
-                    self._call(number, handler, op, deadline, arguments)
-                elif op == _CANCEL:
-                    self._cancel(number)
+                if (
+                    type(request) is CacheGet  # the commonest call, on the shortest way
+                    and request.handler < handlers
+                    and get is not None
+                    and (value := get(request.arguments[0])) is not None
+                    and len(value) < LARGE
+                ):
+                    replies.append((request.number, _OK, value))
+                elif type(request) is Cancel:
+                    self._cancel(request.number)
+                elif type(request) is Hello:
+                    self._hello(request)
+                elif request.handler >= len(self._handlers):
+                    raise MalformedFrame(f"handler {request.handler} is not in its hello")
                 else:
-                    self._hello(number, *arguments)
+                    self._call(request)
                 if self._choked:
                     return False
             if not left:
                 return True
-            if not self._next_piece():
+            if not self._next_frame():
                 return False
 
-    def _next_piece(self) -> bool:
-        """Go on with what came behind the requests that were taken; False, and read on, when nothing did."""
-        if self._later:
-            self._requests = self._splitter.split(self._later.popleft())
-            return True
+    def _next_frame(self) -> bool:
+        """Go on with the requests of the next one that is all here; False, and read on, when none is."""
+        while True:
+            for content in self._frames:
+                self._requests = iter(frames.requests(content))
+                return True
+            if not self._later:
+                break
+            self._frames = self._splitter.split(self._later.popleft())
         if self._is_paused and self.transport is not None:
             self._is_paused = False
             self.transport.resume_reading()
         return False
 
-    def _call(self, number: int, handler: int, op: int, deadline: float, arguments: tuple[Any, ...]) -> None:
-        calls, handlers = self._calls, self._handlers
-        if handler >= len(handlers):
-            raise MalformedFrame(f"handler {handler} is not in its hello")
+    def _call(self, request: AnyRequest) -> None:
+        calls, number = self._calls, request.number
         if number in calls or len(calls) >= MAX_CALLS:
             raise MalformedFrame(f"call {number}: too many calls, or this number is taken")
-        call = Call(self, number, _OPS[op], handlers[handler], deadline, arguments, self._on_end)
+        handler = self._handlers[request.handler]
+        call = Call(self, number, request.op, handler, request.deadline, request.arguments, self._on_end)
         calls[number] = call
         try:
             self._execute(call)
         except Exception as error:
-            log.event(logger, logging.ERROR, "internal error in a call", handler=call.handler, exc_info=error)
+            log.event(logger, logging.ERROR, "internal error in a call", handler=handler, exc_info=error)
             call.fail(CallFailed("internal error of the data source process"))
 
     def _cancel(self, number: int) -> None:
@@ -169,13 +185,14 @@ class Connection(asyncio.Protocol):
         if call is not None:
             self._give_up(call)
 
-    def _hello(self, number: int, version: int, handlers: list[str]) -> None:
+    def _hello(self, request: Hello) -> None:
+        number, (version, handlers) = request.number, request.arguments
         if version == frames.VERSION and 0 < len(handlers) <= MAX_HANDLERS and not self._handlers:
             self._handlers = handlers
-            self._replies.append(frames.reply(number, Status.OK, frames.encode(frames.VERSION)))
+            self._reply(number, _OK, frames.encode(frames.VERSION))
             return
         text = f"the proxy speaks version {frames.VERSION}; say hello once, with at least one handler"
-        self._replies.append(frames.reply(number, Status.REFUSED, text.encode()))
+        self._reply(number, Status.REFUSED, text.encode())
         self._flush()
         if (transport := self._let_go()) is not None:
             transport.close()
@@ -183,20 +200,26 @@ class Connection(asyncio.Protocol):
     def _ended(self, call: Call, status: Status, payload: bytes) -> None:
         """A call has its answer."""
         del self._calls[call.number]
-        self._replies.append(frames.reply(call.number, status, payload))
-        if len(payload) >= LARGE:
+        self._reply(call.number, status, payload)
+
+    def _reply(self, number: int, status: int, payload: bytes) -> None:
+        """Send it with the others of this turn of the loop; a large one at once."""
+        if len(payload) > frames.MAX_RESULT:
+            status = Status.FAILED
+            payload = f"the answer of {len(payload)} bytes is larger than {frames.MAX_REPLY >> 20} MiB".encode()
+        self._replies.append((number, status, payload))
+        if len(payload) >= LARGE or len(self._replies) >= MAX_REPLIES:
             self._flush()
         elif not (self._in_turn or self._flushing):
             self._flushing = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        """One write for all replies of a turn of the loop."""
+        """One frame for all."""
         self._flushing = False
-        replies = self._replies
-        if replies and self.transport is not None:
-            self.transport.write(b"".join(replies) if len(replies) > 1 else replies[0])
-        replies.clear()
+        if self._replies and self.transport is not None:
+            frames.write(self.transport.write, frames.encode(self._replies))
+        self._replies.clear()
 
     def _give_up(self, call: Call) -> None:
         call.give_up()

@@ -20,9 +20,11 @@ from atmo_farm.datasource.memory import MemoryCache
 from atmo_farm.datasource.server import Server
 from atmo_farm.datasource.sources import Sources
 from atmo_farm.ipc import frames
-from atmo_farm.ipc.client import HIGH_WATER, PATIENCE_S, RECONNECT_S, ProxyClient
+from atmo_farm.ipc.client import PATIENCE_S, RECONNECT_S, ProxyClient
 from atmo_farm.ipc.frames import Op, Status
+from atmo_farm.ipc.link import HIGH_WATER
 from tests.contract.proxies import (
+    FAR,
     HANDLERS,
     RawPeer,
     ScriptedSource,
@@ -33,6 +35,7 @@ from tests.contract.proxies import (
     raw_peer,
     serving,
     set_,
+    until,
 )
 
 
@@ -45,11 +48,14 @@ MALFORMED = {
     "a frame of 0 bytes": bytes(4),
     "a frame of 4294967295 bytes": b"\xff" * 4,
     "a frame that is too long": (frames.MAX_REQUEST + 1).to_bytes(4, "little") + bytes(100),
-    "an op that is none": frames.REQUEST.pack(17, 5, 0, 99, 0.0) + b"\x90",
-    "no msgpack": frames.REQUEST.pack(17, 5, 0, Op.CACHE_GET, 0.0) + b"\xc1",
-    "other arguments": frames.REQUEST.pack(17, 5, 0, Op.CACHE_GET, 0.0) + b"\x90",
+    "no msgpack": frames.frame(b"\xc1"),
+    "no array": frames.frame(b"\x05"),
+    "msgpack and more": frames.frame(frames.encode([]) + b"\x00"),
+    "an op that is none": frames.request(99, 5, 0, 0.0, ("key",)),
+    "other arguments": frames.request(Op.CACHE_GET, 5, 0, 0.0, ()),
     "a handler that is not in its hello": raw_get(5, "key", handler=2),
     "a number that is taken": raw_get(1, "hold") + raw_get(1, "hold"),
+    "too much for one frame": frames.frame(frames.encode([(Op.CACHE_GET, 1, 0, FAR, ("k" * 40_000,))] * 2)),
     "HTTP": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
 }
 
@@ -272,12 +278,10 @@ async def test_a_proxy_that_does_not_read_gets_no_more_than_its_buffers_hold(pat
             await asyncio.sleep(0)
         for answer in answers:
             answer.cancel()
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await until(lambda: not client._waiting)
         transport = client._connection._transport  # type: ignore[union-attr]
         assert transport is not None
         assert transport.get_write_buffer_size() <= HIGH_WATER + 200_000
-        assert len(client._waiting) == 0
         first.cancel()
     listening.close()
 

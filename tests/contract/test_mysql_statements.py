@@ -90,7 +90,7 @@ async def test_an_order_of_descending(here: Database) -> None:
 
 @pytest.mark.parametrize("query", [SNIPPETS.many_rows, SNIPPETS.many_rows + " LIMIT 9999999"])
 async def test_ten_million_rows_and_the_loop(here: Database, query: str) -> None:
-    """With a LIMIT of the query's own or without: an error within 2 s, 64 MiB, and the loop goes on. The connection goes
+    """With a LIMIT of the query's own or without: an error in 2 s and 64 MiB, and the loop goes on. The connection goes
     on too where the server itself has ended the answer."""
     async with here.connected() as session:
         async with Heartbeat() as heart:

@@ -15,7 +15,7 @@ _CHUNK = 8192
 
 
 class Meter:
-    """Of one open socket, which stays its owner's. `begin` before an answer is read; `received` before each read."""
+    """Of one open socket, which stays its owner's. `begin` before an answer can come; `received` before its reads."""
 
     def __init__(self, descriptor: int):
         self._socket = socket.socket(fileno=descriptor)
@@ -24,11 +24,12 @@ class Meter:
         self._is_read = False
 
     def begin(self) -> None:
-        """Count from here: what waits in the socket is the first of it."""
-        self._received = self._waiting = self._in_socket()
-        self._is_read = False
+        """Count from here; what waits in the socket counts."""
+        waiting = self._in_socket()
         if self._is_tcp:
-            self._begun = self._total() - self._waiting
+            self._begun = self._total() - waiting
+        else:
+            self._received, self._waiting, self._is_read = waiting, waiting, False
 
     def received(self) -> int:
         """Bytes since `begin`, with what TLS adds. Exact over TCP; the kernel does not count those of a Unix socket:

@@ -73,7 +73,9 @@ class PostgresConnection:
         try:
             text = self._text(query, statement.only_reads, guarded, comment, deadline)
             result = await self._send(text, deadline)
-            return await self._result(result, statement.type == "select", deadline)
+            answer = await self._result(result, statement.type == "select", deadline)
+            self._link.took(len(answer))
+            return answer
         except psycopg2.Error as error:
             if guarded and error.pgcode == READ_ONLY:
                 self._backend.writing.add(statement.name)

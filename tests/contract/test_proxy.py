@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from atmo_farm.datasource import server
+from atmo_farm.datasource import clients, server
 from atmo_farm.datasource.memory import MemoryCache
 from atmo_farm.datasource.sources import Sources
 from atmo_farm.ipc.client import MAX_IN_FLIGHT, Answer, ProxyClient
@@ -242,10 +242,10 @@ async def test_one_write_carries_the_calls_of_a_turn_and_one_their_answers(
         return flushing
 
     monkeypatch.setattr(Link, "_flush", counting(Link._flush, "requests"))
-    monkeypatch.setattr(server.Connection, "_flush", counting(server.Connection._flush, "_replies"))
+    monkeypatch.setattr(clients.ClientConnection, "_flush", counting(clients.ClientConnection._flush, "_replies"))
     async with serving(path), connected(path) as asking:
         assert await get(asking, "key") == b"key"
         del writes[:]
-        for answer in [get(asking, str(number)) for number in range(server.TURN)]:
+        for answer in [get(asking, str(number)) for number in range(clients.TURN)]:
             await answer
-        assert writes == [server.TURN, server.TURN]
+        assert writes == [clients.TURN, clients.TURN]

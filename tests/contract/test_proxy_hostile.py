@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from atmo_farm.datasource import server
+from atmo_farm.datasource import clients
 from atmo_farm.datasource.memory import MemoryCache
 from atmo_farm.datasource.server import Server
 from atmo_farm.datasource.sources import Sources
@@ -97,7 +97,7 @@ async def test_another_version_is_refused_with_the_reason(path: Path) -> None:
         assert await peer.reply() is None
 
 
-@pytest.mark.parametrize("handlers", [[], [str(number) for number in range(server.MAX_HANDLERS + 1)]])
+@pytest.mark.parametrize("handlers", [[], [str(number) for number in range(clients.MAX_HANDLERS + 1)]])
 async def test_a_hello_without_handlers_or_with_too_many_is_refused(path: Path, handlers: list[str]) -> None:
     async with serving(path), raw_peer(path, greeted=False) as peer:
         peer.send(frames.request(Op.HELLO, 0, 0, 0.0, (frames.VERSION, handlers)))
@@ -113,10 +113,10 @@ async def test_a_second_hello_is_refused(path: Path) -> None:
 
 async def test_more_calls_than_a_connection_may_have_end_it(path: Path) -> None:
     async with serving(path) as source, raw_peer(path) as peer:
-        peer.send(*(raw_get(number, "hold") for number in range(1, server.MAX_CALLS + 2)))
+        peer.send(*(raw_get(number, "hold") for number in range(1, clients.MAX_CALLS + 2)))
         assert await peer.reply() is None
-        assert len(source.calls) == server.MAX_CALLS
-        await source.until(lambda: len(source.cancelled) == server.MAX_CALLS)
+        assert len(source.calls) == clients.MAX_CALLS
+        await source.until(lambda: len(source.cancelled) == clients.MAX_CALLS)
 
 
 def mode(path: Path) -> int | None:
@@ -197,7 +197,7 @@ async def test_a_client_that_does_not_read_its_replies_is_not_read_from(path: Pa
         while taken != (taken := asked_of(source)):  # until it takes no more
             for number in range(200):  # while others are served
                 assert await get(client, f"other {number}") == b"other %d" % number
-        assert 0 < taken <= (server.HIGH_WATER + (2 << 20)) / 100_000 + 1
+        assert 0 < taken <= (clients.HIGH_WATER + (2 << 20)) / 100_000 + 1
         for number in range(1, asked + 1):
             reply = await peer.reply()
             assert reply is not None
@@ -223,7 +223,7 @@ async def test_a_flooding_client_does_not_starve_another(path: Path) -> None:
             peer.send(flood[turn * len(flood) // 10 : (turn + 1) * len(flood) // 10])
             before = len(source.calls)
             assert await get(client, "mine") == b"mine"
-            assert len(source.calls) - before <= 6 * server.TURN
+            assert len(source.calls) - before <= 6 * clients.TURN
         for _ in range(20_000):
             assert await peer.reply() is not None
 

@@ -19,6 +19,7 @@ from atmo_farm.ipc.arena import Field, State
 if TYPE_CHECKING:
     from atmo_farm.consumer.context import ChildContext
     from atmo_farm.datasource.context import ProxyContext
+    from atmo_farm.directive.model import Directive
     from atmo_farm.runtime.modules import CompiledModule
 
 PRELOADED = ("atmo_farm.consumer.main", "atmo_farm.datasource.main", "uvloop", "concurrent.futures.thread")
@@ -72,6 +73,20 @@ def compile_modules(application: Application, folder: Path) -> tuple[Mapping[str
         except ModuleProblem as error:
             problems.append(Problem(runnable.position, runnable.key, str(error)))
     return compiled, problems
+
+
+def try_data_sources(directive: Directive) -> None:
+    """CannotStart when a resolved Directive's data sources need what is not installed, or can never be connected to as
+    they are described; nothing is connected. Runs in a helper process."""
+    import uvloop
+
+    from atmo_farm.datasource import build
+    from atmo_farm.settings import DataSourceSettings
+
+    async def make() -> None:
+        build.sources(directive, DataSourceSettings())
+
+    uvloop.run(make())
 
 
 def prune_modules(folder: Path, keep: Iterable[CompiledModule]) -> None:

@@ -1,7 +1,8 @@
 """The data-source proxy: one process that owns all connections to databases and Redis, and the in-memory cache.
 
 main ────── the process: boot, serve, end
-server ──── the Unix socket: one connection for each consumer, its frames, fair turns
+server ──── the Unix socket
+clients ─── one consumer's connection: its frames, its calls, fair turns
 call ─────── one request under way: answered, failed or given up, exactly once
 sources ─── which source a call is for; the queries by name
 pool ────── a database's connections: fair queueing over handlers, quotas, transactions

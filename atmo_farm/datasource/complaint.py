@@ -26,8 +26,8 @@ def without_values(
 ) -> str:
     """The message on one line, `$n` in place of the n-th variable, `…` in place of other quoted text that is neither in
     the statement nor among `names` (constraints, tables: what the driver tells beside the message)."""
-    for index, value in enumerate(variables, 1):
-        text = value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
+    texts = [value if isinstance(value, str) else value.decode("utf-8", "backslashreplace") for value in variables]
+    for index, text in sorted(enumerate(texts, 1), key=lambda pair: -len(pair[1])):  # one may be a part of another
         if text and text in message:
             message = _without(message, text, f"${index}")
     known = "".join(part for part in statement.parts if isinstance(part, str)) if statement is not None else ""

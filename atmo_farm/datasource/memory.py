@@ -27,7 +27,8 @@ class MemoryCache:
 
     def __init__(self, capacity: int):
         self._capacity = capacity
-        self._entries: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[bytes, float | None]] = OrderedDict()
+        """key → value and when it expires."""
         self._used = self._entries.move_to_end
         self.size = 0
         """Bytes in use."""
@@ -60,7 +61,7 @@ class MemoryCache:
             self.misses += 1
             return None
         value, expires_at = found
-        if clock.monotonic() >= expires_at:
+        if expires_at is not None and clock.monotonic() >= expires_at:
             self._remove(key)
             self.misses += 1
             return None
@@ -75,7 +76,7 @@ class MemoryCache:
             raise CallFailed(f"a value of {len(value)} bytes is more than the cache holds ({self._capacity} bytes)")
         if key in self._entries:
             self._remove(key)
-        self._entries[key] = value, clock.monotonic() + ttl_s if ttl_s > 0 else float("inf")
+        self._entries[key] = value, clock.monotonic() + ttl_s if ttl_s > 0 else None
         self.size += cost
         while self.size > self._capacity:
             self._remove(next(iter(self._entries)))

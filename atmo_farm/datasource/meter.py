@@ -11,22 +11,25 @@ _BYTES_RECEIVED = 128
 """Where tcpi_bytes_received, a u64, stands in Linux' struct tcp_info (since 4.1)."""
 
 _CHUNK = 8192
-"""A driver that left something in the socket has read at least so much."""
+"""So much, or all that there is, a driver takes with one read at least."""
 
 
 class Meter:
-    """Of one open socket, which stays its owner's. `begin` before an answer is read; `received` before each read."""
+    """Of one open socket, which stays its owner's. `begin` before an answer can come; `received` before its reads."""
 
     def __init__(self, descriptor: int):
         self._socket = socket.socket(fileno=descriptor)
         self._is_tcp = self._socket.family in (socket.AF_INET, socket.AF_INET6)
         self._begun = self._received = self._waiting = 0
+        self._is_read = False
 
     def begin(self) -> None:
-        """Count from here: what waits in the socket is the first of it."""
-        self._received = self._waiting = self._in_socket()
+        """Count from here; what waits in the socket counts."""
+        waiting = self._in_socket()
         if self._is_tcp:
-            self._begun = self._total() - self._waiting
+            self._begun = self._total() - waiting
+        else:
+            self._received, self._waiting, self._is_read = waiting, waiting, False
 
     def received(self) -> int:
         """Bytes since `begin`, with what TLS adds. Exact over TCP; the kernel does not count those of a Unix socket:
@@ -34,7 +37,9 @@ class Meter:
         if self._is_tcp:
             return self._total() - self._begun
         before, self._waiting = self._waiting, self._in_socket()
-        self._received += max(self._waiting - before, _CHUNK if before else 0)
+        read = min(before, _CHUNK) if self._is_read else 0
+        self._received += max(0, self._waiting - before + read)
+        self._is_read = True
         return self._received
 
     def release(self) -> None:

@@ -55,10 +55,10 @@ class FairQueue:
             begins, others = self._waiting[handler]
             call = self._first(begins) if self._pinned < self._most_pinned else None
             call = call or self._first(others)
-            if begins or others:
-                self._waiting.move_to_end(handler)
-            else:
+            if not (begins or others):
                 del self._waiting[handler]
+            elif call is not None:
+                self._waiting.move_to_end(handler)
             if call is not None:
                 self._start(call)
                 return call

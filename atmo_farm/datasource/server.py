@@ -1,217 +1,13 @@
-"""The proxy's Unix socket: one connection for each process that asks, each with its calls under way.
-
-A connection gets its turn: at most TURN requests are taken from it before the others have theirs, so that one that
-floods the proxy is slow itself. One that does not read its replies is not read from either. One that breaks the
-protocol is dropped, and its calls with it; nobody else notices.
-"""
+"""The proxy's Unix socket, on which other processes of the farm ask."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-from collections import deque
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
-from typing import Any, cast
 
-from atmo_farm import log
-from atmo_farm.datasource.call import Call
-from atmo_farm.datasource.errors import CallFailed
+from atmo_farm.datasource.clients import ClientConnection
 from atmo_farm.datasource.sources import Sources
-from atmo_farm.ipc import frames
-from atmo_farm.ipc.frames import MalformedFrame, Op, Splitter, Status
-from atmo_farm.ipc.peer import peer_uid
-
-logger = logging.getLogger("atmo_farm.datasource")
-
-TURN = 64
-"""Requests of one connection in a row."""
-
-MAX_CALLS = 4096
-"""Calls of one connection under way; the client keeps to less by itself."""
-
-MAX_HANDLERS = 4096
-
-HIGH_WATER = 1 << 20
-"""Bytes of replies that wait for a client before no more of its requests are taken."""
-
-LARGE = 64 << 10
-"""Bytes of a reply that is not kept for the end of the turn."""
-
-_CANCEL, _FIRST_CALL = int(Op.CANCEL), int(Op.STATE)
-_OPS = tuple(Op)
-_NOTHING: Iterator[tuple[tuple[Any, ...], bytes]] = iter(())
-
-
-class Connection(asyncio.Protocol):
-    """One client."""
-
-    def __init__(self, sources: Sources, connections: set[Connection]):
-        self._sources = sources
-        self._connections = connections
-        self._loop = asyncio.get_running_loop()
-        self._splitter = Splitter(frames.REQUEST, frames.MAX_REQUEST)
-        self._requests = _NOTHING
-        """Of the bytes that came last; `_later` came behind them."""
-        self._later: deque[bytes] = deque()
-        self._calls: dict[int, Call] = {}
-        self._handlers: list[str] = []
-        self._replies: list[bytes] = []
-        self._in_turn = self._scheduled = self._flushing = self._choked = self._is_paused = False
-        self._execute, self._on_end = sources.execute, self._ended  # bound once: every call needs them
-        self.transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Let in who runs as this farm's user or as root."""
-        self.transport = cast(asyncio.Transport, transport)
-        self._connections.add(self)
-        uid = peer_uid(transport.get_extra_info("socket"))
-        if uid not in (0, os.geteuid()):
-            self._drop(f"its peer runs as user id {uid}")
-            return
-        self.transport.set_write_buffer_limits(high=HIGH_WATER)
-
-    def connection_lost(self, _: Exception | None) -> None:
-        """Whoever asked is gone: nothing that was begun for it is of use to anybody."""
-        self._connections.discard(self)
-        self._let_go()
-        self._requests = _NOTHING
-        self._later.clear()
-        for call in tuple(self._calls.values()):
-            self._give_up(call)
-        self._calls.clear()
-        self._sources.forget(self)
-
-    def data_received(self, data: bytes) -> None:
-        """More requests."""
-        self._later.append(data)
-        if not (self._scheduled or self._choked):
-            self._turn()
-        elif len(self._later) > 1 and not self._is_paused and self.transport is not None:
-            self._is_paused = True
-            self.transport.pause_reading()
-
-    def pause_writing(self) -> None:
-        """It does not read."""
-        self._choked = True
-
-    def resume_writing(self) -> None:
-        """It reads again."""
-        if self.transport is not None:
-            self._choked = False
-            self._schedule()
-
-    def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._turn)
-
-    def _turn(self) -> None:
-        """Take its requests, as many as it may have before the others have their turn; one write for their replies."""
-        self._scheduled = False
-        self._in_turn = True
-        try:
-            if not self._choked and self._take_requests(TURN):
-                self._schedule()
-        except MalformedFrame as error:
-            self._drop(f"it sent a malformed frame: {error}")
-        finally:
-            self._in_turn = False
-            self._flush()
-
-    def _take_requests(self, left: int) -> bool:
-        """Take so many at most; whether there may be more that can be taken."""
-        while True:
-            for (_, number, handler, op, deadline), payload in islice(self._requests, left):
-                left -= 1
-                arguments = frames.arguments(op, payload)
-                if op >= _FIRST_CALL:
-                    self._call(number, handler, op, deadline, arguments)
-                elif op == _CANCEL:
-                    self._cancel(number)
-                else:
-                    self._hello(number, *arguments)
-                if self._choked:
-                    return False
-            if not left:
-                return True
-            if not self._next_piece():
-                return False
-
-    def _next_piece(self) -> bool:
-        """Go on with what came behind the requests that were taken; False, and read on, when nothing did."""
-        if self._later:
-            self._requests = self._splitter.split(self._later.popleft())
-            return True
-        if self._is_paused and self.transport is not None:
-            self._is_paused = False
-            self.transport.resume_reading()
-        return False
-
-    def _call(self, number: int, handler: int, op: int, deadline: float, arguments: tuple[Any, ...]) -> None:
-        calls, handlers = self._calls, self._handlers
-        if handler >= len(handlers):
-            raise MalformedFrame(f"handler {handler} is not in its hello")
-        if number in calls or len(calls) >= MAX_CALLS:
-            raise MalformedFrame(f"call {number}: too many calls, or this number is taken")
-        call = Call(self, number, _OPS[op], handlers[handler], deadline, arguments, self._on_end)
-        calls[number] = call
-        try:
-            self._execute(call)
-        except Exception as error:
-            log.event(logger, logging.ERROR, "internal error in a call", handler=call.handler, exc_info=error)
-            call.fail(CallFailed("internal error of the data source process"))
-
-    def _cancel(self, number: int) -> None:
-        call = self._calls.pop(number, None)
-        if call is not None:
-            self._give_up(call)
-
-    def _hello(self, number: int, version: int, handlers: list[str]) -> None:
-        if version == frames.VERSION and 0 < len(handlers) <= MAX_HANDLERS and not self._handlers:
-            self._handlers = handlers
-            self._replies.append(frames.reply(number, Status.OK, frames.encode(frames.VERSION)))
-            return
-        text = f"the proxy speaks version {frames.VERSION}; say hello once, with at least one handler"
-        self._replies.append(frames.reply(number, Status.REFUSED, text.encode()))
-        self._flush()
-        if (transport := self._let_go()) is not None:
-            transport.close()
-
-    def _ended(self, call: Call, status: Status, payload: bytes) -> None:
-        """A call has its answer."""
-        del self._calls[call.number]
-        self._replies.append(frames.reply(call.number, status, payload))
-        if len(payload) >= LARGE:
-            self._flush()
-        elif not (self._in_turn or self._flushing):
-            self._flushing = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        """One write for all replies of a turn of the loop."""
-        self._flushing = False
-        replies = self._replies
-        if replies and self.transport is not None:
-            self.transport.write(b"".join(replies) if len(replies) > 1 else replies[0])
-        replies.clear()
-
-    def _give_up(self, call: Call) -> None:
-        call.give_up()
-        self._sources.cancel(call)
-
-    def _drop(self, reason: str) -> None:
-        log.event(logger, logging.ERROR, "connection to the data source process dropped", reason=reason)
-        if (transport := self._let_go()) is not None:
-            transport.abort()
-
-    def _let_go(self) -> asyncio.Transport | None:
-        """Take no more requests; its transport, to be ended."""
-        transport, self.transport = self.transport, None
-        self._choked = True
-        return transport
 
 
 class Server:
@@ -220,7 +16,7 @@ class Server:
     def __init__(self, sources: Sources, path: Path):
         self._sources = sources
         self._path = path
-        self._connections: set[Connection] = set()
+        self._connections: set[ClientConnection] = set()
         self._server: asyncio.Server | None = None
         self._file = 0
         """The inode of the socket's file."""
@@ -231,7 +27,7 @@ class Server:
         before = os.umask(0o177)
         try:
             self._server = await asyncio.get_running_loop().create_unix_server(
-                lambda: Connection(self._sources, self._connections), str(self._path), backlog=1024
+                lambda: ClientConnection(self._sources, self._connections), str(self._path), backlog=1024
             )
         finally:
             os.umask(before)

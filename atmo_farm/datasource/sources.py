@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from atmo_farm.datasource.base import Source
 from atmo_farm.datasource.call import Call
 from atmo_farm.datasource.errors import CallFailed
+from atmo_farm.datasource.memory import MemoryCache
 from atmo_farm.ipc.frames import Op, encode
 
 _CACHE_GET, _CACHE_SET, _STATE, _QUERY = Op.CACHE_GET, Op.CACHE_SET, Op.STATE, Op.QUERY
@@ -19,6 +20,8 @@ class Sources:
         self._cache = cache
         self._databases = databases
         self._queries = queries
+        self.get_at_once = cache.get if isinstance(cache, MemoryCache) else None
+        """A value of a cache that is in this process, without a Call; None where it is elsewhere."""
         self._all = {source.name: source for source in (cache, *databases.values())}
 
     async def open(self) -> None:

@@ -10,7 +10,7 @@ from atmo_farm.datasource.errors import CallFailed
 from atmo_farm.directive import sql
 from atmo_farm.directive.model import Query
 
-_WHOLE_NUMBERS = ("limit", "offset", "fetch", "first", "next")
+_READS = ("select", "with", "values", "table")
 _CHANGES = ("insert", "update", "delete", "merge", "into")
 
 Variable = str | bytes
@@ -24,7 +24,7 @@ class Slot:
     index: int
     """Which variable goes here, from 0."""
     is_count: bool
-    """It stands behind LIMIT or OFFSET, where MySQL takes a bare number only."""
+    """It stands behind LIMIT, OFFSET or FETCH, where MySQL takes a bare number only."""
 
 
 @attrs.frozen
@@ -37,6 +37,7 @@ class Statement:
     parts: tuple[str | Slot, ...]
     """Text and placeholders by turns; `??` of the question style is `?` already."""
     var_count: int
+    """What its placeholders come to, whatever the Directive's varCount says."""
     only_reads: bool
     """It begins with SELECT, WITH, VALUES or TABLE and no word in it writes: a cursor or a LIMIT may be put around it,
     and its outcome is never unknown."""
@@ -57,43 +58,57 @@ class Statement:
 
 
 def prepare(query: Query, dialect: sql.Dialect) -> Statement:
-    """Cut a query; ValueError when it holds several statements (a loaded Directive's queries never do)."""
-    found = sql.placeholders(query.query, dialect)
-    places = {token.start: token for token in found.tokens}
+    """Cut a query; ValueError, as of sql.placeholders, which a loaded Directive's queries have passed."""
+    text = query.query
+    found = sql.placeholders(text, dialect)
+    places = {token.start for token in found.tokens}
     parts: list[str | Slot] = []
     words: list[str] = []
     begin = counted = end = 0
-    is_over = False
-    for token in sql.tokens(query.query, dialect):
-        text = query.query[token.start : token.end]
-        if text == ";":
-            is_over = True
-        if token.kind in ("blank", "comment") or text == ";":
+    counts = _Counts()
+    for token in sql.tokens(text, dialect):
+        piece = text[token.start : token.end]
+        if piece == ";" or sql.is_passed_over(token.kind, piece, dialect):
             continue
-        if is_over:
-            raise ValueError("holds several statements; a query is one")
         end = token.end
         if token.kind == "word":
-            words.append(text.lower())
+            words.append(piece.lower())
         if token.start in places:
-            parts.append(query.query[begin : token.start])
+            parts.append(text[begin : token.start])
             if token.kind == "escaped":
                 parts.append("?")
             else:
-                index = int(text[1:]) - 1 if token.kind == "numbered" else counted
+                parts.append(Slot(int(piece[1:]) - 1 if token.kind == "numbered" else counted, counts.next))
                 counted += 1
-                parts.append(Slot(index, bool(words) and words[-1] in _WHOLE_NUMBERS))
             begin = token.end
-    parts.append(query.query[begin:end])
-    reads = bool(words) and words[0] in ("select", "with", "values", "table")
+        counts.see(token.kind, piece.lower())
+    parts.append(text[begin:end])
+    reads = bool(words) and words[0] in _READS
     return Statement(
         name=query.name,
         type=query.type,
         dialect=dialect,
         parts=tuple(part for part in parts if part != ""),
-        var_count=query.var_count,
+        var_count=found.count,
         only_reads=reads and not any(word in _CHANGES for word in words) and query.type == "select",
     )
+
+
+class _Counts:
+    """Watches for LIMIT n, LIMIT n, m, OFFSET n and FETCH FIRST n: `next` is whether a number of rows must follow."""
+
+    def __init__(self) -> None:
+        self.next = False
+        self._was = False
+        self._word = ""
+
+    def see(self, kind: str, piece: str) -> None:
+        is_fetch = self._word == "fetch" and piece in ("first", "next")
+        self.next, self._was = (
+            (kind == "word" and (piece in ("limit", "offset") or is_fetch)) or (piece == "," and self._was),
+            self.next and kind in ("number", "numbered", "question"),
+        )
+        self._word = piece if kind == "word" else ""
 
 
 def variable(value: bytes) -> Variable:

@@ -37,6 +37,7 @@ _GO_MYSQL_ONLY = _words(
     "checkConnLiveness columnsWithAlias compress interpolateParams loc multiStatements parseTime rejectReadOnly "
     "serverPubKey timeTruncate"
 )
+_SQLITE_MODES = ("ro", "rw", "rwc", "memory")
 MAX_CHARACTERS = 8192
 _MYSQL_SERVER = re.compile(r"(tcp[46]?|unix)?(?:\(([^()]*)\))?")
 _SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*", re.ASCII)
@@ -168,9 +169,13 @@ def _mysql_target(
 
 def _sqlite(text: str) -> DatabaseTarget:
     path, _, query = re.sub(r"^(sqlite3?://|file:(//(?=/))?)", "", text).partition("?")
-    if not path:
-        raise ValueError("must be the path of the database's file")
-    return DatabaseTarget(path=_unquoted(path) if text.startswith("file:") else path, options=_parameters(query))
+    path = _unquoted(path) if text.startswith("file:") else path
+    options = _parameters(query)
+    if set(options) - {"mode"} or options.get("mode", "rw") not in _SQLITE_MODES:
+        raise ValueError("has an unknown option; known is `mode`, which is " + ", ".join(_SQLITE_MODES))
+    if path != ":memory:" and options.get("mode") != "memory" and not path.startswith("/"):
+        raise ValueError("must be the absolute path of the database's file, or `:memory:`")
+    return DatabaseTarget(path=path, options=options)
 
 
 def _host_port(text: str) -> tuple[str, int]:

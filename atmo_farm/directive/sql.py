@@ -129,18 +129,29 @@ def _block_comment_end(sql: str, start: int, nested: bool) -> int:
     raise ValueError("a comment has no end")
 
 
+def is_passed_over(kind: str, text: str, dialect: Dialect) -> bool:
+    """Whether a piece is nothing to the server: blank, or a comment but for those that MySQL runs."""
+    return kind == "blank" or (kind == "comment" and not (dialect == "mysql" and text.startswith(("/*!", "/*M!"))))
+
+
 def placeholders(sql: str, dialect: Dialect) -> Placeholders:
-    """The variables of a query; ValueError when they are mixed, when the text does not end well, or when it holds
-    several statements."""
+    """The variables of a query; ValueError when they are mixed, when the text does not end well, or when it holds no
+    statement, several, or what no encoding of Unicode has."""
+    if any("\ud800" <= character <= "\udfff" for character in sql if not character.isascii()):
+        raise ValueError("holds half of a surrogate pair")
     found: list[Token] = []
-    is_over = False
+    is_over, is_empty = False, True
     for kind, start, end in _pieces(sql, dialect):
         if kind in ("numbered", "question", "escaped"):
             found.append(Token(kind, start, end))
         if sql[start:end] == ";":
             is_over = True
-        elif is_over and kind not in ("blank", "comment"):
-            raise ValueError("holds several statements; a query is one")
+        elif not is_passed_over(kind, sql[start:end], dialect):
+            is_empty = False
+            if is_over:
+                raise ValueError("holds several statements; a query is one")
+    if is_empty:
+        raise ValueError("holds no statement")
     numbered = tuple(token for token in found if token.kind == "numbered")
     if not numbered:
         count = sum(token.kind == "question" for token in found)

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
 
 from atmo_farm import clock, log
 from atmo_farm.errors import DataSourceError
-from atmo_farm.ipc import frames
-from atmo_farm.ipc.frames import MalformedFrame, Op, Splitter, Status
-from atmo_farm.ipc.peer import peer_uid
+from atmo_farm.ipc.frames import Asked, Op
+from atmo_farm.ipc.link import Answer, Link
+
+__all__ = ["Answer", "ProxyClient"]
 
 logger = logging.getLogger("atmo_farm.ipc")
 
@@ -31,33 +30,10 @@ PATIENCE_S = 2.0
 RECONNECT_S = (0.01, 0.5)
 """Delay before the second attempt to connect, and the longest; it doubles."""
 
-HIGH_WATER = 1 << 20
-"""Bytes that wait for the proxy to read them before no more calls are sent."""
+SWEEP_S = 0.01
+"""A call that was cancelled is told to the proxy within this time."""
 
-LARGE = 64 << 10
-"""Bytes of a call that is not kept for the end of the turn."""
-
-
-_OK, _UNKNOWN, _TRANSIENT = Status.OK, Status.UNKNOWN, Status.TRANSIENT
-
-
-class Answer(asyncio.Future[bytes]):
-    """One call. Cancelling it tells the proxy; its result is the answer, its exception a DataSourceError."""
-
-    __slots__ = ("client", "frame", "number", "writes")
-
-    client: ProxyClient
-    number: int
-    writes: bool
-    frame: bytes
-    """While it waits to be sent."""
-
-    def cancel(self, msg: object = None) -> bool:
-        """Give the call up."""
-        cancelled = super().cancel(msg)
-        if cancelled:
-            self.client.given_up(self)
-        return cancelled
+_CACHE_GET, _CANCEL = Op.CACHE_GET, Op.CANCEL
 
 
 class ProxyClient:
@@ -71,14 +47,20 @@ class ProxyClient:
         self._handlers = list(handlers)
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
-        self._connection: _Connection | None = None
+        self._create_answer = self._loop.create_future
+        self._connection: Link | None = None
         """The one that the proxy has accepted."""
+        self._direct: Link | None = None
+        """The same, while it takes more and no calls wait."""
         self._answers: dict[int, Answer] = {}
-        """Under way: their frames have gone out."""
-        self._waiting: OrderedDict[int, Answer] = OrderedDict()
+        """Under way: they have gone out."""
+        self._writes: set[int] = set()
+        """Which of them must not be repeated blindly."""
+        self._waiting: deque[tuple[Asked, Answer, bool]] = deque()
         self._numbers = 0
         self._task: asyncio.Task[None] | None = None
         self._impatience: asyncio.TimerHandle | None = None
+        self._sweep: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin to connect."""
@@ -86,28 +68,29 @@ class ProxyClient:
         self._task = self._loop.create_task(self._stay_connected(), name="data source connection")
 
     def call(self, op: Op, handler: int, deadline: float, arguments: Sequence[object], writes: bool = False) -> Answer:
-        """Ask; `writes` says that it must not be repeated blindly. DataSourceError at once if it can never be sent.
+        """Ask; `writes` says that it must not be repeated blindly. The arguments must not change any more.
 
         `deadline`, in clock.monotonic() seconds, is for the proxy; who asks cancels the answer at that time by itself.
         """
-        self._numbers = number = (self._numbers + 1) & 0xFFFFFFFF or 1
-        try:
-            frame = frames.request(op, number, handler, deadline, arguments)
-        except ValueError as error:
-            raise DataSourceError(str(error)) from error
-        answer = Answer(loop=self._loop)
-        answer.client, answer.number, answer.writes = self, number, writes
-        connection = self._connection
-        if connection is not None:
-            if not self._waiting and len(self._answers) < MAX_IN_FLIGHT and not connection.choked:
-                self._answers[number] = answer
-                connection.send(frame)
-                return answer
-        elif self._impatience is None:
+        self._numbers = number = self._numbers + 1
+        asked = (op, number, handler, deadline, arguments)
+        answer: Answer = self._create_answer()
+        direct = self._direct
+        if direct is not None and len(self._answers) < MAX_IN_FLIGHT:
+            self._answers[number] = answer
+            if writes:
+                self._writes.add(number)
+            if op is _CACHE_GET and direct.requests:
+                direct.requests.append(asked)  # the commonest call on the shortest way
+            else:
+                direct.send(asked)
+        elif self._connection is None and self._impatience is None:
             answer.set_exception(_out_of_reach())
-            return answer
-        answer.frame = frame
-        self._waiting[number] = answer
+        else:
+            self._waiting.append((asked, answer, writes))
+            self._direct = None
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(SWEEP_S, self._look_for_cancelled)
         return answer
 
     def tell(self, op: Op, handler: int, arguments: Sequence[object]) -> None:
@@ -115,27 +98,20 @@ class ProxyClient:
         answer = self.call(op, handler, clock.monotonic() + PATIENCE_S, arguments)
         answer.add_done_callback(_ignore)
 
-    def given_up(self, answer: Answer) -> None:
-        """An answer was cancelled."""
-        if self._answers.pop(answer.number, None) is None:
-            self._waiting.pop(answer.number, None)
-        elif self._connection is not None:
-            self._connection.send(frames.request(Op.CANCEL, answer.number, 0, 0.0, ()))
-            self.send_waiting()
-
     async def close(self) -> None:
         """Disconnect; what is under way fails."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        if self._impatience is not None:
-            self._impatience.cancel()
-            self._impatience = None
+        for timer in (self._impatience, self._sweep):
+            if timer is not None:
+                timer.cancel()
+        self._impatience = self._sweep = None
         self._fail_waiting()
 
-    # What the connection tells
+    # What the connection tells and asks
 
-    def greeted(self, connection: _Connection) -> None:
+    def greeted(self, connection: Link) -> None:
         """The proxy has accepted us."""
         self._connection = connection
         if self._impatience is not None:
@@ -145,26 +121,38 @@ class ProxyClient:
 
     def lost(self) -> None:
         """The connection that was accepted is gone, whoever ended it."""
-        self._connection = None
+        self._connection = self._direct = None
         self._be_patient()
-        answers = list(self._answers.values())
-        self._answers.clear()
-        for answer in answers:
+        for number in list(self._answers):
             text = "the data source process ended before it answered"
-            if answer.writes:
-                answer.set_exception(DataSourceError(f"{text}: whether this was done is unknown", unknown=True))
+            if number in self._writes:
+                self.failed(number, DataSourceError(f"{text}: whether this was done is unknown", unknown=True))
             else:
-                answer.set_exception(DataSourceError(text, transient=True))
+                self.failed(number, DataSourceError(text, transient=True))
+
+    def failed(self, number: int, error: DataSourceError) -> None:
+        """A call has ended without the answer."""
+        answer = self._answers.pop(number, None)
+        self._writes.discard(number)
+        if answer is not None and not answer.done():
+            answer.set_exception(error)
 
     def send_waiting(self) -> None:
         """Send what waits, as far as the proxy takes it now."""
         connection, waiting, answers = self._connection, self._waiting, self._answers
-        if connection is None:
-            return
-        while waiting and len(answers) < MAX_IN_FLIGHT and not connection.choked:
-            number, answer = waiting.popitem(last=False)
-            answers[number] = answer
-            connection.send(answer.frame)
+        while waiting and connection is not None and len(answers) < MAX_IN_FLIGHT and not connection.choked:
+            asked, answer, writes = waiting.popleft()
+            if not answer.done():  # cancelled while it waited
+                answers[asked[1]] = answer
+                if writes:
+                    self._writes.add(asked[1])
+                connection.send(asked)
+        if not waiting and connection is not None and not connection.choked:
+            self._direct = connection
+
+    def choked(self) -> None:
+        """The proxy does not read."""
+        self._direct = None
 
     # Parts
 
@@ -177,15 +165,31 @@ class ProxyClient:
 
     def _fail_waiting(self) -> None:
         while self._waiting:
-            _, answer = self._waiting.popitem(last=False)
-            answer.set_exception(_out_of_reach())
+            _, answer, _ = self._waiting.popleft()
+            if not answer.done():
+                answer.set_exception(_out_of_reach())
+
+    def _look_for_cancelled(self) -> None:
+        """Tell the proxy of the calls that nobody waits for any more, and forget those that have not gone out."""
+        cancelled = [number for number, answer in self._answers.items() if answer.done()]
+        for number in cancelled:
+            del self._answers[number]
+            self._writes.discard(number)
+            if self._connection is not None:
+                self._connection.send((_CANCEL, number, 0, 0.0, ()))
+        if self._waiting:
+            self._waiting = deque(waiting for waiting in self._waiting if not waiting[1].done())
+            self.send_waiting()
+        self._sweep = None
+        if self._answers or self._waiting:
+            self._sweep = self._loop.call_later(SWEEP_S, self._look_for_cancelled)
 
     async def _stay_connected(self) -> None:
         first_s, longest_s = RECONNECT_S
         delay_s = first_s
         reason = ""
         while True:
-            connection = _Connection(self, self._handlers, self._answers)
+            connection = Link(self, self._handlers, self._answers, self._writes)
             try:
                 await self._loop.create_unix_connection(lambda: connection, str(self._path))  # noqa: B023 - at once
                 await connection.ended
@@ -201,100 +205,6 @@ class ProxyClient:
                     delay_s = first_s
             await asyncio.sleep(delay_s)
             delay_s = min(longest_s, delay_s * 2)
-
-
-class _Connection(asyncio.Protocol):
-    """One connection, from its hello to its loss. `answers` are the calls under way, its client's own."""
-
-    def __init__(self, client: ProxyClient, handlers: list[str], answers: dict[int, Answer]):
-        self._client = client
-        self._handlers = handlers
-        self._answers = answers
-        self._loop = asyncio.get_running_loop()
-        self._splitter = Splitter(frames.REPLY, frames.MAX_REPLY)
-        self._frames: list[bytes] = []
-        self._transport: asyncio.Transport | None = None
-        self.greeted_at = 0.0
-        self.choked = False
-        """The proxy does not read."""
-        self.ended: asyncio.Future[None] = self._loop.create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say hello to a proxy that runs as this farm's user or as root."""
-        self._transport = cast(asyncio.Transport, transport)
-        uid = peer_uid(transport.get_extra_info("socket"))
-        if uid not in (0, os.geteuid()):
-            log.event(logger, logging.ERROR, "the data source socket is not this farm's", peer_uid=uid)
-            self.abort()
-            return
-        self._transport.set_write_buffer_limits(high=HIGH_WATER)
-        self._transport.write(frames.request(Op.HELLO, 0, 0, 0.0, (frames.VERSION, self._handlers)))
-
-    def connection_lost(self, _: Exception | None) -> None:
-        """Whoever ended it."""
-        self.abort()
-        if not self.ended.done():
-            self.ended.set_result(None)
-
-    def data_received(self, data: bytes) -> None:
-        """More replies; those that nobody waits for any more are passed over."""
-        pop = self._answers.pop
-        try:
-            for (_, number, status), payload in self._splitter.split(data):
-                answer = pop(number, None)
-                if answer is None:
-                    if not self.greeted_at:
-                        self._greet(status, payload)
-                elif status == _OK:
-                    answer.set_result(payload)
-                else:
-                    answer.set_exception(_failure(status, payload))
-        except MalformedFrame as error:
-            log.event(logger, logging.ERROR, "the data source process does not speak as it should", reason=str(error))
-            self.abort()
-            return
-        self._client.send_waiting()
-
-    def pause_writing(self) -> None:
-        """The proxy does not read."""
-        self.choked = True
-
-    def resume_writing(self) -> None:
-        """It reads again."""
-        self.choked = False
-        self._client.send_waiting()
-
-    def send(self, frame: bytes) -> None:
-        """Send it with the others of this turn of the loop."""
-        if not self._frames:
-            self._loop.call_soon(self._flush)
-        self._frames.append(frame)
-        if len(frame) >= LARGE:
-            self._flush()
-
-    def abort(self) -> None:
-        """End at once: what is under way fails."""
-        transport, self._transport = self._transport, None
-        if transport is not None:
-            transport.abort()
-            if self.greeted_at:
-                self._client.lost()
-
-    def _greet(self, status: int, payload: bytes) -> None:
-        if status != _OK:
-            raise MalformedFrame(payload.decode("utf-8", "replace"))
-        self.greeted_at = clock.monotonic()
-        self._client.greeted(self)
-
-    def _flush(self) -> None:
-        if self._frames and self._transport is not None:
-            self._transport.write(b"".join(self._frames) if len(self._frames) > 1 else self._frames[0])
-        self._frames.clear()
-
-
-def _failure(status: int, payload: bytes) -> DataSourceError:
-    text = payload.decode("utf-8", "replace")
-    return DataSourceError(text, transient=status == _TRANSIENT, unknown=status == _UNKNOWN)
 
 
 def _out_of_reach() -> DataSourceError:

@@ -1,49 +1,53 @@
-"""The wire between a farm's processes and its data-source proxy. Numbers are little-endian.
+"""The wire between a farm's processes and its data-source proxy.
 
-    request   0 length u32 │ 4 id u32 │ 8 handler u16 │ 10 op u8 │ 11 zero u8 │ 12 deadline f64 │ 20 payload
-    reply     0 length u32 │ 4 id u32 │ 8 status u8 │ 9 payload
+    frame    0 length u32, little-endian │ 4 msgpack, so many bytes
 
-length    bytes that follow it
-id        the client's own number of the call; the reply has it too; CANCEL and HELLO carry it like every other
+    of a client    [[op, id, handler, deadline, [argument, …]], …]      requests, those of one turn of its loop
+    of the proxy   [[id, status, payload], …]                           replies, in any order
+
+id        the client's own number of the call, below 2⁶³ and never used again; the reply has it too. CANCEL carries that
+          of the call
 handler   which of the names in the client's hello asks: quotas, log lines and statement comments go by it
 deadline  clock.monotonic() seconds, the same clock for every process of the machine; the proxy gives up after it
-payload   a msgpack array of the op's arguments; of an OK reply the answer's bytes as they are, of others a UTF-8 text
+payload   bytes: of an OK reply the answer as it is, of others a UTF-8 text
 
-The first frame of a connection is HELLO, and its reply is OK with the proxy's own version, or REFUSED with a reason. A
-frame that breaks these rules ends its connection.
+The first request of a connection is HELLO, and its reply is OK with the proxy's own version, or REFUSED with a reason.
+A request that is longer than MAX_BATCH has a frame of its own. What breaks these rules ends its connection.
+
+A frame for all of a turn is why a call costs so little: msgspec makes and reads it in one go.
 """
 
 from __future__ import annotations
 
 import enum
-import struct
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
 VERSION = 1
 
 MAX_REQUEST = 80 << 20
-"""Bytes of the longest request: a value as large as a function's memory may be, and its frame."""
+"""Bytes of the longest frame of a client: a value as large as a function's memory may be, and what is around it."""
 
 MAX_REPLY = 80 << 20
 
-REQUEST = struct.Struct("<IIHBxd")
-REPLY = struct.Struct("<IIB")
-LENGTH_SIZE = 4
-
-MAX_RESULT = MAX_REPLY - REPLY.size
+MAX_RESULT = MAX_REPLY - 64
 """Bytes of the largest answer."""
 
-_MAX_PAYLOAD = MAX_REQUEST - REQUEST.size
-_REQUEST_REST = REQUEST.size - LENGTH_SIZE
-_REPLY_REST = REPLY.size - LENGTH_SIZE
-_pack_request, _pack_reply = REQUEST.pack, REPLY.pack
+MAX_BATCH = 64 << 10
+"""Bytes of the longest frame with more than one request: the proxy reads a frame in one go."""
+
+LENGTH_SIZE = 4
+
+_JOINED = 64 << 10
+"""Bytes that are copied behind their length, for one write in place of two."""
+
+_ARRAY_OF_ONE = 0x91
 
 
 class Op(enum.IntEnum):
-    """What a request asks for; its arguments are in ARGUMENTS."""
+    """What a request asks for; its arguments are those of the class of the same name."""
 
     HELLO = 0
     """Names the asker's version and handlers."""
@@ -59,25 +63,6 @@ class Op(enum.IntEnum):
     """The answer is JSON."""
     COMMIT = 6
     ROLLBACK = 7
-
-
-_Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
-_Ttl = Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 31)]
-
-ARGUMENTS: dict[Op, Any] = {
-    Op.HELLO: tuple[_Number, list[str]],  # version, handlers
-    Op.CANCEL: tuple[()],
-    Op.STATE: tuple[list[str]],  # names of sources
-    Op.CACHE_GET: tuple[str],  # key
-    Op.CACHE_SET: tuple[str, bytes, _Ttl],  # key, value, seconds to keep it (0: for ever)
-    Op.QUERY: tuple[str, list[bytes], _Number, bool],  # name, variables, transaction or 0, whether that begins with it
-    Op.COMMIT: tuple[str, _Number],  # database, transaction
-    Op.ROLLBACK: tuple[str, _Number],
-}
-"""The types of each op's arguments."""
-
-_decode = [msgspec.msgpack.Decoder(ARGUMENTS[op]).decode for op in Op]
-_encode = msgspec.msgpack.Encoder().encode
 
 
 class Status(enum.IntEnum):
@@ -98,54 +83,145 @@ class MalformedFrame(Exception):
     """The peer does not speak this protocol; the connection must end."""
 
 
-def request(op: Op, number: int, handler: int, deadline: float, arguments: Sequence[object]) -> bytes:
-    """A request as bytes; ValueError when it is longer than MAX_REQUEST."""
-    payload = _encode(arguments)
-    if len(payload) > _MAX_PAYLOAD:
-        raise ValueError(f"{len(payload)} bytes are more than a call may carry ({MAX_REQUEST >> 20} MiB)")
-    return _pack_request(_REQUEST_REST + len(payload), number, handler, op, deadline) + payload
+_Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_Ttl = Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 31)]
+
+
+class Request(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=True):
+    """What comes after the op; each op has a class with the types of its arguments."""
+
+    op: ClassVar[Op]
+    number: _Number
+    handler: _Number
+    deadline: float
+
+
+class Hello(Request, tag=0):
+    """Version, and the handlers' names."""
+
+    op = Op.HELLO
+    arguments: tuple[_Number, list[str]]
+
+
+class Cancel(Request, tag=1):
+    """Nothing."""
+
+    op = Op.CANCEL
+    arguments: tuple[()]
+
+
+class State(Request, tag=2):
+    """Names of sources."""
+
+    op = Op.STATE
+    arguments: tuple[list[str]]
+
+
+class CacheGet(Request, tag=3):
+    """The key."""
+
+    op = Op.CACHE_GET
+    arguments: tuple[str]
+
+
+class CacheSet(Request, tag=4):
+    """Key, value, seconds to keep it (0: for ever)."""
+
+    op = Op.CACHE_SET
+    arguments: tuple[str, bytes, _Ttl]
+
+
+class Query(Request, tag=5):
+    """The query's name, its variables, the transaction or 0, whether that begins with it."""
+
+    op = Op.QUERY
+    arguments: tuple[str, list[bytes], _Number, bool]
+
+
+class Commit(Request, tag=6):
+    """Database and transaction."""
+
+    op = Op.COMMIT
+    arguments: tuple[str, _Number]
+
+
+class Rollback(Request, tag=7):
+    """Database and transaction."""
+
+    op = Op.ROLLBACK
+    arguments: tuple[str, _Number]
+
+
+AnyRequest = Hello | Cancel | State | CacheGet | CacheSet | Query | Commit | Rollback
+
+Asked = tuple[int, int, int, float, Sequence[object]]
+"""A request as its sender makes it: op, id, handler, deadline, arguments."""
+
+Reply = tuple[int, int, bytes]
+
+encode: Callable[[object], bytes] = msgspec.msgpack.Encoder().encode
+"""A value as msgpack."""
+
+_decode_requests = msgspec.msgpack.Decoder(list[AnyRequest]).decode
+_decode_replies = msgspec.msgpack.Decoder(list[Reply]).decode
+
+
+def requests(content: bytes) -> list[AnyRequest]:
+    """The requests of a frame; MalformedFrame."""
+    if len(content) > MAX_BATCH and content[0] != _ARRAY_OF_ONE:
+        raise MalformedFrame(f"several requests in a frame of {len(content)} bytes")
+    return _decoded(_decode_requests, content)
+
+
+def replies(content: bytes) -> list[Reply]:
+    """The replies of a frame; MalformedFrame."""
+    return _decoded(_decode_replies, content)
+
+
+def _decoded(decode: Callable[[bytes], list[Any]], content: bytes) -> list[Any]:
+    try:
+        return decode(content)
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        raise MalformedFrame(str(error)) from error
+
+
+def frame(content: bytes) -> bytes:
+    """A frame with this content."""
+    return len(content).to_bytes(LENGTH_SIZE, "little") + content
+
+
+def write(to: Callable[[bytes], None], content: bytes) -> None:
+    """Write a frame with this content, without another copy of a large one."""
+    length = len(content).to_bytes(LENGTH_SIZE, "little")
+    if len(content) > _JOINED:
+        to(length)
+        to(content)
+    else:
+        to(length + content)
+
+
+def request(op: int, number: int, handler: int, deadline: float, arguments: Sequence[object]) -> bytes:
+    """A frame with one request."""
+    return frame(encode([(op, number, handler, deadline, arguments)]))
 
 
 def reply(number: int, status: int, payload: bytes) -> bytes:
-    """A reply as bytes; of a payload longer than MAX_REPLY takes, a failure that says so."""
-    if len(payload) > MAX_RESULT:
-        status = Status.FAILED
-        payload = f"the answer of {len(payload)} bytes is larger than {MAX_REPLY >> 20} MiB".encode()
-    return _pack_reply(_REPLY_REST + len(payload), number, status) + payload
-
-
-def arguments(op: int, payload: bytes) -> tuple[Any, ...]:
-    """The arguments of a request, of the types of ARGUMENTS; MalformedFrame for anything else."""
-    try:
-        return _decode[op](payload)  # type: ignore[no-any-return]
-    except IndexError:
-        raise MalformedFrame(f"there is no op {op}") from None
-    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-        raise MalformedFrame(f"{Op(op).name}: {error}") from error
-
-
-def encode(value: object) -> bytes:
-    """A value as msgpack."""
-    return _encode(value)
+    """A frame with one reply."""
+    return frame(encode([(number, status, payload)]))
 
 
 class Splitter:
-    """Cuts a byte stream into frames.
+    """Cuts a byte stream into frames; one that is longer than `longest`, or empty, is malformed."""
 
-    `head` is the frame's fixed part, which begins with its length; a frame shorter than that, or longer than `longest`,
-    is malformed.
-    """
-
-    def __init__(self, head: struct.Struct, longest: int):
-        self._head = head
+    def __init__(self, longest: int):
         self._longest = longest
         self._pieces: list[bytes] = []
         """The beginning of a frame that is not all there."""
         self._missing = 0
         """Bytes that it lacks; while there are any, pieces only pile up: a large frame is joined twice at most."""
 
-    def split(self, data: bytes) -> Iterator[tuple[tuple[Any, ...], bytes]]:
-        """The frames that are whole with these bytes, each as its head's numbers and its payload.
+    def split(self, data: bytes) -> Iterator[bytes]:
+        """The contents of the frames that are whole with these bytes.
 
         Take them all before the next call. MalformedFrame comes in the place of the frame that is.
         """
@@ -157,26 +233,18 @@ class Splitter:
             self._pieces.append(data)
             data = b"".join(self._pieces)
             self._pieces.clear()
-        unpack, head, longest = self._head.unpack_from, self._head.size, self._longest
-        shortest, size, at = head - LENGTH_SIZE, len(data), 0
+        at, size = 0, len(data)
         self._missing = 0
-        while size - at >= head:
-            numbers = unpack(data, at)
-            length = numbers[0]
-            end = at + LENGTH_SIZE + length
-            if not shortest <= length <= longest:
-                raise MalformedFrame(f"a frame of {length} bytes")
-            if end > size:
-                break
-            yield numbers, data[at + head : end]
-            at = end
-        left = size - at
-        if left >= LENGTH_SIZE:
+        while size - at >= LENGTH_SIZE:
             length = int.from_bytes(data[at : at + LENGTH_SIZE], "little")
-            if not shortest <= length <= longest:
+            if not 0 < length <= self._longest:
                 raise MalformedFrame(f"a frame of {length} bytes")
-            self._missing = LENGTH_SIZE + length - left
-        elif left:
-            self._missing = LENGTH_SIZE - left
-        if left:
+            end = at + LENGTH_SIZE + length
+            if end > size:
+                self._missing = end - size
+                break
+            yield data[at + LENGTH_SIZE : end]
+            at = end
+        if at < size:
+            self._missing = self._missing or LENGTH_SIZE - (size - at)
             self._pieces.append(data[at:])

@@ -44,7 +44,7 @@ class Prepare:
             raise CannotStart("\n".join(str(attrs.evolve(problem, severity="error")) for problem in not_served))
         problems: list[Problem] = []
         try:
-            references.resolve(directive, self.environ, credentials_folder(self.environ))
+            resolved = references.resolve(directive, self.environ, credentials_folder(self.environ))
         except UserFilesError as error:
             problems += error.problems
         state = side.identify(directive.identifier)
@@ -52,6 +52,8 @@ class Prepare:
         problems += module_problems
         if problems:
             raise UserFilesError(problems)
+        if any(role.is_proxy for role in Generation(0, resolved, modules).roles()):
+            processes.try_data_sources(resolved)
         generations = Generations(state)
         in_force = self.in_force.number if self.in_force is not None else 0
         number = generations.write(application, self.cause, self.source, after=in_force)

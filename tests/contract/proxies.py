@@ -6,11 +6,9 @@ import asyncio
 import contextlib
 import random
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,12 +135,19 @@ async def end(answer: Answer) -> bytes | str:
         return "cancelled"
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    """Return when it holds."""
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
 class RawPeer:
     """A client that sends what a test says, byte for byte."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
         self._reader, self._writer = reader, writer
-        self._splitter = Splitter(frames.REPLY, frames.MAX_REPLY)
+        self._splitter = Splitter(frames.MAX_REPLY)
         self._replies: list[tuple[int, int, bytes]] = []
 
     def send(self, *data: bytes) -> None:
@@ -160,8 +165,8 @@ class RawPeer:
                 return None
             if not data:
                 return None
-            found = self._splitter.split(data)
-            self._replies.extend((number, status, payload) for (_, number, status), payload in found)
+            for content in self._splitter.split(data):
+                self._replies.extend(frames.replies(content))
         return self._replies.pop(0)
 
     async def hello(self, version: int = frames.VERSION) -> tuple[int, int, bytes] | None:
@@ -188,33 +193,47 @@ def raw_get(number: int, key: str, handler: int = 0) -> bytes:
 
 
 class ProxyProcess:
-    """A server in a process of its own, on the memory cache or the scripted source; started and killed at will."""
+    """A server in a process of its own, on the scripted source; started and killed at will."""
 
     def __init__(self, path: Path):
         self.path = path
         self._process: subprocess.Popen[bytes] | None = None
+        self._next: subprocess.Popen[bytes] | None = None
 
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
+    def prepare(self) -> None:
+        """Have the next one ready: it has imported all it needs, and listens when it is told. That is a matter of
+        milliseconds, as in a farm, where a proxy is forked."""
+        command = (sys.executable, "-m", "tests.contract.proxies", str(self.path))
+        self._next = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._read(self._next) == b"ready\n"
 
     def start(self) -> None:
         """Return when it listens."""
-        command = (sys.executable, "-m", "tests.contract.proxies", str(self.path))
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
-        deadline = time.monotonic() + 20
-        while not self._accepts():
-            assert self._process.poll() is None and time.monotonic() < deadline, "the proxy does not start"
-            time.sleep(0.005)
+        if self._next is None:
+            self.prepare()
+        self._process, self._next = self._next, None
+        assert self._process is not None and self._process.stdin is not None
+        self._process.stdin.write(b"listen\n")
+        self._process.stdin.flush()
+        assert self._read(self._process) == b"listening\n"
+
+    @staticmethod
+    def _read(process: subprocess.Popen[bytes]) -> bytes:
+        assert process.stdout is not None
+        return process.stdout.readline()
 
     def kill(self) -> None:
         """SIGKILL."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process.stdin.close()  # type: ignore[union-attr]
-            self._process = None
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self.kill()
+        self._process, self._next = self._next, None
+        self.kill()
 
     def pause(self) -> None:
         self._signal(signal.SIGSTOP)
@@ -226,10 +245,6 @@ class ProxyProcess:
         assert self._process is not None
         self._process.send_signal(number)
 
-    def _accepts(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as probe:
-            return probe.connect_ex(str(self.path)) == 0
-
 
 @contextlib.contextmanager
 def proxy_process(path: Path) -> Iterator[ProxyProcess]:
@@ -239,7 +254,7 @@ def proxy_process(path: Path) -> Iterator[ProxyProcess]:
     try:
         yield process
     finally:
-        process.kill()
+        process.close()
 
 
 async def _main(path: Path) -> None:
@@ -248,10 +263,14 @@ async def _main(path: Path) -> None:
     ended: asyncio.Future[Any] = loop.create_future()
     loop.add_reader(0, lambda: ended.done() or ended.set_result(None))
     async with serving(path):
+        print("listening", flush=True)
         await ended
 
 
 if __name__ == "__main__":
     import uvloop
 
+    print("ready", flush=True)
+    if sys.stdin.buffer.raw.readline() != b"listen\n":  # type: ignore[attr-defined]
+        sys.exit()
     uvloop.run(_main(Path(sys.argv[1])))

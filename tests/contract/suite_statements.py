@@ -79,7 +79,8 @@ class StatementTests(Suite):
         async with database.connected() as session:
             assert await session.rows("SELECT '100%s %d %%' AS a ; -- end") == [{"a": "100%s %d %%"}]
             statement = database.prepare("SELECT 1 AS a")
-            for comment in ("app=x handler=y", "*/ SELECT 2 /*", "/* /* ?", "", "\\ ' \" ` $1 %s"):
+            hostile = ("*/ SELECT 2 /*", "**//; SELECT 2; //**", "/*/ SELECT 2", "/* /* ?", "\\ ' \" ` $1 %s", "-- \n#")
+            for comment in ("app=x handler=y", "", *hostile):
                 got = await session.connection.run(statement, (), comment, clock.monotonic() + PATIENCE_S)
                 assert got == b'[{"a":1}]'
 

@@ -15,7 +15,7 @@ from tests.servers.postgresql import PASSWORD, PostgresServer
 SNIPPETS = Snippets(
     columns="id bigserial PRIMARY KEY, name text, amount int, data bytea",
     insert="INSERT INTO {table} (name, amount) VALUES (?, ?) RETURNING id",
-    many_rows="SELECT n, repeat('x', 90) AS padding FROM generate_series(1, 10000000) AS n",
+    many_rows="SELECT generate_series(1, 10000000) AS n, repeat('x', 90) AS padding",
     wide_row="SELECT repeat('x', {size}) AS wide",
     endless_select="SELECT pg_sleep(90)",
     endless_insert="INSERT INTO {table} (name) SELECT 'x' FROM pg_sleep(90)",

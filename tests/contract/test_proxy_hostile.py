@@ -15,14 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from atmo_farm.datasource import server
+from atmo_farm.datasource import clients
 from atmo_farm.datasource.memory import MemoryCache
 from atmo_farm.datasource.server import Server
 from atmo_farm.datasource.sources import Sources
 from atmo_farm.ipc import frames
-from atmo_farm.ipc.client import HIGH_WATER, PATIENCE_S, RECONNECT_S, ProxyClient
+from atmo_farm.ipc.client import PATIENCE_S, RECONNECT_S, ProxyClient
 from atmo_farm.ipc.frames import Op, Status
+from atmo_farm.ipc.link import HIGH_WATER
 from tests.contract.proxies import (
+    FAR,
     HANDLERS,
     RawPeer,
     ScriptedSource,
@@ -33,6 +35,7 @@ from tests.contract.proxies import (
     raw_peer,
     serving,
     set_,
+    until,
 )
 
 
@@ -45,11 +48,14 @@ MALFORMED = {
     "a frame of 0 bytes": bytes(4),
     "a frame of 4294967295 bytes": b"\xff" * 4,
     "a frame that is too long": (frames.MAX_REQUEST + 1).to_bytes(4, "little") + bytes(100),
-    "an op that is none": frames.REQUEST.pack(17, 5, 0, 99, 0.0) + b"\x90",
-    "no msgpack": frames.REQUEST.pack(17, 5, 0, Op.CACHE_GET, 0.0) + b"\xc1",
-    "other arguments": frames.REQUEST.pack(17, 5, 0, Op.CACHE_GET, 0.0) + b"\x90",
+    "no msgpack": frames.frame(b"\xc1"),
+    "no array": frames.frame(b"\x05"),
+    "msgpack and more": frames.frame(frames.encode([]) + b"\x00"),
+    "an op that is none": frames.request(99, 5, 0, 0.0, ("key",)),
+    "other arguments": frames.request(Op.CACHE_GET, 5, 0, 0.0, ()),
     "a handler that is not in its hello": raw_get(5, "key", handler=2),
     "a number that is taken": raw_get(1, "hold") + raw_get(1, "hold"),
+    "too much for one frame": frames.frame(frames.encode([(Op.CACHE_GET, 1, 0, FAR, ("k" * 40_000,))] * 2)),
     "HTTP": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
 }
 
@@ -91,7 +97,7 @@ async def test_another_version_is_refused_with_the_reason(path: Path) -> None:
         assert await peer.reply() is None
 
 
-@pytest.mark.parametrize("handlers", [[], [str(number) for number in range(server.MAX_HANDLERS + 1)]])
+@pytest.mark.parametrize("handlers", [[], [str(number) for number in range(clients.MAX_HANDLERS + 1)]])
 async def test_a_hello_without_handlers_or_with_too_many_is_refused(path: Path, handlers: list[str]) -> None:
     async with serving(path), raw_peer(path, greeted=False) as peer:
         peer.send(frames.request(Op.HELLO, 0, 0, 0.0, (frames.VERSION, handlers)))
@@ -107,10 +113,10 @@ async def test_a_second_hello_is_refused(path: Path) -> None:
 
 async def test_more_calls_than_a_connection_may_have_end_it(path: Path) -> None:
     async with serving(path) as source, raw_peer(path) as peer:
-        peer.send(*(raw_get(number, "hold") for number in range(1, server.MAX_CALLS + 2)))
+        peer.send(*(raw_get(number, "hold") for number in range(1, clients.MAX_CALLS + 2)))
         assert await peer.reply() is None
-        assert len(source.calls) == server.MAX_CALLS
-        await source.until(lambda: len(source.cancelled) == server.MAX_CALLS)
+        assert len(source.calls) == clients.MAX_CALLS
+        await source.until(lambda: len(source.cancelled) == clients.MAX_CALLS)
 
 
 def mode(path: Path) -> int | None:
@@ -191,7 +197,7 @@ async def test_a_client_that_does_not_read_its_replies_is_not_read_from(path: Pa
         while taken != (taken := asked_of(source)):  # until it takes no more
             for number in range(200):  # while others are served
                 assert await get(client, f"other {number}") == b"other %d" % number
-        assert 0 < taken <= (server.HIGH_WATER + (2 << 20)) / 100_000 + 1
+        assert 0 < taken <= (clients.HIGH_WATER + (2 << 20)) / 100_000 + 1
         for number in range(1, asked + 1):
             reply = await peer.reply()
             assert reply is not None
@@ -217,7 +223,7 @@ async def test_a_flooding_client_does_not_starve_another(path: Path) -> None:
             peer.send(flood[turn * len(flood) // 10 : (turn + 1) * len(flood) // 10])
             before = len(source.calls)
             assert await get(client, "mine") == b"mine"
-            assert len(source.calls) - before <= 6 * server.TURN
+            assert len(source.calls) - before <= 6 * clients.TURN
         for _ in range(20_000):
             assert await peer.reply() is not None
 
@@ -272,12 +278,10 @@ async def test_a_proxy_that_does_not_read_gets_no_more_than_its_buffers_hold(pat
             await asyncio.sleep(0)
         for answer in answers:
             answer.cancel()
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await until(lambda: not client._waiting)
         transport = client._connection._transport  # type: ignore[union-attr]
         assert transport is not None
         assert transport.get_write_buffer_size() <= HIGH_WATER + 200_000
-        assert len(client._waiting) == 0
         first.cancel()
     listening.close()
 

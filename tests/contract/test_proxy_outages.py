@@ -42,14 +42,13 @@ def test_killed_and_started_again_and_again(
                 reads = [get(client, f"hold {each}") for each in range(10)]
                 writes = [set_(client, f"hold {each}") for each in range(10)]
                 await get(client, "all have arrived")
+                await asyncio.to_thread(proxy.prepare)
                 proxy.kill()
                 assert [await end(answer) for answer in (*reads, *writes)] == [UNDER_WAY] * 10 + [UNKNOWN] * 10
-                began = time.monotonic()
                 waiting = [get(client, f"later {each}") for each in range(10)]
                 await asyncio.to_thread(proxy.start)
                 started = time.monotonic()
                 assert [await end(answer) for answer in waiting] == [f"later {each}".encode() for each in range(10)]
-                assert started - began < PATIENCE_S, "this machine is too slow to start a process"
                 longest = max(longest, time.monotonic() - started)
                 assert len(lost) == number + 1
             assert longest <= 1.0

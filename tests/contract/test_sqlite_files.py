@@ -18,7 +18,6 @@ import pytest
 from atmo_farm import clock
 from atmo_farm.datasource.errors import CallFailed, TransientFailure, Unreachable
 from atmo_farm.datasource.sqlite import SqliteBackend, file
-from atmo_farm.errors import CannotStart
 from tests.contract.databases import Database, fails
 from tests.contract.test_database_sqlite import SNIPPETS, sqlite
 
@@ -93,21 +92,6 @@ async def test_modes_of_opening(database: Database, path: Path) -> None:
 async def unopened(database: Database) -> None:
     async with database.connected():
         pass
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("app.db", "must be an absolute path"),
-        ("data/app.db", "must be an absolute path"),
-        ("file:/app.db?mode=wrong", "has an unknown `mode`; known are ro, rw, rwc, memory"),
-        ("/app.db?_journal=WAL", "has the unknown option '_journal'"),
-    ],
-)
-def test_connection_strings_that_cannot_be_used(text: str, problem: str) -> None:
-    with pytest.raises(CannotStart, match=r"database default \(sqlite\): connectionString") as caught:
-        sqlite(text).backend()
-    assert problem in str(caught.value)
 
 
 async def test_places_that_hold_no_database(tmp_path: Path) -> None:

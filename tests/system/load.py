@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 import attrs
@@ -25,15 +26,18 @@ class Request:
     sent_at: float
     answered_at: float | None = None
     answers: int = 0
+    error: str = ""
+    """The text of an answer that is an error."""
 
 
 class Load:
     """`with Load(url, "in", per_s=200) as load:` sends to one subject until the end of the block.
 
-    Answers are looked for on an inbox of its own; nothing is sent twice.
+    Answers are looked for on an inbox of its own; nothing is sent twice. `data` makes a message's data of its number.
     """
 
-    def __init__(self, url: str, subject: str, per_s: float = 200):
+    def __init__(self, url: str, subject: str, per_s: float = 200, data: Callable[[int], bytes] = lambda n: b"%d" % n):
+        self._data = data
         self._url = url
         self._subject = subject
         self._per_s = per_s
@@ -86,12 +90,20 @@ class Load:
             ]
         return "\n".join(lines)
 
+    def latencies(self, since: float = 0.0, until: float = float("inf")) -> list[float]:
+        """Seconds to the answers to the requests of this time, shortest first; without an answer, infinite."""
+        chosen = [request for request in self.requests if since <= request.sent_at < until]
+        return sorted(
+            float("inf") if request.answered_at is None else request.answered_at - request.sent_at for request in chosen
+        )
+
     def resumed_after_s(self, moment: float) -> float:
-        """Seconds from a moment to the first answer to a request that was sent after it; infinite if there is none."""
+        """Seconds from a moment to the first answer that is no error, to a request sent after it; infinite if there is
+        none."""
         answers = [
             request.answered_at
             for request in list(self.requests)
-            if request.sent_at > moment and request.answered_at is not None
+            if request.sent_at > moment and request.answered_at is not None and not request.error
         ]
         return min(answers, default=float("inf")) - moment
 
@@ -116,7 +128,7 @@ class Load:
                 while len(self.requests) <= due:
                     number = len(self.requests)
                     self.requests.append(Request(time.monotonic()))
-                    await client.publish(self._subject, b"%d" % number, f"{inbox}.{number}")
+                    await client.publish(self._subject, self._data(number), f"{inbox}.{number}")
                 await asyncio.sleep(0.004)
             await client.flush()
             if self.lost():
@@ -132,6 +144,7 @@ class Load:
     async def _take(self, message: Msg) -> None:
         request = self.requests[int(message.subject.rpartition(".")[2])]
         request.answers += 1
+        request.error = (message.headers or {}).get("Nats-Service-Error", "")
         if request.answered_at is None:
             request.answered_at = time.monotonic()
             if self._stop.is_set() and not self.lost():

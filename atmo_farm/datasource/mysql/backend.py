@@ -55,6 +55,8 @@ class MySqlBackend:
         self._options_fd = os.memfd_create("atmo-farm-mysql-options", os.MFD_CLOEXEC)
         os.write(self._options_fd, self._target.options_file)
         self._names: Names = {}
+        self.reading: dict[tuple[str, ...], bool] = {}
+        """Of names that statements call, as Template.calls: whether none of them is a function that may write."""
         self._templates: dict[str, tuple[Statement, Template]] = {}
         self._checker: Link | None = None
         self._turn = asyncio.Lock()

@@ -43,10 +43,14 @@ class Template:
     slots: tuple[Slot, ...]
     first_word: str
     """In lower case; empty where an executable comment hides it."""
+    only_reads: bool
+    """As Statement.only_reads; False where an executable comment hides some of its words."""
     is_control: bool
     """It would begin or end a transaction, or change the session."""
     commits: bool
     """MySQL ends a transaction before it runs this."""
+    calls: tuple[str, ...]
+    """In alphabetical order and lower case: words and names before an opening parenthesis. Functions are among them."""
     has_backslash: bool
     """A quoted text in it holds a backslash: what that is, and where the text ends, depends on the sql_mode."""
 
@@ -69,24 +73,33 @@ def template(statement: Statement) -> Template:
     """Of a statement."""
     text, _ = statement.positional()
     words: list[str] = []
-    has_backslash = hides_word = False
+    calls: set[str] = set()
+    last = ""
+    has_backslash = is_hidden = hides_first = False
     for token in sql.tokens(text, statement.dialect):
         piece = text[token.start : token.end]
-        if token.kind == "comment" and not words:
-            hides_word |= piece.startswith(("/*!", "/*M!"))
+        if token.kind == "other" and piece.startswith("("):
+            calls.add(last)
+        if token.kind not in ("blank", "comment"):
+            last = piece.strip("`").lower() if token.kind in ("word", "identifier") else ""
+        if token.kind == "comment" and piece.startswith(("/*!", "/*M!")):
+            is_hidden = True
+            hides_first |= not words
         elif token.kind == "word":
             words.append(piece.lower())
         elif token.kind in ("string", "identifier"):
             has_backslash |= "\\" in piece
-    first = "" if hides_word or not words else words[0]
+    first = "" if hides_first or not words else words[0]
     return Template(
         text=b"".join(
             b"%b" if isinstance(part, Slot) else part.encode().replace(b"%", b"%%") for part in statement.parts
         ),
         slots=tuple(part for part in statement.parts if isinstance(part, Slot)),
         first_word=first,
+        only_reads=statement.only_reads and not is_hidden,
         is_control=first in _CONTROL and words[:2] != ["set", "statement"],
         commits=first in _COMMITS or not first,
+        calls=tuple(sorted(calls - {""})),
         has_backslash=has_backslash,
     )
 

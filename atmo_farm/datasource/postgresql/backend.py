@@ -38,7 +38,7 @@ class PostgresBackend:
         self._target: Target = target(connection, application)
         self.limits = limits
         self.statement_timeout_ms = self._target.statement_timeout_ms
-        overhead = (1 << 16) + 16 * limits.rows
+        overhead = (1 << 17) + 16 * limits.rows
         self.longest_text = limits.bytes + limits.bytes // 64 + overhead
         """Bytes on the wire that cannot be fewer in JSON: of each row and column, and of TLS, only a little is lost."""
         self.longest_answer = limits.bytes + limits.bytes // 2 + overhead

@@ -20,6 +20,7 @@ from atmo_farm.datasource.postgresql.values import (
     FIRST_USER_TYPE,
     ArrayCaster,
     array_caster,
+    as_comment,
     literal,
     with_arrays,
 )
@@ -72,7 +73,9 @@ class PostgresConnection:
         try:
             text = self._text(query, statement.only_reads, guarded, comment, deadline)
             result = await self._send(text, deadline)
-            return await self._result(result, statement.type == "select", deadline)
+            answer = await self._result(result, statement.type == "select", deadline)
+            self._link.took(len(answer))
+            return answer
         except psycopg2.Error as error:
             if guarded and error.pgcode == READ_ONLY:
                 self._backend.writing.add(statement.name)
@@ -141,9 +144,8 @@ class PostgresConnection:
             raise TransientFailure("the deadline was over before the statement began")
         if self._backend.statement_timeout_ms:
             left_ms = min(left_ms, self._backend.statement_timeout_ms)
-        name = comment.replace("*/", "").replace("/*", "")
         head = (
-            (f"/* {name} */ " if name else "")
+            as_comment(comment)
             + (f"CLOSE {_CURSOR};" if self._has_cursor else "")
             + ("SET LOCAL transaction_read_only=on;" if guarded else "")
             + f"SET LOCAL statement_timeout={left_ms};"

@@ -17,6 +17,10 @@ _SMALL = 4096
 """Characters of a statement that an idle socket takes at once, whatever they are."""
 
 
+_UNMEASURED = 1 << 16
+"""Bytes of answers after which the meter begins anew."""
+
+
 class Lost(Exception):
     """The connection is no more; the text says why, in words of the server, libpq or the system."""
 
@@ -36,7 +40,8 @@ class Link:
         self._result: cursor
         self._writes = False
         self._meter: Meter
-        self._events = self._cap = 0
+        self._events = self._cap = self._told = 0
+        self._is_measured = False
         self.received = 0
         """Bytes of the answer to the last statement, about; 0 if they are few."""
         self.driver: connection
@@ -66,6 +71,11 @@ class Link:
         if self.lost:
             raise Lost(self.lost)
         result = self._result = self.driver.cursor()
+        if self._is_measured and self._told < _UNMEASURED:
+            self._is_measured = False
+        elif self.driver.fileno() == self._fd:
+            self._meter.begin()
+            self._told = 0
         try:
             result.execute(text)
         except psycopg2.Error as error:
@@ -76,6 +86,11 @@ class Link:
         if len(text) > _SMALL or self.driver.fileno() != self._fd:
             self._on_event()
         return waiter
+
+    def took(self, size: int) -> None:
+        """The last answer was about so many bytes: most are so few that no meter needs to be asked."""
+        self._told += size + 256
+        self._is_measured = self._events == 1
 
     async def until_idle(self) -> None:
         """Return when nothing runs."""
@@ -143,11 +158,8 @@ class Link:
         return any(events & (select.POLLERR | select.POLLHUP) for _, events in self._poller.poll(0))
 
     def _is_too_long(self) -> bool:
-        """Most answers are here with one event. libpq takes 16 KiB at the first, all that there is at the others."""
         if self.driver.fileno() != self._fd:
             return False
-        if self._events == 2:
-            self._meter.begin()
         self.received = self._meter.received()
         return self.received > self._cap
 

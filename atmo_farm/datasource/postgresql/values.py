@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,12 @@ FROM pg_catalog.pg_type a JOIN pg_catalog.pg_type e ON e.oid = a.typelem
 WHERE a.oid = ANY (ARRAY[{}]::oid[]) AND a.typcategory = 'A' AND a.typdelim = ','
 """
 """Which of some types are arrays, and of what."""
+
+
+@functools.lru_cache(maxsize=4096)
+def as_comment(text: str) -> str:
+    """A text as a comment in front of a statement; nothing in it can end that, or begin another."""
+    return f"/* {text.replace('*/', '* /').replace('/*', '/ *')} */ " if text else ""
 
 
 def literal(value: Variable, driver: connection) -> str:

@@ -25,7 +25,7 @@ CLOSING_S = 2.0
 
 
 class SqliteBackend:
-    """`base.Backend`. CannotStart names what cannot be used in the connection string."""
+    """`base.Backend`."""
 
     def __init__(self, connection: DatabaseConnection, limits: Limits):
         assert not isinstance(connection.connect_timeout_s, Reference), "not resolved"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,11 +13,8 @@ import attrs
 from atmo_farm.datasource.errors import Unreachable
 from atmo_farm.datasource.sqlite.failures import failure, is_busy
 from atmo_farm.directive.model import DatabaseConnection
-from atmo_farm.errors import CannotStart
 
 MEMORY = ":memory:"
-
-MODES = ("ro", "rw", "rwc", "memory")
 
 WAL_WITHIN_S = 2.0
 """How long another process may keep the file from its change to WAL; it is used as it is then."""
@@ -85,21 +81,10 @@ class DatabaseFile:
 
 
 def file_of(connection: DatabaseConnection) -> DatabaseFile:
-    """The file of a resolved connection; CannotStart names what cannot be used in its connection string."""
-    where = f"database {connection.name} (sqlite): connectionString"
+    """The file of a resolved connection."""
     assert connection.target is not None, "not resolved"
-    options: Mapping[str, str] = connection.target.options
-    if unknown := sorted(set(options) - {"mode"}):
-        raise CannotStart(f"{where} has the unknown option {unknown[0][:40]!r}; known is `mode`")
-    mode = options.get("mode", "rwc")
-    if mode not in MODES:
-        raise CannotStart(f"{where} has an unknown `mode`; known are " + ", ".join(MODES))
-    path = connection.target.path
-    if mode == "memory" or path == MEMORY:
-        return DatabaseFile(MEMORY)
-    if not Path(path).is_absolute():
-        raise CannotStart(f"{where} must be an absolute path: a relative one means another file in each folder")
-    return DatabaseFile(path, mode)
+    path, mode = connection.target.path, connection.target.options.get("mode", "rwc")
+    return DatabaseFile(MEMORY) if mode == "memory" or path == MEMORY else DatabaseFile(path, mode)
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

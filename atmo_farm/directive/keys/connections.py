@@ -110,7 +110,7 @@ DATABASE = Table(
             "connectionString",
             SecretText(expected="a connection string"),
             "PostgreSQL: a URL or `key=value` pairs; MySQL: a Go DSN `user:password@tcp(host:3306)/db` or `mysql://…`; "
-            "SQLite: a path",
+            "SQLite: an absolute path, or `:memory:`",
             True,
         ),
         Key("poolSize", OrReference(Integer(1, 1000)), "how many connections are kept"),

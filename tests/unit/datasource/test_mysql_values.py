@@ -42,6 +42,26 @@ def test_counts(value: str | bytes) -> None:
         made("SELECT 1 LIMIT ?").render(literal, [value])
 
 
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        ("SELECT 1", ()),
+        ("SELECT COUNT (*), `My``f`(?), 'x' (1), \"y\"(1) FROM t WHERE a IN (1) -- z(", ("count", "in", "my``f")),
+        ("SELECT f /* g( */ (1), (h)", ("f",)),
+    ],
+)
+def test_calls(text: str, calls: tuple[str, ...]) -> None:
+    """What may be the name of a function."""
+    assert made(text).calls == calls
+
+
+def test_only_reads() -> None:
+    """Not where words are hidden that the server sees."""
+    assert made("SELECT 1 /* ! */ + 1").only_reads
+    assert not made("SELECT 1 /*! INTO OUTFILE 'x' */ + 1").only_reads
+    assert not made("INSERT INTO t VALUES (1)").only_reads
+
+
 def test_before() -> None:
     """A comment cannot end early, or become SQL that some servers run."""
     assert before("") == b""

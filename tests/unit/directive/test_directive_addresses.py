@@ -123,10 +123,12 @@ MYSQL = {
 }
 
 SQLITE = {
-    "data/app.db": DatabaseTarget(path="data/app.db"),
+    ":memory:": DatabaseTarget(path=":memory:"),
+    "file::memory:": DatabaseTarget(path=":memory:"),
+    "file:any?mode=memory": DatabaseTarget(path="any", options={"mode": "memory"}),
     "/var/lib/app.db": DatabaseTarget(path="/var/lib/app.db"),
     "sqlite:///var/app.db": DatabaseTarget(path="/var/app.db"),
-    "file:app%20x.db?mode=ro": DatabaseTarget(path="app x.db", options={"mode": "ro"}),
+    "file:/app%20x.db?mode=ro": DatabaseTarget(path="/app x.db", options={"mode": "ro"}),
 }
 
 
@@ -161,6 +163,10 @@ def test_connection_strings(kind: str, text: str, target: DatabaseTarget) -> Non
         ("mysql", f"u:{SECRET}@tcp(h)/db?x"),
         ("mysql", f"u:{SECRET}@tcp(h)/db%ff"),
         ("sqlite", "file:"),
+        ("sqlite", "app.db"),
+        ("sqlite", "file:data/app.db"),
+        ("sqlite", "/app.db?mode=x"),
+        ("sqlite", f"/app.db?_auth={SECRET}"),
         ("sqlite", ""),
         ("mysql", "a\nb"),
         ("mysql", "?" + "/" * 8000),

@@ -17,7 +17,7 @@ TWO = "  - {name: two, type: stream, source: nats, resource: b, steps: [{fn: upp
 WHOLE = (
     HEAD
     + "  redis: {serverAddress: localhost}\n"
-    + "  databases: {main: {type: sqlite, connectionString: a.db}}\n"
+    + "  databases: {main: {type: sqlite, connectionString: /a.db}}\n"
     + f"handlers:\n{ONE}{TWO}"
     + "schedules:\n  - {name: tick, every: {days: 1}, steps: [{fn: hello}]}\n"
     + "queries:\n  - {name: q, query: SELECT 1}\n"

@@ -147,7 +147,7 @@ def test_connections() -> None:
         "  nats: {serverAddress: ['a, tls://b:1', env(MORE)], tls: {caFile: /ca, handshakeFirst: yes}}\n"
         "  kafka: {brokerAddress: 'k1,k2:1', sasl: {mechanism: scram-sha-256, username: u, password: file(/p)}}\n"
         "  redis: {serverAddress: /run/redis.sock, database: 3}\n"
-        "  databases: {main: {type: sqlite, connectionString: a.db, statementTimeout: 2s}}\n"
+        "  databases: {main: {type: sqlite, connectionString: /a.db, statementTimeout: 2s}}\n"
     )
     nats = directive.connections.nats["default"]
     assert nats.server_addresses == ("nats://a:4222", "tls://b:1", Reference("env", "MORE"))

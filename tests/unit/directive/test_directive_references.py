@@ -94,7 +94,7 @@ def test_numbers_and_truth_values_may_be_references() -> None:
         f"{BASE}connections:\n"
         "  nats: {serverAddress: a, tls: {handshakeFirst: env(FLAG)}}\n"
         "  redis: {serverAddress: a, database: env(N)}\n"
-        "  database: {type: sqlite, connectionString: a, poolSize: env(N), connectTimeout: env(T),\n"
+        "  database: {type: sqlite, connectionString: /a, poolSize: env(N), connectTimeout: env(T),\n"
         "    statementTimeout: env(T), idleTimeout: env(T)}\n"
     )
     directive = good(text)

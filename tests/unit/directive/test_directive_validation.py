@@ -288,7 +288,7 @@ CONNECTIONS = {
         "the `/` is missing",
     ),
     "database twice": (
-        "database: {type: sqlite, connectionString: a}\ndatabases: {«default: {type: sqlite, connectionString: b}}",
+        "database: {type: sqlite, connectionString: /a}\ndatabases: {«default: {type: sqlite, connectionString: /b}}",
         "databases.default",
         "has this name already",
     ),

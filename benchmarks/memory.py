@@ -13,7 +13,8 @@ from benchmarks.report import Check, Report, median
 
 HANDLERS = 200
 MESSAGES = 1_000_000
-WARM_UP = 50_000
+WARM_UP = 200_000
+"""Until the pool has as many instances as this load makes at its busiest."""
 MIB = 1 << 20
 
 

@@ -20,6 +20,9 @@ from pathlib import Path
 from atmo_farm.errors import CannotStart
 
 SUFFIX = ".cwasm"
+_CHUNK = 16 << 10
+"""Bytes that are read at once: hashlib's own 256 KiB would stay with every child that loads a module."""
+
 _ABANDONED_S = 3600
 """A temporary file older than this belongs to a process that died while it wrote."""
 
@@ -52,7 +55,10 @@ def opened(path: Path) -> Iterator[str]:
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
             raise BadFile(f"{path}: not a file of this user with mode 0600, so it is not loaded; remove it")
         with os.fdopen(os.dup(descriptor), "rb") as file:
-            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.sha256()
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+            checksum = digest.hexdigest()
         if path.name.split(".")[1:2] != [checksum]:
             raise BadFile(f"{path}: damaged (its checksum is wrong), so it is not loaded; remove it")
         yield f"/proc/self/fd/{descriptor}"

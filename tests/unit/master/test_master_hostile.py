@@ -139,6 +139,7 @@ def test_a_machine_that_stood_blames_no_child_that_boots(farm: Farm) -> None:
     """The boot timeout, too, counts from the moment on at which the master was awake again."""
     farm.start(echo={"behaviour": "slow 1"})
     farm.wait_for("worker started")
+    farm.wait_until(lambda: len(farm.children()) == 1)  # it takes its name after that line
     (pid,) = farm.children()
     for stopped in (pid, farm.pid):
         os.kill(stopped, signal.SIGSTOP)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import signal
 from typing import Any
@@ -30,6 +31,8 @@ from atmo_farm.runtime.function import Function
 from atmo_farm.streams.nats import NatsStream
 
 logger = logging.getLogger("atmo_farm.consumer")
+
+_libc = ctypes.CDLL(None)
 
 GAUGES_EVERY_S = 1.0
 """How often the numbers that are looked up, not counted, are written into the arena."""
@@ -115,6 +118,8 @@ class Consumer:
         self._serving = stream, worker
         await stream.consume(worker.handle)
         self._booted = True
+        if hasattr(_libc, "malloc_trim"):  # glibc's: what the boot has freed goes back to the machine
+            _libc.malloc_trim(0)
         self.connected()
         self._write_gauges(stream)
 

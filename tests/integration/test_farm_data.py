@@ -26,6 +26,7 @@ HANDLERS = (
     *(f"resource: q.{language}\nsteps: [{{fn: querying-{language}}}]" for language in LANGUAGES),
     "resource: q.all\nmaxInFlight: 64\nsteps: [{fn: querying}]",
     "resource: q.whole\ntimeout: 1s\nretry: {attempts: 1}\nsteps: [{fn: querying, transaction: true}]",
+    "resource: q.group\nsteps: [{group: [{fn: querying}, {fn: querying-rust}, {fn: querying-c}]}]\nresponse: querying",
     "resource: q.forgiven\nsteps: [{fn: querying, transaction: true, onErr: {any: continue}}]",
 )
 
@@ -227,6 +228,35 @@ def test_an_error_that_the_directive_lets_pass_rolls_back_too(shop: Shop) -> Non
     """`onErr: continue` keeps the sequence, not the writes."""
     assert json.loads(shop.ask("q.forgiven", f"{BOTH}\nfail")) == {"code": 422, "message": "told to fail"}
     assert shop.rows() == []
+
+
+def test_a_transaction_whose_function_goes_on_after_an_error(shop: Shop) -> None:
+    """All or nothing in any case: PostgreSQL undoes it all, and the message fails; with others the rest is done."""
+    asked = "insert put\nMara\n1\n\ntry select broken\n\ntry insert put\nMara\n2"
+    if shop.database.type == "postgresql":
+        code, text = shop.ask.refusal("q.whole", asked)
+        assert code == "503" and "rolled back" in text, text
+        assert shop.rows() == []
+    else:
+        assert shop.ask("q.whole", asked).startswith(b'{"lastInsertID"')
+        assert shop.rows() == [("Mara", 1), ("Mara", 2)]
+
+
+def test_a_query_that_the_farm_refuses_does_not_harm_a_transaction(shop: Shop) -> None:
+    """It never reaches the database."""
+    answers = shop.ask("q.whole", "try select nothing\n\ninsert put\nMara\n1\n\ntry select of").splitlines()
+    assert answers[0] == b"! query not found: nothing" and answers[2] == b"! expected 1 variables, got 0"
+    assert shop.rows() == [("Mara", 1)]
+
+
+def test_a_group_queries_at_the_same_time(shop: Shop) -> None:
+    """Each function has variables and results of its own."""
+    shop.ask("q.all", "insert put\nMara\n1")
+    for _ in range(20):
+        rows = json.loads(
+            shop.ask("q.group", "select of\nMara\n\nupdate add\nMara\n0\n\nselect of\nMara").splitlines()[2]
+        )
+        assert rows == [{"amount": 1}]
 
 
 def test_a_transaction_sees_its_own_writes_and_nobody_else_does(shop: Shop) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -277,6 +279,63 @@ def test_a_server_that_is_killed_under_a_write(up: Server, nats_server: NatsServ
         found = names(up)
         assert found.count("whole") == 2 and found.count("q") in (0, 1, 2)
         assert getattr(answers["out.whole"], "data", b"")
+
+
+def test_a_commit_without_an_answer_is_never_repeated(nats_server: NatsServer, tmp_path: Path) -> None:
+    """The server is killed while it commits (a deferred trigger makes that slow): nobody knows, one line says so."""
+    server = PostgresServer()
+    try:
+        server.start()
+        make_table(server)
+        sql(server).run(
+            "CREATE FUNCTION fd_slow() RETURNS trigger LANGUAGE plpgsql"
+            " AS 'BEGIN PERFORM pg_sleep(5); RETURN NULL; END'",
+            "CREATE CONSTRAINT TRIGGER fd_late AFTER INSERT ON fd_rows DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW EXECUTE FUNCTION fd_slow()",
+        )
+        folder = app(
+            tmp_path, nats_server.url, server, "resource: out.whole\nsteps: [{fn: querying, transaction: true}]"
+        )
+        ask = Asker(nats_server.url)
+        with Farm(folder) as farm:
+            refusals: list[tuple[str, str]] = []
+            thread = threading.Thread(target=lambda: refusals.append(ask.refusal("out.whole", "insert put\nx")))
+            thread.start()
+            wait_for(
+                lambda: sql(server).run(
+                    "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'COMMIT%' AND state = 'active'"
+                )
+            )
+            server.kill()
+            thread.join()
+            ((code, text),) = refusals
+            assert code == "500" and "COMMIT" in text
+            assert [line["cause"] for line in farm.log(message="message failed")] == ["outcome unknown"]
+            assert not farm.log(message="message will be tried again")
+    finally:
+        server.remove()
+
+
+def test_a_proxy_that_is_killed_in_a_transaction(up: Server, nats_server: NatsServer, tmp_path: Path) -> None:
+    """Nothing of it was done, so it is tried again as a whole: each row is there once."""
+    retry = "retry: {attempts: 50, initialDelay: 100ms, maxDelay: 200ms}"
+    folder = app(
+        tmp_path, nats_server.url, up, f"resource: out.whole\n{retry}\nsteps: [{{fn: querying, transaction: true}}]"
+    )
+    ask = Asker(nats_server.url, 30)
+    with Farm(folder) as farm:
+        (proxy,) = [started["pid"] for started in farm.log(message="worker started", worker="data-sources/0")]
+        answers: list[bytes] = []
+        request = "insert put\na\n\ninsert slow-put\nb\n\ninsert put\nc"
+        thread = threading.Thread(target=lambda: answers.append(ask("out.whole", request)))
+        thread.start()
+        wait_for(lambda: _running(up) == 1)
+        os.kill(proxy, signal.SIGKILL)
+        thread.join()
+        assert len(answers) == 1 and names(up) == ["a", "b", "c"]
+        (line,) = farm.log(message="message will be tried again")
+        assert line["cause"] == "datasource"
+        assert not farm.log(message="message failed")
 
 
 def _running(server: Server) -> int:

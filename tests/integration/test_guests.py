@@ -329,6 +329,7 @@ def test_querying_that_goes_wrong(used: Guest, use: Callable[..., Any]) -> None:
         ended = await calls(b"select missing\n\nselect all", b"select all\nfail", b"fail", b"select all\ntrap")(called)
         with pytest.raises(GuestTimedOut):
             await called(b"select all\nloop", within_s=0.3)
+        assert await called(b"try select missing\n\ntry select all") == b"! query not found: missing\n[]"
         return ended
 
     *errors, trap = use(used, job, outside)
@@ -338,7 +339,7 @@ def test_querying_that_goes_wrong(used: Guest, use: Callable[..., Any]) -> None:
         (422, "told to fail"),
     ]
     assert isinstance(trap, GuestTrapped)
-    assert [name for _, name, _ in outside.queries] == ["all"] * 3
+    assert [name for _, name, _ in outside.queries] == ["all"] * 4
 
 
 @each("caching")

@@ -1,6 +1,6 @@
 // Blocks, an empty line between two: "KIND NAME", then a variable on each line → the queries' JSON, joined by newlines.
-// An error of a query → error 500 with its text. A last line "fail" → then error 422, "trap" → then a trap, "loop" → then
-// an endless loop.
+// An error of a query → error 500 with its text, or "! " and the text in place of JSON after "try KIND NAME". A last line
+// "fail" → then error 422, "trap" → then a trap, "loop" → then an endless loop.
 import { Answer, Query, addVariable, dbExec, fail, register } from "../../../examples/sdk/atmo"
 export { allocate, deallocate, run_e } from "../../../examples/sdk/atmo"
 
@@ -23,9 +23,11 @@ register((input: ArrayBuffer): ArrayBuffer | null => {
   for (let i = 0; i < blocks.length; i++) {
     const written = blocks[i].split("\n").filter((line) => line.length > 0)
     if (!written.length) continue
+    const tries = written[0].startsWith("try ")
+    if (tries) written[0] = written[0].substring(4)
     const rows = query(written)
-    if (rows.failed) return fail(500, rows.text)
-    results.push(rows.text)
+    if (rows.failed && !tries) return fail(500, rows.text)
+    results.push(rows.failed ? "! " + rows.text : rows.text)
   }
   if (end == "trap") unreachable()
   while (end == "loop") {}

@@ -1,6 +1,6 @@
 /* Blocks, an empty line between two: "KIND NAME", then a variable on each line → the queries' JSON, joined by newlines.
- * An error of a query → return_error(500, its text). A last line "fail" → then return_error(422, "told to fail"),
- * "trap" → then a trap, "loop" → then an endless loop. */
+ * An error of a query → return_error(500, its text), or "! " and the text in place of JSON after "try KIND NAME". A last
+ * line "fail" → then return_error(422, "told to fail"), "trap" → then a trap, "loop" → then an endless loop. */
 #include "../../../examples/sdk/atmo.h"
 
 /* Cuts the first line off `rest`; it may be empty. */
@@ -38,14 +38,17 @@ static void run(bytes input) {
               loops = ends_with_line(&input, "loop");
     bytes result = {0, 0};
     for (int first = 1; input.size;) {
-        const bytes head = line_of(&input);
+        bytes head = line_of(&input);
         if (!head.size) continue;
+        const int tries = starts_with(head, "try ");
+        if (tries) head.data += 4, head.size -= 4;
         const answer rows = query(head, &input);
-        if (rows.failed) {
+        if (rows.failed && !tries) {
             return_error(500, rows.value);
             return;
         }
         if (!first) append(&result, text("\n"));
+        if (rows.failed) append(&result, text("! "));
         append(&result, rows.value);
         first = 0;
     }

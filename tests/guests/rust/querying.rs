@@ -1,6 +1,6 @@
 //! Blocks, an empty line between two: "KIND NAME", then a variable on each line → the queries' JSON, joined by newlines.
-//! An error of a query → error 500 with its text. A last line "fail" → then error 422, "trap" → then a trap, "loop" →
-//! then an endless loop.
+//! An error of a query → error 500 with its text, or "! " and the text in place of JSON after "try KIND NAME". A last
+//! line "fail" → then error 422, "trap" → then a trap, "loop" → then an endless loop.
 #[path = "../../../examples/sdk/atmo.rs"]
 mod atmo;
 use atmo::Query;
@@ -25,7 +25,11 @@ fn run(input: &[u8]) -> atmo::Answer {
     let blocks = if matches!(last, "fail" | "trap" | "loop") { rest } else { &text };
     let mut results = Vec::new();
     for block in blocks.split("\n\n").filter(|block| !block.trim().is_empty()) {
-        results.push(query(block).map_err(|error| (500, error))?);
+        let tries = block.strip_prefix("try ");
+        match query(tries.unwrap_or(block)) {
+            Err(error) if tries.is_some() => results.push(format!("! {error}").into_bytes()),
+            rows => results.push(rows.map_err(|error| (500, error))?),
+        }
     }
     match last {
         "fail" => Err((422, "told to fail".to_string())),

@@ -1,6 +1,6 @@
 //! Blocks, an empty line between two: "KIND NAME", then a variable on each line → the queries' JSON, joined by newlines.
-//! An error of a query → error 500 with its text. A last line "fail" → then error 422, "trap" → then a trap, "loop" →
-//! then an endless loop.
+//! An error of a query → error 500 with its text, or "! " and the text in place of JSON after "try KIND NAME". A last
+//! line "fail" → then error 422, "trap" → then a trap, "loop" → then an endless loop.
 use suborbital::db::{self, query::QueryArg};
 use suborbital::runnable::{use_runnable, HostErr, RunErr, Runnable};
 
@@ -25,7 +25,11 @@ impl Runnable for Querying {
         let blocks = if matches!(last, "fail" | "trap" | "loop") { rest } else { &text };
         let mut results = Vec::new();
         for block in blocks.split("\n\n").filter(|block| !block.trim().is_empty()) {
-            results.push(query(block).map_err(|error| RunErr::new(500, &error.message))?);
+            let tries = block.strip_prefix("try ");
+            match query(tries.unwrap_or(block)) {
+                Err(error) if tries.is_some() => results.push(format!("! {}", error.message).into_bytes()),
+                rows => results.push(rows.map_err(|error| RunErr::new(500, &error.message))?),
+            }
         }
         match last {
             "fail" => Err(RunErr::new(422, "told to fail")),

@@ -30,7 +30,7 @@ _COMMON = r"""
   | (?P<number>\d[\w.]*+)
   | (?P<escaped>\?\?)
   | (?P<question>\?)
-  | (?P<other>[^\s\w'"`$?/\-#\[]++|.)
+  | (?P<other>[^\s\w'"`$?/\-#\[;]++|.)
 """
 _PLAIN_STRING = r"'(?:[^']++|'')*+'"
 _ESCAPED_STRING = r"'(?:[^'\\]++|''|\\.)*+'"

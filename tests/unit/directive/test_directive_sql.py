@@ -56,6 +56,7 @@ def test_placeholders(dialect: sql.Dialect, text: str, style: str, count: int) -
         ("postgresql", "SELECT $a$ $$", "dollar-quoted string has no end"),
         ("postgresql", "SELECT /* /* */", "a comment has no end"),
         ("postgresql", "SELECT 1; DROP TABLE t", "several statements"),
+        ("postgresql", "SELECT (1); DELETE FROM t", "several statements"),
         ("mysql", "SELECT ?; -- done\n; SELECT 2", "several statements"),
     ],
 )

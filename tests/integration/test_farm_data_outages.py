@@ -333,8 +333,8 @@ def test_a_proxy_that_is_killed_in_a_transaction(up: Server, nats_server: NatsSe
         os.kill(proxy, signal.SIGKILL)
         thread.join()
         assert len(answers) == 1 and names(up) == ["a", "b", "c"]
-        (line,) = farm.log(message="message will be tried again")
-        assert line["cause"] == "datasource"
+        again = farm.log(message="message will be tried again")
+        assert {line["cause"] for line in again} == {"datasource"}  # more than one if the new proxy is slow to come
         assert not farm.log(message="message failed")
 
 

@@ -119,7 +119,6 @@ class Link:
         if self._writes:
             self._loop.remove_writer(self._fd)
         self._poller.unregister(self._fd)
-        self._meter.release()
         self.driver.close()
         self._end(error or Lost(reason))
 

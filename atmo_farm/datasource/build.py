@@ -41,7 +41,7 @@ def cache(directive: Directive, settings: DataSourceSettings) -> Source:
 
 def database(directive: Directive, connection: DatabaseConnection, settings: DataSourceSettings) -> Pool:
     """The pool of one database with its queries."""
-    connection = attrs.evolve(connection, connect_timeout_s=connection.connect_timeout_s or settings.connect_timeout_s)
+    connection = with_connect_timeout(connection, settings.connect_timeout_s)
     size = resolved(connection.pool_size) or settings.pool_size
     statements = {
         query.name: prepare(query, connection.type) for query in directive.queries if query.database == connection.name
@@ -55,6 +55,14 @@ def database(directive: Directive, connection: DatabaseConnection, settings: Dat
         comment=f"app={directive.identifier}" if settings.comments else "",
     )
     return Pool(f"database {connection.name}", backend(directive, connection, settings), statements, options)
+
+
+def with_connect_timeout(connection: DatabaseConnection, default_s: float) -> DatabaseConnection:
+    """The connection with the settings' timeout, unless it or its connection string has one of its own."""
+    options = connection.target.options if connection.target is not None else {}
+    if connection.connect_timeout_s is not None or {"connect_timeout", "timeout"} & options.keys():
+        return connection
+    return attrs.evolve(connection, connect_timeout_s=default_s)
 
 
 def resolved(value: T | Reference) -> T:

@@ -15,11 +15,15 @@ _CHUNK = 8192
 
 
 class Meter:
-    """Of one open socket, which stays its owner's. `begin` before an answer can come; `received` before its reads."""
+    """Of one open socket, which is another's: it must not be asked after that has closed it. `begin` before an answer
+    can come; `received` before its reads."""
 
     def __init__(self, descriptor: int):
-        self._socket = socket.socket(fileno=descriptor)
-        self._is_tcp = self._socket.family in (socket.AF_INET, socket.AF_INET6)
+        self._descriptor = descriptor
+        found = socket.socket(fileno=descriptor)
+        self._family = found.family
+        found.detach()
+        self._is_tcp = self._family in (socket.AF_INET, socket.AF_INET6)
         self._begun = self._received = self._waiting = 0
         self._is_read = False
 
@@ -42,13 +46,14 @@ class Meter:
         self._is_read = True
         return self._received
 
-    def release(self) -> None:
-        """Before its owner closes the socket."""
-        self._socket.detach()
-
     def _in_socket(self) -> int:
-        return int.from_bytes(fcntl.ioctl(self._socket, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
+        return int.from_bytes(fcntl.ioctl(self._descriptor, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
 
     def _total(self) -> int:
-        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED + 8)
+        # A socket object that is kept would close the descriptor when it is collected, whosever that is by then.
+        found = socket.socket(self._family, socket.SOCK_STREAM, 0, self._descriptor)
+        try:
+            info = found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED + 8)
+        finally:
+            found.detach()
         return int.from_bytes(info[_BYTES_RECEIVED:], sys.byteorder)

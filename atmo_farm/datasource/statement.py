@@ -39,8 +39,10 @@ class Statement:
     var_count: int
     """What its placeholders come to, whatever the Directive's varCount says."""
     only_reads: bool
-    """It begins with SELECT, WITH, VALUES or TABLE and no word in it writes: a cursor or a LIMIT may be put around it,
-    and its outcome is never unknown."""
+    """It begins with SELECT, WITH, VALUES or TABLE and no word in it writes: it can have a LIMIT. Its outcome is not
+    unknown, unless one of its functions writes."""
+    has_limit: bool
+    """It holds the word LIMIT or FETCH: another LIMIT cannot stand behind it, only around it."""
 
     def render(self, place: Callable[[Slot], str]) -> str:
         """The text, with what `place` gives in place of each placeholder."""
@@ -91,6 +93,7 @@ def prepare(query: Query, dialect: sql.Dialect) -> Statement:
         parts=tuple(part for part in parts if part != ""),
         var_count=found.count,
         only_reads=reads and not any(word in _CHANGES for word in words) and query.type == "select",
+        has_limit="limit" in words or "fetch" in words,
     )
 
 

@@ -69,6 +69,8 @@ async def test_what_a_select_may_not_write(place: Database) -> None:
         assert await session.value("VALUES (1)") == 1
         assert await session.rows("(SELECT 1 AS a) UNION ALL (SELECT 2) ORDER BY 1") == [{"a": 1}, {"a": 2}]
         assert await session.rows(f"TABLE {table}") != []
+        assert len(await session.rows(f"SELECT 1 FROM {table} FOR SHARE")) == 1
+        assert len(await session.rows(f"WITH x AS (SELECT * FROM {table} LIMIT 5) SELECT * FROM x ORDER BY 1")) == 1
         assert await session.value("SHOW search_path") == '"$user", public'
         await session.ddl("CREATE TEMPORARY TABLE mine (a int)")
         assert await session.json("SELECT * FROM mine") == b"[]"
@@ -196,6 +198,30 @@ async def test_many_columns_and_long_rows(place: Database) -> None:
         assert "4194304 bytes" in str(error)
 
 
+async def test_many_long_rows(place: Database) -> None:
+    """The server sends them as it makes them: the cap is reached at once, and nothing goes to its disk."""
+    async with place.connected() as session:
+        began = clock.monotonic()
+        await fails(CallFailed, session.json("SELECT n, repeat('x', 1000000) AS x FROM generate_series(1, 9000) AS n"))
+        assert clock.monotonic() - began <= 2.0
+    async with place.connected() as session:
+        assert await session.value("SELECT temp_bytes < 100000000 FROM pg_stat_database WHERE datname = 'atmo'") is True
+
+
+async def test_the_order_of_rows(place: Database) -> None:
+    """It is the query's, also where a LIMIT of ours stands around one of its own."""
+    async with place.connected(Limits(rows=1000)) as session:
+        table = await session.table(SNIPPETS)
+        await session.change(f"INSERT INTO {table} (amount) SELECT i * 7919 % 1000 FROM generate_series(1, 1000) AS i")
+        for tail in ("", " LIMIT ?", " FETCH FIRST ? ROWS ONLY", " OFFSET 0"):
+            variables = ["1000"] if "?" in tail else []
+            got = await session.rows(f"SELECT amount FROM {table} ORDER BY amount DESC{tail}", *variables)
+            assert [row["amount"] for row in got] == list(range(999, -1, -1))
+        again = await session.rows(f"SELECT amount AS a, amount AS a FROM {table} ORDER BY 1 LIMIT 2")
+        assert again == [{"a": 0, "a_2": 0}, {"a": 1, "a_2": 1}]
+        await fails(CallFailed, session.rows(f"SELECT 1 FROM {table}, (VALUES (1), (2)) AS v LIMIT 1001"))
+
+
 async def test_a_write_whose_answer_is_too_long(place: Database) -> None:
     """Nobody has waited for its end."""
     async with place.connected(Limits(bytes=100_000)) as session:
@@ -210,5 +236,8 @@ async def test_check_knows_what_it_cannot(place: Database) -> None:
     async with place.connected() as session:
         for query in ("EXPLAIN SELECT 1", "SHOW search_path", "SELECT jsonb_build_object('a', ?)", "SELECT ? AS a"):
             assert await session.backend.check(place.prepare(query, "select")) == ""
+        several = [place.prepare(f"SELECT {n} + no_such_column") for n in range(5)] + [place.prepare("SELECT 1")]
+        complaints = await asyncio.gather(*(session.backend.check(statement) for statement in several))
+        assert complaints == ['column "no_such_column" does not exist'] * 5 + [""]
         complaint = await session.backend.check(place.prepare("SELECT no_such_function(?)"))
         assert complaint == "function no_such_function(unknown) does not exist"

@@ -49,6 +49,7 @@ class PostgresBackend:
         """Casters of this database's own array types; None for other types that users have made."""
         self._spare = Canceller(self.connect)
         self._checker: Link | None = None
+        self._one_at_a_time = asyncio.Lock()
 
     def connection(self) -> PostgresConnection:
         """A new one, not yet open."""
@@ -79,6 +80,16 @@ class PostgresBackend:
         text = statement.render(lambda slot: f"${slot.index + 1}")
         if not text.lstrip().lower().startswith(_PREPARED):
             return ""
+        async with self._one_at_a_time:
+            return await self._prepare(text, statement)
+
+    async def close(self) -> None:
+        """Close the spare connection."""
+        self._spare.close()
+        if self._checker is not None:
+            self._checker.drop("closed")
+
+    async def _prepare(self, text: str, statement: Statement) -> str:
         if self._checker is None or self._checker.is_lost():
             self._checker = await self.connect()
         link = self._checker
@@ -94,12 +105,6 @@ class PostgresBackend:
                 raise
             raise Unreachable(link.lost) from None
         return ""
-
-    async def close(self) -> None:
-        """Close the spare connection."""
-        self._spare.close()
-        if self._checker is not None:
-            self._checker.drop("closed")
 
     async def _connect(self, place: Place, within_s: float) -> Link:
         """To one host, by all of its addresses."""
@@ -140,7 +145,7 @@ class PostgresBackend:
 
     def _session(self, link: Link) -> str:
         """What every session is told first."""
-        settings = {"cursor_tuple_fraction": "1", **self._target.settings}
+        settings = dict(self._target.settings)
         if link.driver.server_version >= 140000:
             settings = {"client_connection_check_interval": "1s", **settings}
         return "SELECT " + ", ".join(

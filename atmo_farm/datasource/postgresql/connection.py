@@ -36,10 +36,11 @@ GRACE_S = 0.1
 ANSWER_S = 1.0
 """After a cancel, and for ROLLBACK: how long the server may take."""
 
+EARLY_S = 0.01
+"""So shortly before its deadline a statement may be left to the server's timer."""
+
 LONG_ROW = 1 << 20
 """Bytes of a row for which a connection is not kept."""
-
-_CURSOR = "atmo"
 
 
 class PostgresConnection:
@@ -49,7 +50,7 @@ class PostgresConnection:
         self._backend = backend
         self._loop = asyncio.get_running_loop()
         self._link = Link()
-        self._in_transaction = self._has_cursor = False
+        self._in_transaction = False
         self._cancelling: asyncio.Task[None] | None = None
         self._deadline = self._rings_at = math.inf
         self._alarm: asyncio.TimerHandle | None = None
@@ -71,8 +72,8 @@ class PostgresConnection:
         reads = statement.only_reads and statement.name not in self._backend.writing
         guarded = reads and not self._in_transaction
         try:
-            text = self._text(query, statement.only_reads, guarded, comment, deadline)
-            result = await self._send(text, deadline)
+            limited = self._limited(query, statement.has_limit) if statement.only_reads else query
+            result = await self._send(self._before(guarded, comment, deadline) + limited, deadline)
             answer = await self._result(result, statement.type == "select", deadline)
             self._link.took(len(answer))
             return answer
@@ -99,7 +100,7 @@ class PostgresConnection:
         """COMMIT. A transaction that has failed answers it with ROLLBACK."""
         if clock.monotonic() >= deadline:
             raise TransientFailure("the deadline was over before the COMMIT: rolled back")
-        self._in_transaction = self._has_cursor = False
+        self._in_transaction = False
         try:
             result = await self._send("COMMIT", deadline)
         except psycopg2.Error as error:
@@ -112,7 +113,7 @@ class PostgresConnection:
 
     async def rollback(self) -> None:
         """ROLLBACK, or the connection is broken."""
-        self._in_transaction = self._has_cursor = False
+        self._in_transaction = False
         try:
             await self._command("ROLLBACK", clock.monotonic() + ANSWER_S)
         except CallFailed:
@@ -120,7 +121,11 @@ class PostgresConnection:
             self.close()
 
     def cancel(self) -> None:
-        """Ask the server to stop what runs."""
+        """Ask the server to stop what runs. At its deadline it does so by itself, and is asked only if it does not."""
+        if self._deadline > clock.monotonic() + EARLY_S:
+            self._stop()
+
+    def _stop(self) -> None:
         if self._link.busy and self._cancelling is None:
             self._cancelling = self._loop.create_task(self._cancel(), name="cancel a statement")
 
@@ -138,23 +143,21 @@ class PostgresConnection:
         if self._alarm is not None:
             self._alarm.cancel()
 
-    def _text(self, query: str, is_cursor: bool, guarded: bool, comment: str, deadline: float) -> str:
+    def _before(self, guarded: bool, comment: str, deadline: float) -> str:
+        """What stands in front of a query."""
         left_ms = int((deadline - clock.monotonic()) * 1000)
         if left_ms < 1:
             raise TransientFailure("the deadline was over before the statement began")
         if self._backend.statement_timeout_ms:
             left_ms = min(left_ms, self._backend.statement_timeout_ms)
-        head = (
-            as_comment(comment)
-            + (f"CLOSE {_CURSOR};" if self._has_cursor else "")
-            + ("SET LOCAL transaction_read_only=on;" if guarded else "")
-            + f"SET LOCAL statement_timeout={left_ms};"
-        )
-        self._has_cursor = is_cursor and self._in_transaction
-        if not is_cursor:
-            return head + query
+        guard = "SET LOCAL transaction_read_only=on;" if guarded else ""
+        return f"{as_comment(comment)}{guard}SET LOCAL statement_timeout={left_ms};"
+
+    def _limited(self, query: str, has_limit: bool) -> str:
+        """With no more rows than show that there are too many. A LIMIT behind the query leaves its order alone for
+        certain; around one with a LIMIT of its own, PostgreSQL has no reason to change that."""
         rows = self._backend.limits.rows + 1
-        return f"{head}DECLARE {_CURSOR} NO SCROLL CURSOR FOR {query};FETCH FORWARD {rows} FROM {_CURSOR}"
+        return f"SELECT * FROM ({query}) AS atmo LIMIT {rows}" if has_limit else f"{query} LIMIT {rows}"
 
     async def _send(self, text: str, deadline: float) -> cursor:
         """To the server and back; cancelled on the server GRACE_S after the deadline."""
@@ -185,7 +188,7 @@ class PostgresConnection:
         if self._deadline + GRACE_S / 2 > clock.monotonic():  # uvloop's timers may be a little early
             self._set_alarm()
         else:
-            self.cancel()
+            self._stop()
 
     async def _cancel(self) -> None:
         """Within ANSWER_S the statement has ended, and the server will not stop the next one instead of it; or the
@@ -214,7 +217,7 @@ class PostgresConnection:
         for column in columns:
             names.append(column.name)
             types.append(column.type_code)
-        received = self._link.received
+        received = self._link.received()
         if received > self._backend.longest_text and not any(type_ in BYTES for type_ in types):
             raise too_many_bytes(self._backend.limits)  # before it is all here a second and a third time
         if received > LONG_ROW * max(1, result.rowcount) and not self._in_transaction:

@@ -42,8 +42,6 @@ class Link:
         self._meter: Meter
         self._events = self._cap = self._told = 0
         self._is_measured = False
-        self.received = 0
-        """Bytes of the answer to the last statement, about; 0 if they are few."""
         self.driver: connection
         self.pid = 0
         """Of the server's process."""
@@ -81,11 +79,15 @@ class Link:
         except psycopg2.Error as error:
             self.drop(first_words(error))
             raise Lost(self.lost) from None
-        self._events, self._cap, self.received = 0, cap, 0
+        self._events, self._cap = 0, cap
         waiter = self._waiter = self._loop.create_future()
         if len(text) > _SMALL or self.driver.fileno() != self._fd:
             self._on_event()
         return waiter
+
+    def received(self) -> int:
+        """Bytes of the answer to the last statement, about; 0 if it was here at once."""
+        return 0 if self._events <= 1 or self.lost else self._meter.received()
 
     def took(self, size: int) -> None:
         """The last answer was about so many bytes: most are so few that no meter needs to be asked."""
@@ -117,7 +119,6 @@ class Link:
         if self._writes:
             self._loop.remove_writer(self._fd)
         self._poller.unregister(self._fd)
-        self._meter.release()
         self.driver.close()
         self._end(error or Lost(reason))
 
@@ -160,8 +161,7 @@ class Link:
     def _is_too_long(self) -> bool:
         if self.driver.fileno() != self._fd:
             return False
-        self.received = self._meter.received()
-        return self.received > self._cap
+        return self._meter.received() > self._cap
 
     def _end(self, error: Exception | None) -> None:
         waiter, self._waiter = self._waiter, None

@@ -107,6 +107,17 @@ def test_only_reads(text: str, only_reads: bool) -> None:
     assert not cut(text, type_="insert").only_reads
 
 
+def test_has_limit() -> None:
+    """In a subquery, too: that is to be on the safe side."""
+    assert not cut("SELECT a AS \"limit\", 'limit' FROM t -- limit").has_limit
+    for text in (
+        "SELECT a FROM t LIMIT 1",
+        "SELECT (SELECT 1 FETCH FIRST ROW ONLY)",
+        "SELECT a FROM t Limit ? OFFSET 2",
+    ):
+        assert cut(text).has_limit
+
+
 def test_variables() -> None:
     """Text where it is UTF-8."""
     assert variable("ä\0".encode()) == "ä\0"

@@ -140,7 +140,7 @@ def test_meter(family: socket.AddressFamily) -> None:
             read += len(ours.recv(16_384))
         sending.join()
         assert meter.received() == 10_000_600 if family == socket.AF_INET else meter.received() >= 1_000_000
-        meter.release()
+        del meter
         assert os.fstat(ours.fileno())
 
 

@@ -402,6 +402,31 @@ def test_a_connection_string_of_a_file_may_change(make_data_farm: MakeFarm, tmp_
         wait_for(lambda: ask.rows(farm.subject("read"), "select all") == [[{"name": "second"}]], 5)
 
 
+def test_a_stop_under_load(make_data_farm: MakeFarm, tmp_path: Path) -> None:
+    """SIGTERM: the proxy outlives those who ask it, so what was taken is done and answered, all of it exactly once."""
+    database = data.sqlite(tmp_path / "rows.db")
+    make_rows(database)
+    farm = make_data_farm().serve_data(
+        {"write": "fn: querying\nworkers: 2"}, queries(database), {"default": database.yaml()}
+    )
+    with farm, Load(farm.url, farm.subject("write"), per_s=150, data=insert) as load:
+        wait_for(lambda: load.answered() > 50)
+        sent_at = time.monotonic()
+        assert farm.stop() == 0
+        assert time.monotonic() - sent_at < 5
+        load.stop()
+        answered = [request.answers for request in load.requests]
+        assert set(answered) <= {0, 1} and not [request.error for request in load.requests if request.error]
+        last = max(at for at, answers in enumerate(answered) if answers)
+        assert 0 not in answered[:last], "a message before the last answered one was lost"
+        rows = counts(database)
+        assert set(rows.values()) == {1} and len(rows) == sum(answered)
+        ended = [line["worker"] for line in farm.log(message="worker ended")]
+        assert ended[-1] == "data-sources/0" and {line["cause"] for line in farm.log(message="worker ended")} == {
+            "exit 0 (drained)"
+        }
+
+
 def test_a_killed_master_leaves_no_proxy(make_data_farm: MakeFarm, tmp_path: Path) -> None:
     """It goes with the others, and the next farm takes over the folder with its socket."""
     database = data.sqlite(tmp_path / "rows.db")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from atmo_farm import clock
+from atmo_farm.capabilities.rules import Rules
 from atmo_farm.directive.model import Directive
 from atmo_farm.errors import DataSourceError
 from atmo_farm.ipc.client import ProxyClient
@@ -21,15 +22,17 @@ ANSWER_WITHIN_S = 5.0
 def needed_sources(
     directive: Directive, functions: Iterable[str], modules: Mapping[str, CompiledModule]
 ) -> tuple[str, ...]:
-    """The sources that these functions can ask, as the proxy names them. Which query a function runs shows only when it
-    does, so one that runs any needs every database with queries."""
+    """The sources that these functions can ask and are allowed to, as the proxy names them. Which query a function runs
+    shows only when it does, so one that runs any needs every database with queries."""
+    rules = Rules.from_directive(directive.capabilities)
     imports = {name for function in functions for name in modules[function].imports}
     asks = {name.removeprefix("env ").removesuffix("_swift") for name in imports}
     needed = []
-    if "db_exec" in asks:
+    if "db_exec" in asks and rules.database:
         databases = {query.database for query in directive.queries} & set(directive.connections.databases)
         needed += [f"database {name}" for name in sorted(databases)]
-    if asks & {"cache_get", "cache_set"} and directive.connections.redis is not None:
+    allowed = {name for name, is_on in (("cache_get", rules.cache_get), ("cache_set", rules.cache_set)) if is_on}
+    if asks & allowed and directive.connections.redis is not None:
         needed.append("redis")
     return tuple(needed)
 

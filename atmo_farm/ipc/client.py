@@ -30,6 +30,9 @@ PATIENCE_S = 2.0
 RECONNECT_S = (0.01, 0.5)
 """Delay before the second attempt to connect, and the longest; it doubles."""
 
+ABSENT_S = 0.2
+"""The longest delay while nobody listens: a proxy that died is about to come back."""
+
 SWEEP_S = 0.01
 """A call that was cancelled is told to the proxy within this time."""
 
@@ -189,11 +192,13 @@ class ProxyClient:
         delay_s = first_s
         reason = ""
         while True:
+            is_absent = False
             connection = Link(self, self._handlers, self._answers, self._writes)
             try:
                 await self._loop.create_unix_connection(lambda: connection, str(self._path))  # noqa: B023 - at once
                 await connection.ended
             except OSError as error:
+                is_absent = True
                 if (error.strerror or "") != reason:
                     reason = error.strerror or ""
                     log.event(logger, logging.DEBUG, "data source process not there", reason=reason)
@@ -203,7 +208,7 @@ class ProxyClient:
                 self._on_lost("the data source process ended the connection")
                 if clock.monotonic() - connection.greeted_at > longest_s:
                     delay_s = first_s
-            await asyncio.sleep(delay_s)
+            await asyncio.sleep(min(delay_s, ABSENT_S) if is_absent else delay_s)
             delay_s = min(longest_s, delay_s * 2)
 
 

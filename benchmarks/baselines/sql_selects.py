@@ -61,7 +61,7 @@ class AsyncPostgres:
         """One row."""
         self._done = done = self._loop.create_future()
         self._cursor.execute(QUERY, (str(number),))
-        self._connection.poll()
+        self._readable()  # the answer may be here already
         await done
         return self._cursor.fetchall()
 

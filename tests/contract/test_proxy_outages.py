@@ -101,6 +101,25 @@ async def test_patience_ends_and_then_calls_fail_at_once_until_it_is_back(path: 
             assert await get(client, "key") == b"key"
 
 
+async def test_a_proxy_that_takes_its_time_is_found_soon(path: Path) -> None:
+    """A machine under load starts it late: what it adds to that is a fifth of a second, not as much again."""
+    lost = asyncio.Event()
+    client = ProxyClient(path, HANDLERS, lambda _: lost.set())
+    client.start()
+    async with serving(path):
+        assert await get(client, "key") == b"key"
+    for late_s in (0.35, 0.7, 1.2):
+        await lost.wait()
+        lost.clear()
+        waiting = get(client, "later")
+        await asyncio.sleep(late_s)
+        began = time.monotonic()
+        async with serving(path):
+            assert await end(waiting) == b"later"
+        assert time.monotonic() - began <= 0.3
+    await client.close()
+
+
 def test_a_proxy_that_is_stopped_for_a_while_loses_nothing(path: Path) -> None:
     async def body() -> None:
         with proxy_process(path) as proxy:

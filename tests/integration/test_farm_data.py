@@ -25,6 +25,7 @@ CANARY = "c4nary 4111-1111"
 HANDLERS = (
     *(f"resource: q.{language}\nsteps: [{{fn: querying-{language}}}]" for language in LANGUAGES),
     "resource: q.all\nmaxInFlight: 64\nsteps: [{fn: querying}]",
+    "resource: q.small\nmemoryLimit: 4MiB\nsteps: [{fn: querying}]",
     "resource: q.whole\ntimeout: 1s\nretry: {attempts: 1}\nsteps: [{fn: querying, transaction: true}]",
     "resource: q.group\nsteps: [{group: [{fn: querying}, {fn: querying-rust}, {fn: querying-c}]}]\nresponse: querying",
     "resource: q.forgiven\nsteps: [{fn: querying, transaction: true, onErr: {any: continue}}]",
@@ -45,6 +46,11 @@ def queries(database: Sql) -> dict[str, str]:
         "put-types": "INSERT INTO fd_types (small, real_one, words) VALUES ($1, $2, $3)",
         "put-once": "INSERT INTO fd_once (name) VALUES ($1)",
         "broken": "SELECT * FROM fd_missing",
+        "wide": {
+            "sqlite": "SELECT replace(hex(zeroblob($1 * 500000)), '0', 'x') AS wide",
+            "postgresql": "SELECT repeat('x', $1::int * 1000000) AS wide",
+            "mysql": "SELECT repeat('x', $1 * 1000000) AS wide",
+        }[database.type],
     }
 
 
@@ -187,6 +193,18 @@ def test_what_the_server_says_against_a_query(shop: Shop) -> None:
     assert CANARY.encode() not in shop.farm.log_file.read_bytes()
     assert not shop.farm.log(message="message will be tried again")
     assert shop.ask.rows("q.all", "select all") == [[]]
+
+
+def test_results_that_are_too_large(shop: Shop) -> None:
+    """For the proxy's limit (16 MiB) or the function's memory: an error for the function, and everybody lives on."""
+    pids = shop.farm.children()
+    assert shop.ask.refusal("q.all", "select wide\n5\nfail") == ("422", "told to fail")
+    code, text = shop.ask.refusal("q.all", "select wide\n17")
+    assert code == "500" and "16" in text, text
+    code, text = shop.ask.refusal("q.small", "select wide\n8")
+    assert code == "500" and ("memory" in text or "4194304" in text), text
+    assert shop.ask.rows("q.small", "select wide\n0") == [[{"wide": ""}]]
+    assert shop.farm.children() == pids
 
 
 # Transactions
@@ -369,6 +387,21 @@ def test_capabilities(nats_server: NatsServer, tmp_path: Path, capabilities: str
             assert ask.refusal("cap.q", "select all") == ("500", "capability is not enabled")
         else:
             assert ask.rows("cap.q", "select all") == [[]]
+
+
+def test_a_capability_that_is_off_waits_for_nothing(nats_server: NatsServer, tmp_path: Path) -> None:
+    """The database that nobody may ask is out of reach, and nobody waits for it."""
+    directive = data_directive(
+        nats_server.url,
+        "resource: off.q\nsteps: [{fn: querying}]",
+        databases={"default": "{type: postgresql, connectionString: 'postgres://u@127.0.0.1:1/x'}"},
+        redis="{serverAddress: '127.0.0.1:1'}",
+        queries={"all": "SELECT 1"},
+        more="capabilities: {db: {enabled: false}, cache: {enabled: false}}\n",
+    )
+    with Farm(write_data_app(tmp_path / "app", directive)) as farm:
+        assert not farm.log(message="worker waits")
+        assert Asker(nats_server.url).refusal("off.q", "select all") == ("500", "capability is not enabled")
 
 
 def test_queries_without_a_database(nats_server: NatsServer, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import nats
 import pytest
 
 from tests.data import Asker, Sql, data_directive, mysql, postgresql, write_data_app
@@ -336,6 +338,39 @@ def test_a_proxy_that_is_killed_in_a_transaction(up: Server, nats_server: NatsSe
         again = farm.log(message="message will be tried again")
         assert {line["cause"] for line in again} == {"datasource"}  # more than one if the new proxy is slow to come
         assert not farm.log(message="message failed")
+
+
+def test_a_consumer_that_is_killed_in_a_transaction(up: Server, nats_server: NatsServer, tmp_path: Path) -> None:
+    """Its transaction is rolled back at once, so that nobody waits for what it held."""
+    folder = app(tmp_path, nats_server.url, up, "resource: out.whole\nsteps: [{fn: querying, transaction: true}]")
+    with Farm(folder) as farm:
+        (started,) = farm.log(message="worker started", worker="nats-out_whole/0")
+        _send(nats_server.url, "out.whole", b"insert put\na\nloop")
+        wait_for(lambda: _transactions(up) == 1)
+        os.kill(started["pid"], signal.SIGKILL)
+        wait_for(lambda: _transactions(up) == 0, 1)
+        assert names(up) == []
+
+
+def _send(url: str, subject: str, data: bytes) -> None:
+    """Without waiting for an answer."""
+
+    async def main() -> None:
+        client = await nats.connect(url)
+        await client.publish(subject, data)
+        await client.close()
+
+    asyncio.run(main())
+
+
+def _transactions(server: Server) -> int:
+    """How many are open on the server, beside this one."""
+    if isinstance(server, PostgresServer):
+        count = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+    else:
+        time.sleep(0.15)  # asked more often than each 0.1 s, the server answers from memory
+        count = "SELECT count(*) FROM information_schema.innodb_trx"
+    return int(sql(server).run(count)[0][0])
 
 
 def _running(server: Server) -> int:

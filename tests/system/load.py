@@ -142,6 +142,8 @@ class Load:
             self._started.set()
 
     async def _take(self, message: Msg) -> None:
+        if (message.headers or {}).get("Status") == "503":  # the server's: nobody listens
+            return
         request = self.requests[int(message.subject.rpartition(".")[2])]
         request.answers += 1
         request.error = (message.headers or {}).get("Nats-Service-Error", "")

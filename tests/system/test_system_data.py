@@ -53,6 +53,13 @@ class DataFarm(TestFarm):
         (pid,) = self.workers("data-sourc")  # as much of it as the kernel keeps
         return pid
 
+    def reload(self) -> None:
+        """SIGHUP; returns when it is over, whatever came of it."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGHUP)
+        self.wait_notified("RELOADING=1")
+        self.wait_notified("READY=1")
+
     def kill_proxy(self) -> None:
         """SIGKILL, and wait until the next one serves."""
         count = len(self.log(message="worker ready", worker="data-sources/0"))
@@ -301,7 +308,6 @@ def test_a_reload_of_queries_and_connections(
         Load(farm.url, farm.subject("hello"), per_s=100) as hello,
     ):
         wait_for(lambda: writes.answered() > 20 and reads.answered() > 20)
-        assert farm.process is not None
         for number in range(reloads):
             kept, replaced = farm.workers("hello"), [farm.proxy(), *farm.workers("write"), *farm.workers("read")]
             if what == "query":
@@ -311,8 +317,7 @@ def test_a_reload_of_queries_and_connections(
                 farm.serve_data(
                     handlers, queries(database), {"default": database.yaml(f"statementTimeout: {number + 9}s")}
                 )
-            farm.process.send_signal(signal.SIGHUP)
-            farm.wait_notified("READY=1")
+            farm.reload()
             wait_for(lambda pids=replaced: not any(Path(f"/proc/{pid}").exists() for pid in pids))
             assert farm.workers("hello") == kept
             assert len(farm.workers("write")) == 2 and len(farm.workers("read")) == 1 and farm.proxy() not in replaced
@@ -337,11 +342,89 @@ def test_a_reload_that_changes_no_data_keeps_the_proxy(make_data_farm: MakeFarm,
         assert ask(farm.subject("cache"), "set a 0 b") == b"ok"
         before = farm.workers()
         farm.serve_data({**handlers, "hello": "fn: hello"}, queries(database), {"default": database.yaml()})
-        assert farm.process is not None
-        farm.process.send_signal(signal.SIGHUP)
-        farm.wait_notified("READY=1")
+        farm.reload()
         assert set(before) < set(farm.workers()) and len(farm.workers()) == len(before) + 1
         assert ask(farm.subject("cache"), "get a") == b"b"
+
+
+def test_the_proxy_comes_and_goes_with_those_who_ask(make_data_farm: MakeFarm, tmp_path: Path) -> None:
+    """A farm without data has none; the first handler that asks brings it, and the last one takes it with it."""
+    database = data.sqlite(tmp_path / "rows.db")
+    make_rows(database)
+    farm = make_data_farm()
+    one, both = {"hello": "fn: hello"}, {"hello": "fn: hello", "read": "fn: querying"}
+    ask = Asker(farm.url)
+    with farm.serve_data(one, queries(database), {"default": database.yaml()}):
+        (hello,) = farm.workers()
+        farm.serve_data(both, queries(database), {"default": database.yaml()}).reload()
+        assert ask.rows(farm.subject("read"), "select one") == [[{"one": 1}]]
+        proxy = farm.proxy()
+        farm.serve_data(one, queries(database), {"default": database.yaml()}).reload()
+        wait_for(lambda: farm.workers() == [hello])
+        assert not Path(f"/proc/{proxy}").exists()
+
+
+def test_a_reload_to_a_connection_that_cannot_be_used(make_data_farm: MakeFarm, tmp_path: Path) -> None:
+    """It is refused, and says which key; nobody is replaced."""
+    database = data.sqlite(tmp_path / "rows.db")
+    make_rows(database)
+    handlers = {"read": "fn: querying"}
+    farm = make_data_farm()
+    with farm.serve_data(handlers, queries(database), {"default": database.yaml()}):
+        before = farm.workers()
+        farm.serve_data(handlers, queries(database), {"default": "{type: mysql, connectionString: tcp(127.0.0.1:1)/d}"})
+        farm.reload()
+        farm.wait_log(message="reload refused; generation 1 goes on")
+        assert any("connectionString" in line["message"] for line in farm.log(level="error"))
+        assert farm.workers() == before
+        assert Asker(farm.url).rows(farm.subject("read"), "select one") == [[{"one": 1}]]
+
+
+def test_a_connection_string_of_a_file_may_change(make_data_farm: MakeFarm, tmp_path: Path) -> None:
+    """`file(PATH)` is read again by a reload: another database is asked from then on."""
+    secret = tmp_path / "secret"
+    farm = make_data_farm()
+    ask = Asker(farm.url)
+    for name in ("first", "second"):
+        database = data.sqlite(tmp_path / f"{name}.db")
+        make_rows(database)
+        database.run(f"INSERT INTO {ROWS} VALUES ('{name}')")
+    secret.write_text(f"{tmp_path / 'first.db'}\n")
+    farm.serve_data(
+        {"read": "fn: querying"},
+        {"all": f"SELECT name FROM {ROWS}"},
+        {"default": f"{{type: sqlite, connectionString: 'file({secret})'}}"},
+    )
+    with farm:
+        assert ask.rows(farm.subject("read"), "select all") == [[{"name": "first"}]]
+        secret.write_text(f"{tmp_path / 'second.db'}\n")
+        farm.reload()
+        wait_for(lambda: ask.rows(farm.subject("read"), "select all") == [[{"name": "second"}]], 5)
+
+
+def test_a_stop_under_load(make_data_farm: MakeFarm, tmp_path: Path) -> None:
+    """SIGTERM: the proxy outlives those who ask it, so what was taken is done and answered, all of it exactly once."""
+    database = data.sqlite(tmp_path / "rows.db")
+    make_rows(database)
+    farm = make_data_farm().serve_data(
+        {"write": "fn: querying\nworkers: 2"}, queries(database), {"default": database.yaml()}
+    )
+    with farm, Load(farm.url, farm.subject("write"), per_s=150, data=insert) as load:
+        wait_for(lambda: load.answered() > 50)
+        sent_at = time.monotonic()
+        assert farm.stop() == 0
+        assert time.monotonic() - sent_at < 5
+        load.stop()
+        answered = [request.answers for request in load.requests]
+        assert set(answered) <= {0, 1} and not [request.error for request in load.requests if request.error]
+        last = max(at for at, answers in enumerate(answered) if answers)
+        assert 0 not in answered[:last], "a message before the last answered one was lost"
+        rows = counts(database)
+        assert set(rows.values()) == {1} and len(rows) == sum(answered)
+        ended = [line["worker"] for line in farm.log(message="worker ended")]
+        assert ended[-1] == "data-sources/0" and {line["cause"] for line in farm.log(message="worker ended")} == {
+            "exit 0 (drained)"
+        }
 
 
 def test_a_killed_master_leaves_no_proxy(make_data_farm: MakeFarm, tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 # shellcheck shell=bash
 
 # A script that another one calls counts on from that one's start.
-export ATMO_FARM_STARTED=${ATMO_FARM_STARTED:-$(date +%s)}
-SECONDS=$(($(date +%s) - ATMO_FARM_STARTED))
+export SCRIPT_STARTED_S=${SCRIPT_STARTED_S:-$(date +%s)}
+SECONDS=$(($(date +%s) - SCRIPT_STARTED_S))
 
 # say TEXT: one line of progress, with the seconds since the script started.
 say() {

@@ -204,7 +204,7 @@ HANDLER = Table(
         ),
         Key(
             "orderingKey",
-            Text("`subject`, `header:NAME` or `field:NAME`", r"subject|(header|field):\S+"),
+            Text("`subject`, `header:NAME` or `field:NAME`", r"subject|header:[!-9;-~]{1,128}|field:\S+"),
             "what messages of one lane share",
             sources=BROKERS,
         ),

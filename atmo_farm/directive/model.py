@@ -269,7 +269,7 @@ class Handler:
     jetstream: JetStream | None = None
     """Set: it consumes from JetStream; None: from core NATS (or Kafka)."""
     output: Literal["", "stream", "core"] = ""
-    """Whether `respond_to` is published into a stream, with its acknowledgement; empty: when the server has one."""
+    """Whether `respond_to` is published with JetStream's acknowledgement; empty: if the server has a stream for it."""
     ordering: Literal["none", "partition", "key"] = "none"
     ordering_key: str = ""
     """With ordering `key`: `subject`, `header:NAME` or `field:NAME` (a field of the JSON body)."""

@@ -30,12 +30,7 @@ def check(section: Section, source: str, resource: str, defaults: HandlerDefault
     _check_durable(section, source, report)
     _check_filters(section.section("jetstream"), resource, report)
     _check_ordering(section, source, defaults, report)
-    if section.is_written("output"):
-        answer = section.find("respondTo")
-        if not section.is_written("respondTo"):
-            report.error(section.at("output"), section.key("output"), "needs `respondTo` beside it")
-        elif isinstance(answer, Section) and answer.text("source") == "kafka":
-            report.error(section.at("output"), section.key("output"), "has a meaning only for a `respondTo` of NATS")
+    _check_output(section, report)
 
 
 def with_delivery(handler: Handler, section: Section, identifier: str, report: Report) -> Handler:
@@ -146,6 +141,21 @@ def _check_filters(jetstream: Section | None, resource: str, report: Report) -> 
                 report.error(at, key, f"{shown(other)} and {shown(subject)} overlap; a message would come twice")
 
 
+def _check_output(section: Section, report: Report) -> None:
+    if not section.is_written("output"):
+        return
+    answer = section.find("respondTo")
+    problem = ""
+    if not section.is_written("respondTo"):
+        problem = "needs `respondTo` beside it"
+    elif isinstance(answer, Section) and answer.text("source") == "kafka":
+        problem = "has a meaning only for a `respondTo` of NATS"
+    elif section.text("output") == "stream" and not uses_jetstream(section):
+        problem = "`stream` needs `durable` beside it; a handler of core NATS answers by core NATS"
+    if problem:
+        report.error(section.at("output"), section.key("output"), problem)
+
+
 def _check_ordering(section: Section, source: str, defaults: HandlerDefaults, report: Report) -> None:
     def wrong(name: str, message: str) -> None:
         report.error(section.at(name), section.key(name), message)
@@ -161,7 +171,7 @@ def _check_ordering(section: Section, source: str, defaults: HandlerDefaults, re
         elif jetstream and jetstream.get("maxAckPending", 1) > in_flight:
             message = f"on JetStream an order needs `maxAckPending` of at most `maxInFlight`, {in_flight}"
             report.error(jetstream.at("maxAckPending"), jetstream.key("maxAckPending"), message)
-    if ordering == "key" and not section.is_written("orderingKey"):
+    if ordering == "key" and source == "nats" and not section.is_written("orderingKey"):
         wrong("ordering", "`ordering: key` needs `orderingKey` beside it")
     if section.text("orderingKey") and ordering != "key":
         wrong("orderingKey", "needs `ordering: key` beside it")

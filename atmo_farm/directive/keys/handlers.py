@@ -192,7 +192,7 @@ HANDLER = Table(
             "output",
             Choice(("stream", "core")),
             "how `respondTo` is published: into a stream, which confirms it, or by core NATS, which does not",
-            default="`stream` where the server has one for it",
+            default="on JetStream `stream` where the server has one for it, else `core`",
             sources=("nats",),
         ),
         Key(
@@ -205,7 +205,8 @@ HANDLER = Table(
         Key(
             "orderingKey",
             Text("`subject`, `header:NAME` or `field:NAME`", r"subject|header:[!-9;-~]{1,128}|field:\S+"),
-            "what messages of one lane share",
+            "what messages that stay in order have in common",
+            default="Kafka: the record's key",
             sources=BROKERS,
         ),
         Key(

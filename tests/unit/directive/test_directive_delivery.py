@@ -107,12 +107,14 @@ def test_other_sources() -> None:
         - {{name: r, type: request, method: GET, resource: /a, idempotent: true, {STEPS}}}
         - {{name: w, type: stream, resource: /b, {STEPS}}}
         - {{name: k, type: stream, source: kafka, resource: c, {STEPS}}}
+        - {{name: o, type: stream, source: kafka, resource: c, ordering: key, {STEPS}}}
     """
-    request, websocket, kafka = good(with_handlers(text, KAFKA)).handlers
+    request, websocket, kafka, keyed = good(with_handlers(text, KAFKA)).handlers
     assert request.dead_letter is websocket.dead_letter is None
     assert request.idempotent
     assert kafka.dead_letter == DeadLetter("com.example.shop.k.dead")
     assert (kafka.ordering, kafka.jetstream) == ("partition", None)
+    assert (keyed.ordering, keyed.ordering_key) == ("key", "")
 
 
 RULES = {
@@ -146,6 +148,7 @@ RULES = {
         "`b` is not inside of the handler's `resource`, `orders`",
     ),
     "filter twice": ("jetstream: {«filterSubjects: [orders, orders]}", "jetstream.filterSubjects", "overlap"),
+    "output to a stream on core NATS": ("respondTo: done\n«output: stream", "output", "needs `durable`"),
     "output alone": ("«output: core", "output", "needs `respondTo`"),
     "deadLetter wildcard": ("deadLetter: {«resource: a.>}", "deadLetter.resource", "wildcard"),
     "deadLetter illegal": ("deadLetter: {«resource: a..b}", "deadLetter.resource", "single dots"),
@@ -204,6 +207,7 @@ def test_what_filters_leave_out_may_be_published() -> None:
 
 
 def test_output_is_about_nats() -> None:
+    assert handler("respondTo: done\noutput: core").output == "core"
     keys = "resource: a, respondTo: {resource: b, source: kafka}, «output: core"
     text = f"- {{type: stream, source: nats, {keys}, {STEPS}}}"
     assert "`respondTo` of NATS" in only_problem(with_handlers(text, KAFKA)).message

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.servers.mariadb import MariaDbServer
 from tests.servers.nats import NatsServer
 from tests.servers.postgresql import PostgresServer
 from tests.servers.redis import RedisServer
+
+pytest_plugins = ["tests.turns"]
+
+# The machine has other things to do: how long one example takes says nothing.
+hypothesis.settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("suite")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -46,6 +46,7 @@ class Watch:
         self.took_s = time.monotonic() - self._began
 
 
+@pytest.mark.alone
 @pytest.mark.fault(row="redis-stopped")
 def test_a_killed_server_fails_calls_at_once_and_serves_within_two_seconds_of_its_return(
     start_redis: StartRedis, figure: Callable[[str, object], None]
@@ -80,6 +81,7 @@ def test_a_killed_server_fails_calls_at_once_and_serves_within_two_seconds_of_it
     run(body())
 
 
+@pytest.mark.alone
 @pytest.mark.fault(row="redis-half-open")
 def test_a_stopped_server_counts_as_down_after_five_silent_calls(
     start_redis: StartRedis, figure: Callable[[str, object], None]
@@ -105,6 +107,7 @@ def test_a_stopped_server_counts_as_down_after_five_silent_calls(
     run(body())
 
 
+@pytest.mark.alone
 def test_a_stopped_server_is_given_up_when_a_reply_is_due_for_longer_than_the_timeout(start_redis: StartRedis) -> None:
     server = start_redis("")
 

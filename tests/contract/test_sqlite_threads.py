@@ -43,6 +43,7 @@ async def sessions(database: Database, count: int) -> AsyncIterator[list[Session
     await backend.close()
 
 
+@pytest.mark.alone
 async def test_writers_go_on_while_both_readers_are_busy_and_the_loop_too(database: Database) -> None:
     async with sessions(database, 3) as (first, second, writer):
         table = await writer.table(SNIPPETS)
@@ -59,6 +60,7 @@ async def test_writers_go_on_while_both_readers_are_busy_and_the_loop_too(databa
             await fails(TransientFailure, task)
 
 
+@pytest.mark.alone
 async def test_a_third_reader_waits_for_a_thread_and_no_longer_than_its_deadline(database: Database) -> None:
     async with sessions(database, 3) as (first, second, third):
         reading = [asyncio.create_task(each.json(SNIPPETS.endless_select)) for each in (first, second)]
@@ -175,6 +177,7 @@ async def test_a_statement_that_was_cancelled_before_it_began_is_never_run(datab
         assert await third.rows("SELECT 1 AS a") == [{"a": 1}]
 
 
+@pytest.mark.alone
 async def test_a_disk_that_does_not_answer(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads fail as transient, writes as unknown, a second after their deadlines; then the pool has another handle."""
     monkeypatch.setattr(jobs, "STUCK_S", 0.2)

@@ -127,13 +127,14 @@ def check_exactly_once(load: Load, rows: Mapping[str, int]) -> tuple[int, int]:
     return len(acknowledged), len(load.requests) - len(acknowledged)
 
 
+@pytest.mark.alone
 @pytest.mark.fault(row="kill-proxy")
 @pytest.mark.timeout(900)
 def test_kill_9_of_the_proxy_under_load(
     make_data_farm: MakeFarm, tmp_path: Path, postgresql: PostgresServer, amount: Amount, figure: Figure
 ) -> None:
     """Back within a second each time; every acknowledged row is there exactly once, no row twice, no read fails."""
-    kills = amount(10, 100)
+    kills = amount(4, 100)
     file, server = data.sqlite(tmp_path / "rows.db"), data.postgresql(postgresql)
     for database in (file, server):
         make_rows(database)
@@ -205,12 +206,13 @@ def test_a_stopped_proxy_is_replaced(make_data_farm: MakeFarm, tmp_path: Path, a
         figure("writes of unknown outcome", unknown)
 
 
+@pytest.mark.alone
 @pytest.mark.fault(row="database-stopped")
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", ["postgresql", "mysql"])
 def test_a_database_that_stops_and_returns(kind: str, make_data_farm: MakeFarm, amount: Amount, figure: Figure) -> None:
     """Each time: an error within 100 ms while it is away, and an answer within two seconds of its return."""
-    stops = amount(3, 30)
+    stops = amount(2, 30)
     server = PostgresServer() if kind == "postgresql" else MariaDbServer()
     try:
         server.start()
@@ -245,6 +247,7 @@ def test_a_database_that_stops_and_returns(kind: str, make_data_farm: MakeFarm, 
         server.remove()
 
 
+@pytest.mark.alone
 @pytest.mark.fault(row="slow-database")
 @pytest.mark.timeout(600)
 def test_a_slow_query_does_not_slow_its_neighbours(
@@ -252,7 +255,7 @@ def test_a_slow_query_does_not_slow_its_neighbours(
 ) -> None:
     """One handler floods the database with queries that take longer than they may: each ends at its deadline, within
     10 %, and another handler's 99th percentile at most doubles (best of five: the machine has a say in it, too)."""
-    seconds = amount(5, 30)
+    seconds = amount(3, 30)
     database = data.postgresql(postgresql)
     farm = make_data_farm().serve_data(
         {"slow": "fn: querying\ntimeout: 1s\nretry: {attempts: 1}\nmaxInFlight: 64", "read": "fn: querying"},
@@ -296,7 +299,7 @@ def test_a_reload_of_queries_and_connections(
     what: str, make_data_farm: MakeFarm, tmp_path: Path, amount: Amount, figure: Figure
 ) -> None:
     """It replaces the proxy and who uses it, nobody else, and loses nothing: no error, each row once."""
-    reloads = amount(3, 30)
+    reloads = amount(2, 30)
     database = data.sqlite(tmp_path / "rows.db")
     make_rows(database)
     handlers = {"write": "fn: querying\nworkers: 2", "read": "fn: querying", "hello": "fn: hello"}

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.unit.master.conftest import FAST, Farm
 
 
@@ -32,6 +34,7 @@ def test_sigint_drains_as_well(farm: Farm) -> None:
     assert farm.end() == 0
 
 
+@pytest.mark.alone
 def test_a_killed_child_is_back_at_once(farm: Farm) -> None:
     """A process that was ready is replaced within a tenth of a second, and its worker goes on counting."""
     farm.start(echo={"behaviour": "ok"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,12 @@ hypothesis.settings.load_profile("suite")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the fault rows in their full form, as scripts/soak does")
     parser.addoption("--write-docs", action="store_true", help="write the pages that tests generate")
+
+
+def pytest_configure() -> None:
+    """A shell starts its background jobs with SIGINT ignored, and farms would inherit that: tests end them by it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

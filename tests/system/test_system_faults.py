@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.farm import wait_for
+from tests.farm import alive, wait_for
 from tests.system.conftest import TestFarm
 from tests.system.load import Load
 
@@ -63,7 +63,7 @@ def test_kill_9_of_the_master_leaves_no_orphan(make_farm: MakeFarm, amount: Amou
             children = farm.children()
             assert len(children) == 3
             assert farm.stop(signal.SIGKILL) == -signal.SIGKILL
-            wait_for(lambda children=children: not any(Path(f"/proc/{pid}").exists() for pid in children), 2)
+            wait_for(lambda children=children: not alive(*children), 2)
     figure("kills", kills)
     figure("orphans after 2 s", 0)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.farm import alive
 from tests.unit.master.conftest import FAST, Farm
 
 
@@ -167,7 +168,7 @@ def test_no_orphan_after_kill_9_of_the_master(farm: Farm) -> None:
     children = list(farm.children())
     farm.signal(signal.SIGKILL)
     farm.end()
-    farm.wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), timeout_s=2)
+    farm.wait_until(lambda: not alive(*children), timeout_s=2)
 
 
 def test_a_second_start_is_refused_with_the_pid_of_the_first(farm: Farm) -> None:

@@ -36,10 +36,13 @@ class _Scheduling(LoadGroupScheduling):
         return "alone" if nodeid.endswith("@alone") else nodeid.partition("::")[0]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """In a worker: take turns with the others."""
+    """In a worker: take turns with the others; and a short name for its folder, since paths of sockets are bounded."""
     if hasattr(config, "workerinput"):
-        config.pluginmanager.register(_Turns(Path(config.option.basetemp).parent / "turns"))
+        folder = Path(config.option.basetemp)
+        config.option.basetemp = str(folder.with_name(config.workerinput["workerid"]))
+        config.pluginmanager.register(_Turns(folder.with_name("turns")))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
@@ -266,11 +266,13 @@ async def test_a_text_that_is_no_unicode_and_parameters_of_other_kinds(database:
         assert await session.rows("SELECT 1 AS a LIMIT ?", "9999999999999999999") == [{"a": 1}]
 
 
-async def test_closing_a_handle_at_any_moment_leaves_no_lock(database: Database) -> None:
+async def test_closing_a_handle_at_any_moment_leaves_no_lock(
+    database: Database, amount: Callable[[int, int], int]
+) -> None:
     chance = random.Random(6)
     async with sessions(database, 1) as (session,):
         table = await session.table(SNIPPETS)
-        for number in range(60):
+        for number in range(amount(10, 60)):
             connection = session.backend.connection()
             assert isinstance(connection, SqliteConnection)
             await connection.open()

@@ -244,13 +244,13 @@ def test_malformed_words_of_a_child_do_no_harm(farm: Farm) -> None:
 
 
 def test_hup_while_starting_never_kills(farm: Farm) -> None:
-    """From the pid file on, a SIGHUP at any moment of the start is a reload after it; 8 starts."""
+    """From the pid file on, a SIGHUP at any moment of the start is a reload after it; 5 starts."""
     farm.settings(**FAST)
     pid_file = farm.folder / "run" / "atmo-farm.pid"
-    for round_number in range(8):
+    for round_number in range(5):
         farm.start(echo={"behaviour": "ok"})
         farm.wait_until(lambda: pid_file.exists() and pid_file.read_text() == f"{farm.pid}\n")
-        time.sleep(round_number * 0.003)
+        time.sleep(round_number * 0.005)
         farm.signal(signal.SIGHUP)
         farm.wait_for("reload: in force")
         farm.signal(signal.SIGTERM)

@@ -58,6 +58,7 @@ def test_a_child_that_dies_before_ready_backs_off(farm: Farm) -> None:
     assert farm.count("farm is up") == 0
 
 
+@pytest.mark.alone
 def test_quick_deaths_after_ready_back_off_from_the_fifth_on(farm: Farm) -> None:
     """Four are replaced at once; then it costs time."""
     farm.start(bad={"behaviour": "die"})
@@ -98,6 +99,7 @@ def test_a_child_that_never_beats_again_is_replaced(farm: Farm) -> None:
     assert "no heartbeat" in farm.wait_for("worker ended")["cause"]
 
 
+@pytest.mark.alone
 def test_a_child_that_hangs_in_its_boot_is_killed(farm: Farm) -> None:
     """The boot timeout ends it, and it counts as a death before ready."""
     farm.start(bad={"behaviour": "hang"})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.servers.mariadb import MariaDbServer
@@ -12,10 +14,24 @@ from tests.servers.nats import NatsServer
 from tests.servers.postgresql import PostgresServer
 from tests.servers.redis import RedisServer
 
+pytest_plugins = ["tests.turns"]
+
+# The machine has other things to do: how long one example takes says nothing.
+hypothesis.settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("suite")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the fault rows in their full form, as scripts/soak does")
     parser.addoption("--write-docs", action="store_true", help="write the pages that tests generate")
+
+
+def pytest_configure() -> None:
+    """A shell starts its background jobs with SIGINT ignored, and farms would inherit that: tests end them by it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -150,6 +150,18 @@ class Farm:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def alive(*pids: int) -> bool:
+    """Whether one of these processes still runs; one that only waits to be reaped by init is dead."""
+    return any(_state(pid) not in "ZX" for pid in pids)
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+
+
 def wait_for(
     probe: Callable[[], Any], patience_s: float = PATIENCE_S, otherwise: Callable[[], str] = lambda: "it did not come"
 ) -> Any:

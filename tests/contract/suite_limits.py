@@ -42,6 +42,7 @@ class LimitTests(Suite):
             error = await fails(CallFailed, session.json(f"SELECT * FROM {table}"))
             assert f"longer than {length - 1} bytes" in str(error)
 
+    @pytest.mark.alone
     async def test_ten_million_rows(self, database: Database, figure: Callable[[str, object], None]) -> None:
         """An error within 2 s, at a price of 64 MiB at most."""
         async with database.connected() as session:
@@ -64,6 +65,7 @@ class LimitTests(Suite):
                 await fails(CallFailed, session.json(self.snippets.wide_row.format(size=size_mib * MIB)))
             assert growth.mib <= 3 * 16
 
+    @pytest.mark.alone
     async def test_a_select_at_its_deadline(self, database: Database) -> None:
         """Stopped there, ± 10 %; the connection takes the next statement."""
         async with database.connected() as session:
@@ -73,6 +75,7 @@ class LimitTests(Suite):
             assert not session.connection.broken
             assert await session.rows("SELECT 1 AS a") == [{"a": 1}]
 
+    @pytest.mark.alone
     async def test_an_insert_at_its_deadline(self, database: Database) -> None:
         """Stopped there, ± 10 %; a transient failure means that it was not done."""
         async with database.connected() as session:

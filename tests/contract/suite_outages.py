@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+import pytest
+
 from atmo_farm import clock
 from atmo_farm.datasource.errors import CallFailed, OutcomeUnknown, TransientFailure, Unreachable
 from tests.contract.kit import Database, Session, Suite, fails, harmless
@@ -29,6 +31,7 @@ class OutageTests(Suite):
             harmless(await fails(Unreachable, backend.check(statement)), database.canary)
             await backend.close()
 
+    @pytest.mark.alone
     async def test_a_server_that_is_down(self, database: Database) -> None:
         """It is told at once, and an idle connection is known to be lost."""
         async with database.connected() as session:
@@ -59,6 +62,7 @@ class OutageTests(Suite):
             await fails(OutcomeUnknown, other.change(self.snippets.insert.format(table=table), "a", "1"))
             assert session.connection.broken and other.connection.broken
 
+    @pytest.mark.alone
     async def test_killed_under_a_select(self, database: Database) -> None:
         """A transient failure at once."""
         async with database.connected() as session:
@@ -112,6 +116,7 @@ class OutageTests(Suite):
             assert clock.monotonic() - began <= 1.5 + 1.2
             assert session.connection.broken
 
+    @pytest.mark.alone
     async def test_half_open_when_connecting(self, database: Database) -> None:
         """Given up at the connect timeout."""
         backend = database.backend(connect_timeout_s=0.5)

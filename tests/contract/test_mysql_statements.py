@@ -365,6 +365,7 @@ async def test_stopped_when_it_has_ended(here: Database) -> None:
         assert not session.connection.broken
 
 
+@pytest.mark.alone
 async def test_read_timeout(here: Database, mariadb: MariaDbServer) -> None:
     """The DSN's readTimeout is a deadline of every statement."""
     async with database(mariadb.dsn("atmo", PASSWORD, query="readTimeout=200ms"), mariadb).connected() as session:

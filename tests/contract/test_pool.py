@@ -171,6 +171,7 @@ async def test_given_up_calls_are_forgotten() -> None:
         await running
 
 
+@pytest.mark.alone
 async def test_deadlines() -> None:
     """A statement is told its call's deadline, or an earlier one that the pool has for statements."""
     async with opened(statement_timeout_s=0.2) as (pool, _):

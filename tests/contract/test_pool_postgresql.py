@@ -127,6 +127,7 @@ def _retrieve(asked: asyncio.Future[bytes]) -> None:
         asked.exception()
 
 
+@pytest.mark.alone
 @pytest.mark.fault(row="database-stopped")
 async def test_stopped(
     server: PostgresServer, amount: Callable[[int, int], int], figure: Callable[[str, object], None]
@@ -165,6 +166,7 @@ async def test_stopped(
     assert back_s <= 2.0
 
 
+@pytest.mark.alone
 @pytest.mark.fault(row="database-half-open")
 async def test_half_open(server: PostgresServer, figure: Callable[[str, object], None]) -> None:
     """A database that does not answer any more: calls take their own deadline, after five of them none waits."""
@@ -189,6 +191,7 @@ async def test_half_open(server: PostgresServer, figure: Callable[[str, object],
         figure("served again after, s", clock.monotonic() - began)
 
 
+@pytest.mark.alone
 @pytest.mark.fault(row="database-slow")
 async def test_slow(
     server: PostgresServer, amount: Callable[[int, int], int], figure: Callable[[str, object], None]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from atmo_farm import clock
 from tests.contract.asking import outcome, outcomes
 from tests.contract.fake_database import Client
@@ -122,6 +124,7 @@ async def test_the_client_is_lost_during_its_commit() -> None:
         assert await outcome(other.commit(1)) == b""
 
 
+@pytest.mark.alone
 async def test_the_deadline() -> None:
     """Its first query's: nobody has gone on, so it is rolled back."""
     async with opened(size=2, quota=2) as (pool, backend):

@@ -49,6 +49,7 @@ async def test_settings(postgresql: PostgresServer) -> None:
     await backend.close()
 
 
+@pytest.mark.alone
 async def test_a_statement_timeout_of_the_connection_string(postgresql: PostgresServer) -> None:
     """It holds where it is shorter than the deadline."""
     async with database(postgresql.url("atmo", PASSWORD, query="statement_timeout=200")).connected() as session:
@@ -158,6 +159,7 @@ async def test_tls(tls_server: PostgresServer, certificate_folder: Path, tmp_pat
         assert await one.value(encrypted) is True
 
 
+@pytest.mark.alone
 async def test_a_server_process_that_ends(postgresql: PostgresServer) -> None:
     """At whatever moment: the next statement fails at once or is done, and is_lost knows soon."""
     backend = database(postgresql.url("atmo", PASSWORD)).backend()

@@ -85,6 +85,7 @@ async def test_calls_before_the_proxy_is_there_wait_for_it(path: Path) -> None:
             assert [call.arguments[0] for call in source.calls] == ["key"]
 
 
+@pytest.mark.alone
 async def test_patience_ends_and_then_calls_fail_at_once_until_it_is_back(path: Path) -> None:
     async with connected(path) as client:
         began = time.monotonic()
@@ -101,6 +102,7 @@ async def test_patience_ends_and_then_calls_fail_at_once_until_it_is_back(path: 
             assert await get(client, "key") == b"key"
 
 
+@pytest.mark.alone
 async def test_a_proxy_that_takes_its_time_is_found_soon(path: Path) -> None:
     """A machine under load starts it late: what it adds to that is a fifth of a second, not as much again."""
     lost = asyncio.Event()

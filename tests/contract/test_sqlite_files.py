@@ -194,6 +194,7 @@ def lock(path: Path) -> Iterator[list[Locked]]:
         each.process.communicate()
 
 
+@pytest.mark.alone
 async def test_another_processs_lock_is_waited_for(database: Database, path: Path, lock: list[Locked]) -> None:
     """Readers do not mind; a writer goes on when the lock is gone, and fails as transient at its deadline."""
     async with database.connected() as session, database.another(session.backend) as reader:
@@ -212,6 +213,7 @@ async def test_another_processs_lock_is_waited_for(database: Database, path: Pat
         assert await reader.rows(f"SELECT name FROM {table}") == [{"name": "a"}]
 
 
+@pytest.mark.alone
 async def test_waiting_for_a_lock_can_be_given_up(database: Database, path: Path, lock: list[Locked]) -> None:
     async with database.connected() as session:
         table = await session.table(SNIPPETS)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
@@ -43,6 +43,7 @@ async def sessions(database: Database, count: int) -> AsyncIterator[list[Session
     await backend.close()
 
 
+@pytest.mark.alone
 async def test_writers_go_on_while_both_readers_are_busy_and_the_loop_too(database: Database) -> None:
     async with sessions(database, 3) as (first, second, writer):
         table = await writer.table(SNIPPETS)
@@ -59,6 +60,7 @@ async def test_writers_go_on_while_both_readers_are_busy_and_the_loop_too(databa
             await fails(TransientFailure, task)
 
 
+@pytest.mark.alone
 async def test_a_third_reader_waits_for_a_thread_and_no_longer_than_its_deadline(database: Database) -> None:
     async with sessions(database, 3) as (first, second, third):
         reading = [asyncio.create_task(each.json(SNIPPETS.endless_select)) for each in (first, second)]
@@ -175,6 +177,7 @@ async def test_a_statement_that_was_cancelled_before_it_began_is_never_run(datab
         assert await third.rows("SELECT 1 AS a") == [{"a": 1}]
 
 
+@pytest.mark.alone
 async def test_a_disk_that_does_not_answer(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads fail as transient, writes as unknown, a second after their deadlines; then the pool has another handle."""
     monkeypatch.setattr(jobs, "STUCK_S", 0.2)
@@ -263,11 +266,13 @@ async def test_a_text_that_is_no_unicode_and_parameters_of_other_kinds(database:
         assert await session.rows("SELECT 1 AS a LIMIT ?", "9999999999999999999") == [{"a": 1}]
 
 
-async def test_closing_a_handle_at_any_moment_leaves_no_lock(database: Database) -> None:
+async def test_closing_a_handle_at_any_moment_leaves_no_lock(
+    database: Database, amount: Callable[[int, int], int]
+) -> None:
     chance = random.Random(6)
     async with sessions(database, 1) as (session,):
         table = await session.table(SNIPPETS)
-        for number in range(60):
+        for number in range(amount(10, 60)):
             connection = session.backend.connection()
             assert isinstance(connection, SqliteConnection)
             await connection.open()

@@ -169,6 +169,7 @@ def test_a_farm_starts_without_its_redis(nats_server: NatsServer, tmp_path: Path
 # During operation
 
 
+@pytest.mark.alone
 def test_a_database_that_ends_and_returns(up: Server, nats_server: NatsServer, tmp_path: Path) -> None:
     """Who asks is told within 100 ms, others go on; within 2 s of its return it is asked again."""
     folder = app(
@@ -202,6 +203,7 @@ def test_a_database_that_ends_and_returns(up: Server, nats_server: NatsServer, t
         assert farm.log(message="database default is back")
 
 
+@pytest.mark.alone
 def test_a_write_without_an_answer_is_never_repeated(up: Server, nats_server: NatsServer, tmp_path: Path) -> None:
     """The server stands until the deadline: one error line with the cause, the error answer, one row at most."""
     folder = app(tmp_path, nats_server.url, up, "resource: out.q\ntimeout: 1s\nsteps: [{fn: querying}]")

@@ -10,6 +10,7 @@ import atexit
 import functools
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -95,6 +96,11 @@ class MariaDbServer(ServerProcess):
     def dsn(self, user: str = "trusted", password: str = "", database: str = DATABASE, query: str = "") -> str:
         """As it stands under `connectionString`."""
         return f"{user}{password and ':' + password}@tcp(127.0.0.1:{self.port})/{database}{query and '?' + query}"
+
+    def _accepts(self) -> bool:
+        """On its socket, which comes after its port."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.socket)) == 0
 
     def remove(self) -> None:
         """End it and delete its files."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.farm import Farm, nats_directive, write_app, write_directive
+from tests.farm import Farm, alive, nats_directive, write_app, write_directive
 from tests.servers.nats import NatsServer
 
 GUESTS = tuple(("c", name) for name in ("hello", "upper-case", "looping", "failing"))
@@ -46,10 +46,9 @@ class TestFarm(Farm):
         for pid in self.children():
             try:
                 name = Path(f"/proc/{pid}/comm").read_text().strip()
-                alive = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if alive and name.startswith(f"atmo {handler}") and name != "atmo helper":
+            if alive(pid) and name.startswith(f"atmo {handler}") and name != "atmo helper":
                 found.append(pid)
         return sorted(found)
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests import data
 from tests.data import Asker, Sql, data_directive
-from tests.farm import add_guest, wait_for, write_directive
+from tests.farm import add_guest, alive, wait_for, write_directive
 from tests.servers.mariadb import PASSWORD as MARIADB_PASSWORD
 from tests.servers.mariadb import MariaDbServer
 from tests.servers.nats import NatsServer
@@ -127,13 +127,14 @@ def check_exactly_once(load: Load, rows: Mapping[str, int]) -> tuple[int, int]:
     return len(acknowledged), len(load.requests) - len(acknowledged)
 
 
+@pytest.mark.alone
 @pytest.mark.fault(row="kill-proxy")
 @pytest.mark.timeout(900)
 def test_kill_9_of_the_proxy_under_load(
     make_data_farm: MakeFarm, tmp_path: Path, postgresql: PostgresServer, amount: Amount, figure: Figure
 ) -> None:
     """Back within a second each time; every acknowledged row is there exactly once, no row twice, no read fails."""
-    kills = amount(10, 100)
+    kills = amount(4, 100)
     file, server = data.sqlite(tmp_path / "rows.db"), data.postgresql(postgresql)
     for database in (file, server):
         make_rows(database)
@@ -205,12 +206,13 @@ def test_a_stopped_proxy_is_replaced(make_data_farm: MakeFarm, tmp_path: Path, a
         figure("writes of unknown outcome", unknown)
 
 
+@pytest.mark.alone
 @pytest.mark.fault(row="database-stopped")
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", ["postgresql", "mysql"])
 def test_a_database_that_stops_and_returns(kind: str, make_data_farm: MakeFarm, amount: Amount, figure: Figure) -> None:
     """Each time: an error within 100 ms while it is away, and an answer within two seconds of its return."""
-    stops = amount(3, 30)
+    stops = amount(2, 30)
     server = PostgresServer() if kind == "postgresql" else MariaDbServer()
     try:
         server.start()
@@ -245,6 +247,7 @@ def test_a_database_that_stops_and_returns(kind: str, make_data_farm: MakeFarm, 
         server.remove()
 
 
+@pytest.mark.alone
 @pytest.mark.fault(row="slow-database")
 @pytest.mark.timeout(600)
 def test_a_slow_query_does_not_slow_its_neighbours(
@@ -252,7 +255,7 @@ def test_a_slow_query_does_not_slow_its_neighbours(
 ) -> None:
     """One handler floods the database with queries that take longer than they may: each ends at its deadline, within
     10 %, and another handler's 99th percentile at most doubles (best of five: the machine has a say in it, too)."""
-    seconds = amount(5, 30)
+    seconds = amount(3, 30)
     database = data.postgresql(postgresql)
     farm = make_data_farm().serve_data(
         {"slow": "fn: querying\ntimeout: 1s\nretry: {attempts: 1}\nmaxInFlight: 64", "read": "fn: querying"},
@@ -266,24 +269,25 @@ def test_a_slow_query_does_not_slow_its_neighbours(
         latencies = reads.latencies(begin, time.monotonic() - 0.1)
         return latencies[int(len(latencies) * 0.99)]
 
-    late: list[float] = []
-    pairs: list[tuple[float, float]] = []
+    def held(alone: float, beside: float, farthest: float) -> bool:
+        return beside <= 2 * alone and farthest <= 0.1
+
+    rounds: list[tuple[float, float, float]] = []
     with farm, Load(farm.url, farm.subject("read"), per_s=200, data=select) as reads:
         wait_for(lambda: reads.answered() > 50)
-        while len(pairs) < 5 and not any(beside <= 2 * alone for alone, beside in pairs):
+        while len(rounds) < 5 and not any(held(*each) for each in rounds):
             alone = p99(reads)
             with Load(farm.url, farm.subject("slow"), 20, lambda _: b"select sleep\n30") as slow:
-                pairs.append((alone, p99(reads)))
+                beside = p99(reads)
             assert slow.lost() == 0
-            late += [abs(latency - 1) for latency in slow.latencies()]
+            late = sorted(abs(latency - 1) for latency in slow.latencies())
+            rounds.append((alone, beside, late[int(len(late) * 0.99)]))
         reads.stop()
         assert reads.lost() == 0 and not [request.error for request in reads.requests if request.error]
         running = "FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep%' AND pid <> pg_backend_pid()"
         wait_for(lambda: database.run(f"SELECT count(*) {running}") == [(0,)], 3)
-    alone, beside = min(pairs, key=lambda pair: pair[1] / pair[0])
-    assert beside <= 2 * alone, pairs
-    farthest = sorted(late)[int(len(late) * 0.99)]
-    assert farthest <= 0.1
+    assert held(*rounds[-1]), rounds
+    alone, beside, farthest = rounds[-1]
     figure("p99 alone, ms", 1000 * alone)
     figure("p99 beside slow queries, ms", 1000 * beside)
     figure("99 % end so near to their deadline of 1 s, s", farthest)
@@ -296,7 +300,7 @@ def test_a_reload_of_queries_and_connections(
     what: str, make_data_farm: MakeFarm, tmp_path: Path, amount: Amount, figure: Figure
 ) -> None:
     """It replaces the proxy and who uses it, nobody else, and loses nothing: no error, each row once."""
-    reloads = amount(3, 30)
+    reloads = amount(2, 30)
     database = data.sqlite(tmp_path / "rows.db")
     make_rows(database)
     handlers = {"write": "fn: querying\nworkers: 2", "read": "fn: querying", "hello": "fn: hello"}
@@ -318,7 +322,7 @@ def test_a_reload_of_queries_and_connections(
                     handlers, queries(database), {"default": database.yaml(f"statementTimeout: {number + 9}s")}
                 )
             farm.reload()
-            wait_for(lambda pids=replaced: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+            wait_for(lambda pids=replaced: not alive(*pids))
             assert farm.workers("hello") == kept
             assert len(farm.workers("write")) == 2 and len(farm.workers("read")) == 1 and farm.proxy() not in replaced
         for load in (writes, reads, hello):
@@ -438,7 +442,7 @@ def test_a_killed_master_leaves_no_proxy(make_data_farm: MakeFarm, tmp_path: Pat
         assert Asker(farm.url).rows(farm.subject("read"), "select one") == [[{"one": 1}]]
         children = farm.children()
         assert farm.stop(signal.SIGKILL) == -signal.SIGKILL
-        wait_for(lambda pids=children: not any(Path(f"/proc/{pid}").exists() for pid in pids), 2)
+        wait_for(lambda pids=children: not alive(*pids), 2)
 
 
 # Secrets

@@ -54,6 +54,7 @@ class Reader(threading.Thread):
             self.lines += lines
 
 
+@pytest.mark.alone
 @pytest.mark.fault(row="log-reader-stopped")
 @pytest.mark.timeout(300)
 def test_a_log_reader_that_stops_costs_lines_and_no_rate(make_farm: MakeFarm, amount: Amount, figure: Figure) -> None:
@@ -65,7 +66,7 @@ def test_a_log_reader_that_stops_costs_lines_and_no_rate(make_farm: MakeFarm, am
     farm.start(log_to=write_end)
     os.close(write_end)
     farm.wait_notified("READY=1")
-    seconds = amount(6, 30)
+    seconds = amount(4, 30)
     with Load(farm.url, farm.subject("a"), per_s=500) as load:
         wait_for(lambda: load.answered() > 100)
         moments = [time.monotonic()]
@@ -107,7 +108,7 @@ def test_a_log_that_cannot_grow_costs_lines_and_nothing_else(
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, UNLIMITED))
         begin = time.monotonic()
         busy = busy_s(pids)
-        time.sleep(amount(3, 30))
+        time.sleep(amount(2, 30))
         busy = (busy_s(pids) - busy) / (time.monotonic() - begin)
         assert farm.log_file.stat().st_size <= size + 4096
         (pid,) = farm.workers("b")
@@ -150,7 +151,7 @@ def test_without_descriptors(
             assert load.lost() == load.repeated() == 0
         server.kill()
         server.start()
-        time.sleep(amount(5, 60))
+        time.sleep(amount(3, 60))
         busy = (busy_s([farm.pid]) - busy) / (time.monotonic() - begin)
         assert farm.workers() == [kept]
         for pid in (farm.pid, kept):
@@ -200,7 +201,7 @@ def test_jumps_of_the_wall_clock(make_farm: MakeFarm, tmp_path: Path, amount: Am
             with shift.open("r+b") as file:
                 file.write(struct.pack("d", jump))
             begin, busy = time.monotonic(), busy_s(pids)
-            time.sleep(amount(3, 15))
+            time.sleep(amount(2, 15))
             most_busy = max(most_busy, (busy_s(pids) - busy) / (time.monotonic() - begin))
             os.kill(farm.pid, signal.SIGHUP)
             wait_for(lambda number=number: farm.logged("reload: in force") == number + 1)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.farm import wait_for
+from tests.farm import alive, wait_for
 from tests.system.conftest import TestFarm
 from tests.system.load import Load
 
@@ -21,11 +21,12 @@ KILL_SPACING_S = 1.0
 """Between kills of one of three handlers in turn: more than three seconds for each of them."""
 
 
+@pytest.mark.alone
 @pytest.mark.fault(row="kill-child")
 @pytest.mark.timeout(900)
 def test_kill_9_of_children_under_load(make_farm: MakeFarm, amount: Amount, figure: Figure) -> None:
     """Each time replies resume within a second, and no neighbour loses a message."""
-    kills = amount(10, 100)
+    kills = amount(5, 100)
     farm = make_farm().serve(a="fn: hello", b="fn: hello", c="fn: hello", neighbour="fn: hello")
     with farm, Load(farm.url, farm.subject("neighbour"), per_s=100) as neighbour:
         resumed = []
@@ -53,7 +54,7 @@ def test_kill_9_of_children_under_load(make_farm: MakeFarm, amount: Amount, figu
 @pytest.mark.timeout(900)
 def test_kill_9_of_the_master_leaves_no_orphan(make_farm: MakeFarm, amount: Amount, figure: Figure) -> None:
     """Under load: every child is gone within two seconds, and the next start works on the same folders."""
-    kills = amount(10, 100)
+    kills = amount(4, 100)
     farm = make_farm().serve(a="fn: hello\nworkers: 2", b="fn: upper-case")
     with Load(farm.url, farm.subject("a"), per_s=100):
         for _ in range(kills):
@@ -62,7 +63,7 @@ def test_kill_9_of_the_master_leaves_no_orphan(make_farm: MakeFarm, amount: Amou
             children = farm.children()
             assert len(children) == 3
             assert farm.stop(signal.SIGKILL) == -signal.SIGKILL
-            wait_for(lambda children=children: not any(Path(f"/proc/{pid}").exists() for pid in children), 2)
+            wait_for(lambda children=children: not alive(*children), 2)
     figure("kills", kills)
     figure("orphans after 2 s", 0)
 
@@ -81,6 +82,7 @@ def test_a_stopped_child_is_replaced(make_farm: MakeFarm, figure: Figure) -> Non
         figure("replaced after, s", resumed_s)
 
 
+@pytest.mark.alone
 @pytest.mark.fault(row="never-ready")
 @pytest.mark.timeout(300)
 def test_a_child_that_never_gets_ready_costs_ten_forks_a_minute_and_no_neighbour(
@@ -91,7 +93,7 @@ def test_a_child_that_never_gets_ready_costs_ten_forks_a_minute_and_no_neighbour
     with farm, Load(farm.url, farm.subject("good"), per_s=200) as load:
         wait_for(lambda: load.answered() > 20)
         before_begin = time.monotonic()
-        time.sleep(5)
+        time.sleep(3)
         before_end = time.monotonic()
         for path in (farm.folder / "state" / "modules").glob("*.cwasm"):
             damaged = path.with_suffix(".damaged")
@@ -101,7 +103,7 @@ def test_a_child_that_never_gets_ready_costs_ten_forks_a_minute_and_no_neighbour
         (pid,) = farm.workers("bad")
         os.kill(pid, signal.SIGKILL)
         begin = time.monotonic()
-        time.sleep(amount(20, 60))
+        time.sleep(amount(9, 60))
         end = time.monotonic()
         forks = farm.logged("worker started", worker="bad/0") - 1
         assert 5 <= forks <= 10, forks
@@ -172,4 +174,4 @@ def test_a_second_sigterm_does_not_wait(make_farm: MakeFarm) -> None:
         assert farm.process.poll() is None
         sent_at = time.monotonic()
         assert farm.stop() == 0
-        assert time.monotonic() - sent_at < 1
+        assert time.monotonic() - sent_at < 5, "the drain would last 25 s"

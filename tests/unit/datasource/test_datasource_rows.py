@@ -35,7 +35,7 @@ VALUES: tuple[tuple[object, str], ...] = (
 )
 
 
-@pytest.mark.parametrize(("value", "text"), VALUES, ids=repr)
+@pytest.mark.parametrize(("value", "text"), VALUES, ids=[text for _, text in VALUES])
 def test_values(value: object, text: str) -> None:
     """What a driver may hand over."""
     writer = RowWriter(["a"], Limits())

@@ -9,6 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from tests.farm import alive
 from tests.unit.master.conftest import FAST, Farm
 
 
@@ -32,6 +35,7 @@ def test_sigint_drains_as_well(farm: Farm) -> None:
     assert farm.end() == 0
 
 
+@pytest.mark.alone
 def test_a_killed_child_is_back_at_once(farm: Farm) -> None:
     """A process that was ready is replaced within a tenth of a second, and its worker goes on counting."""
     farm.start(echo={"behaviour": "ok"})
@@ -54,6 +58,7 @@ def test_a_child_that_dies_before_ready_backs_off(farm: Farm) -> None:
     assert farm.count("farm is up") == 0
 
 
+@pytest.mark.alone
 def test_quick_deaths_after_ready_back_off_from_the_fifth_on(farm: Farm) -> None:
     """Four are replaced at once; then it costs time."""
     farm.start(bad={"behaviour": "die"})
@@ -94,6 +99,7 @@ def test_a_child_that_never_beats_again_is_replaced(farm: Farm) -> None:
     assert "no heartbeat" in farm.wait_for("worker ended")["cause"]
 
 
+@pytest.mark.alone
 def test_a_child_that_hangs_in_its_boot_is_killed(farm: Farm) -> None:
     """The boot timeout ends it, and it counts as a death before ready."""
     farm.start(bad={"behaviour": "hang"})
@@ -164,7 +170,7 @@ def test_no_orphan_after_kill_9_of_the_master(farm: Farm) -> None:
     children = list(farm.children())
     farm.signal(signal.SIGKILL)
     farm.end()
-    farm.wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), timeout_s=2)
+    farm.wait_until(lambda: not alive(*children), timeout_s=2)
 
 
 def test_a_second_start_is_refused_with_the_pid_of_the_first(farm: Farm) -> None:
@@ -240,13 +246,13 @@ def test_malformed_words_of_a_child_do_no_harm(farm: Farm) -> None:
 
 
 def test_hup_while_starting_never_kills(farm: Farm) -> None:
-    """From the pid file on, a SIGHUP at any moment of the start is a reload after it; 8 starts."""
+    """From the pid file on, a SIGHUP at any moment of the start is a reload after it; 5 starts."""
     farm.settings(**FAST)
     pid_file = farm.folder / "run" / "atmo-farm.pid"
-    for round_number in range(8):
+    for round_number in range(5):
         farm.start(echo={"behaviour": "ok"})
         farm.wait_until(lambda: pid_file.exists() and pid_file.read_text() == f"{farm.pid}\n")
-        time.sleep(round_number * 0.003)
+        time.sleep(round_number * 0.005)
         farm.signal(signal.SIGHUP)
         farm.wait_for("reload: in force")
         farm.signal(signal.SIGTERM)

@@ -22,6 +22,7 @@ LATE_S = 0.1
 """What a test allows for another process that has the machine; the benchmarks hold the real figures."""
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("count", [1, 10])
 def test_endless_guests_beside_others(cache_dir: Path, count: int) -> None:
     """Each is killed at its deadline and not before; short calls and timers of the loop go on meanwhile."""
@@ -110,6 +111,7 @@ def test_cancelling_at_random_moments_leaves_nothing(cache_dir: Path) -> None:
     in_lab(cache_dir, scene)
 
 
+@pytest.mark.alone
 def test_ten_endless_newcomers_do_not_hold_the_loop_for_ten_slices(cache_dir: Path) -> None:
     async def scene(lab: Laboratory) -> None:
         endless = lab.function(wat.LOOP, pool_warm=10)
@@ -205,6 +207,7 @@ def test_a_call_that_ends_on_its_first_poll_does_not_suspend(cache_dir: Path) ->
     in_lab(cache_dir, scene)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("first", ["waits", "queues"])
 def test_a_short_run_beside_many_endless_ones_takes_few_slices(cache_dir: Path, first: str) -> None:
     """Going on after a wait, or after long queueing, it has a slice: not one that is over already."""
@@ -263,6 +266,7 @@ def test_a_guest_whose_calls_are_answered_at_once_gives_way_and_can_be_killed(ca
     in_lab(cache_dir, scene)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ["log_msg", "cache_get"])
 @pytest.mark.parametrize("call_s", [0.0002, 0.001, 0.003])
 def test_an_endless_guest_in_host_calls_gives_way_and_can_be_killed(cache_dir: Path, name: str, call_s: float) -> None:

@@ -284,6 +284,7 @@ def test_a_start_section_may_call_the_host(cache_dir: Path) -> None:
     in_lab(cache_dir, scene)
 
 
+@pytest.mark.alone
 def test_an_endless_start_function_is_killed_at_the_calls_deadline(cache_dir: Path) -> None:
     async def scene(lab: Laboratory) -> None:
         for items in ("(func $s (loop (br 0))) (start $s)", '(func (export "init") (loop (br 0)))'):

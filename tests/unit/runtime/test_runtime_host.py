@@ -263,6 +263,7 @@ def test_a_text_that_is_no_utf8_arrives_with_replacements(cache_dir: Path) -> No
     in_lab(cache_dir, scene)
 
 
+@pytest.mark.alone
 def test_a_guest_that_waits_is_killed_at_its_deadline_and_its_task_is_cancelled(cache_dir: Path) -> None:
     async def scene(lab: Laboratory) -> None:
         never: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()

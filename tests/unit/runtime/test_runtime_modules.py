@@ -283,8 +283,8 @@ def test_different_programs_have_different_files(cache_dir: Path) -> None:
 
 
 def test_a_check_does_not_compile() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(20):
         inspect(wat.PUPPET)
-    assert (time.perf_counter() - began) / 20 < 0.02
+    assert (time.process_time() - began) / 20 < 0.02
     assert modules.inspect is inspect

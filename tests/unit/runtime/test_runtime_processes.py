@@ -86,6 +86,7 @@ os._exit(0)
     )
 
 
+@pytest.mark.alone
 def test_a_forked_child_boots_fast_and_small(cache_dir: Path) -> None:
     """Engine, loading and one warm instance in a child of a process that has imported everything."""
     output = run(

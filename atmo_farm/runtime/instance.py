@@ -185,6 +185,9 @@ class Instance:
             if self._future:
                 future, self._future = self._future, 0
                 capi.future_delete(future)
+            if self.waiting is not None:
+                waiting, self.waiting = self.waiting, None
+                waiting.give_up()
             self.context_variables = _EMPTY
 
     def runnable(self) -> bool:

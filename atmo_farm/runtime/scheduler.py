@@ -32,7 +32,7 @@ class Scheduler:
         self._polled_s = 0.0
         """How long guests have run in `wake` since the last turn."""
         self._deadlines: dict[Instance, float] = {}
-        """Of those that `finish` waits for."""
+        """Of those that somebody waits for."""
         self._alarm: asyncio.TimerHandle | None = None
         """One for all, at the earliest deadline that there was when it was set: it is not set anew for each run."""
         self._rings_at = math.inf
@@ -57,10 +57,9 @@ class Scheduler:
         else:
             self._schedule()
 
-    async def finish(self, instance: Instance, deadline: float, polled: bool) -> None:
-        """Wait until the instance's future is done; GuestTimedOut at the deadline, computing or waiting.
-
-        The future is then still there: the caller deletes it, which unwinds the guest.
+    def finishing(self, instance: Instance, deadline: float, polled: bool) -> asyncio.Future[None]:
+        """To be awaited until the instance's run is done, then `finished`; GuestTimedOut at the deadline, computing or
+        waiting: its future is then still there, and deleting that unwinds the guest.
         """
         waiter = instance.waiter = self.loop.create_future()
         self._deadlines[instance] = deadline
@@ -68,11 +67,12 @@ class Scheduler:
             self._set_alarm(deadline)
         if instance.runnable():
             self.add(self.busy if polled else self.woken, instance)
-        try:
-            await waiter
-        finally:
-            del self._deadlines[instance]
-            instance.waiter = None
+        return waiter
+
+    def finished(self, instance: Instance) -> None:
+        """Nobody waits for it any more."""
+        del self._deadlines[instance]
+        instance.waiter = None
 
     def _schedule(self) -> None:
         if not self._scheduled and (self.woken or self.busy):

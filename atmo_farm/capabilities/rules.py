@@ -18,6 +18,8 @@ class Rules:
     cache_get: bool = True
     cache_set: bool = True
     database: bool = True
+    secrets: Mapping[str, str] | None = attrs.field(default=None, repr=False)
+    """What functions may ask for; None: that is off, as it is unless the Directive has secrets."""
 
     @classmethod
     def from_directive(cls, capabilities: Mapping[str, Any]) -> Rules:
@@ -26,6 +28,7 @@ class Rules:
         enabled = handler.get("enabled", True)
         cache = capabilities.get("cache") or {}
         cache_enabled, cache_rules = cache.get("enabled", True), cache.get("rules") or {}
+        secrets = capabilities.get("secrets") or {"enabled": False}
         return cls(
             logger=(capabilities.get("logger") or {}).get("enabled", True),
             get_field=enabled and handler.get("allowGetField", True),
@@ -33,4 +36,5 @@ class Rules:
             cache_get=cache_enabled and cache_rules.get("allowGet", True),
             cache_set=cache_enabled and cache_rules.get("allowSet", True),
             database=(capabilities.get("db") or {}).get("enabled", True),
+            secrets=(secrets.get("values") or {}) if secrets.get("enabled", True) else None,
         )

@@ -1,7 +1,7 @@
 """What host functions do: the implementation of `runtime.services.Services` for one run of one function.
 
-Of the ABI's families, request, response, log, results, cache and database are served. HTTP, GraphQL, static files and
-secrets answer the guest with Atmo's own `capability is not enabled`: each becomes a backend behind its method here.
+Of the ABI's families, request, response, log, results, cache, database and secrets are served. HTTP, GraphQL and static
+files answer the guest with Atmo's own `capability is not enabled`: each becomes a backend behind its method here.
 """
 
 from __future__ import annotations
@@ -131,6 +131,16 @@ class CallServices:
         """Run a named query."""
         return self._calls().db_exec(kind, name, variables)
 
+    def get_secret_value(self, key: str) -> bytes:
+        """One of the Directive's secrets."""
+        secrets = self._rules.secrets
+        if secrets is None:
+            not_enabled()
+        value = secrets.get(key)
+        if value is None:
+            raise HostError(f"secret is not allowed: {key[:100]}")
+        return value.encode()
+
     def data_failure(self) -> DataSourceError | None:
         """What of its data calls decides the outcome of a run that failed; None: nothing of them."""
         return self._data.failure() if self._data is not None else None
@@ -156,4 +166,4 @@ class CallServices:
         """The answer of every family that this build does not serve."""
         not_enabled()
 
-    fetch_url = graphql_query = get_static_file = get_secret_value = not_enabled
+    fetch_url = graphql_query = get_static_file = not_enabled

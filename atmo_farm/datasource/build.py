@@ -41,7 +41,6 @@ def cache(directive: Directive, settings: DataSourceSettings) -> Source:
 
 def database(directive: Directive, connection: DatabaseConnection, settings: DataSourceSettings) -> Pool:
     """The pool of one database with its queries."""
-    connection = with_connect_timeout(connection, settings.connect_timeout_s)
     size = resolved(connection.pool_size) or settings.pool_size
     statements = {
         query.name: prepare(query, connection.type) for query in directive.queries if query.database == connection.name
@@ -57,12 +56,14 @@ def database(directive: Directive, connection: DatabaseConnection, settings: Dat
     return Pool(f"database {connection.name}", backend(directive, connection, settings), statements, options)
 
 
-def with_connect_timeout(connection: DatabaseConnection, default_s: float) -> DatabaseConnection:
-    """The connection with the settings' timeout, unless it or its connection string has one of its own."""
+def with_settings(connection: DatabaseConnection, settings: DataSourceSettings) -> DatabaseConnection:
+    """The connection with the settings' pool size and connect timeout, unless it (for the timeout: or its connection
+    string) has its own."""
+    connection = attrs.evolve(connection, pool_size=connection.pool_size or settings.pool_size)
     options = connection.target.options if connection.target is not None else {}
     if connection.connect_timeout_s is not None or {"connect_timeout", "timeout"} & options.keys():
         return connection
-    return attrs.evolve(connection, connect_timeout_s=default_s)
+    return attrs.evolve(connection, connect_timeout_s=settings.connect_timeout_s)
 
 
 def resolved(value: T | Reference) -> T:
@@ -74,6 +75,7 @@ def resolved(value: T | Reference) -> T:
 
 def backend(directive: Directive, connection: DatabaseConnection, settings: DataSourceSettings) -> Backend:
     """The driver of one database. CannotStart when it is not installed."""
+    connection = with_settings(connection, settings)
     limits = Limits(settings.max_rows, settings.max_result_size)
     application = f"atmo-farm/{directive.identifier}"
     if connection.type == "postgresql":

@@ -5,6 +5,7 @@
                    └──────────┘  takes the next call by itself
 
 Lanes are added while calls wait, up to the pool's size, and end when they have been idle for a while; one always stays.
+How many of them one handler may use is its quota, and less while the process does not keep up (pace.py).
 Transactions have at most half of the lanes. When there is no connection, and none can be made, the breaker opens: calls
 fail at once until a probe has connected.
 """
@@ -22,6 +23,7 @@ from atmo_farm.datasource.call import Call
 from atmo_farm.datasource.errors import CallFailed, TransientFailure, Unreachable
 from atmo_farm.datasource.lane import Lane
 from atmo_farm.datasource.options import PoolOptions
+from atmo_farm.datasource.pace import Pace
 from atmo_farm.datasource.queue import FairQueue
 from atmo_farm.datasource.statement import Statement
 from atmo_farm.datasource.transaction import Transaction, over
@@ -48,6 +50,7 @@ class Pool:
         self._backend = backend
         self.options = options
         self._queue = FairQueue(options.quota, max(1, options.size // 2))
+        self._pace = Pace(self._queue, self._dispatch)
         self._lanes: set[Lane] = set()
         self._idle: list[Lane] = []
         self._transactions: dict[tuple[object, int], Transaction] = {}
@@ -88,6 +91,7 @@ class Pool:
             self._idle.pop().give(call)
         else:
             self._queue.put(call)
+            self._pace.watch()
             self._dispatch()
 
     def cancel(self, call: Call) -> None:
@@ -120,6 +124,7 @@ class Pool:
     async def close(self) -> None:
         """End all lanes; what runs is cut off."""
         self._is_closing = True
+        self._pace.close()
         await self.breaker.close()
         for call in self._queue.drain():
             call.fail(TransientFailure("the data source process ends"))

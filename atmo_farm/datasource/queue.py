@@ -21,7 +21,7 @@ class FairQueue:
     A transaction runs from its first call, which is taken here, to its end (`done`)."""
 
     def __init__(self, quota: int, most_pinned: int):
-        self._quota = quota
+        self.quota = quota
         self._most_pinned = most_pinned
         self._waiting: OrderedDict[str, tuple[deque[Call], deque[Call]]] = OrderedDict()
         """By handler, in the order of their turns: first calls of transactions, and others."""
@@ -90,7 +90,7 @@ class FairQueue:
         return calls
 
     def _may_run(self, handler: str) -> bool:
-        return self._running.get(handler, 0) < self._quota
+        return self._running.get(handler, 0) < self.quota
 
     def _start(self, call: Call) -> None:
         self._running[call.handler] = self._running.get(call.handler, 0) + 1

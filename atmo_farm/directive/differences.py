@@ -97,11 +97,11 @@ def _namespaces(parsed: Parsed) -> Iterator[Place]:
 
 
 def _capabilities(parsed: Parsed) -> Iterator[Place]:
-    """Capabilities that are named without all that Atmo wants to see written."""
+    """Capabilities of Atmo's that are named without all that it wants to see written."""
     wanted = {"requestHandler": {"allowGetField", "allowSetField"}, "http": {"rules"}, "graphql": {"rules"}}
     for name, entry in _entries(_entry(parsed.tree, "capabilities")):
         written = {key for key, _ in _entries(entry)}
-        if not {"enabled", *wanted.get(name, ())} <= written:
+        if name != "secrets" and not {"enabled", *wanted.get(name, ())} <= written:
             yield entry.key.position, f"capabilities.{name}"
 
 

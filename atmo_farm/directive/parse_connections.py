@@ -182,5 +182,5 @@ def capabilities(section: Section | None, report: Report) -> dict[str, Any]:
     return cast(dict[str, Any], plain(section))
 
 
-SERVED_CAPABILITIES = ("logger", "cache", "db", "requestHandler")
+SERVED_CAPABILITIES = ("logger", "cache", "db", "secrets", "requestHandler")
 """Capabilities that this build gives to functions."""

@@ -14,7 +14,7 @@ import attrs
 
 from atmo_farm.directive import addresses, dsn
 from atmo_farm.directive.keys.connections import DATABASE, REDIS, SASL_MECHANISMS, SECURITY_PROTOCOLS, TLS
-from atmo_farm.directive.keys.secret import OrReference
+from atmo_farm.directive.keys.secret import OrReference, is_lines
 from atmo_farm.directive.keys.shapes import Table
 from atmo_farm.directive.model import DatabaseConnection, Directive, Reference
 from atmo_farm.directive.report import in_order
@@ -45,6 +45,10 @@ _CHECKS: dict[str, Callable[[str], Any]] = {
     "tls.handshake_first": _check(TLS, "handshakeFirst"),
 }
 """What is demanded of a value once it is known; literal values were checked when the file was read."""
+
+
+_SECRETS = "secrets"
+"""The capability whose values go to functions as they are: a key in PEM has several lines."""
 
 
 class _UnsetError(ValueError):
@@ -86,13 +90,13 @@ class _Resolver:
             directive,
             connections=self._walk(directive.connections, ""),
             authentication=self._walk(directive.authentication, ""),
-            capabilities=self._walk(directive.capabilities, ""),
+            capabilities={name: self._walk(value, name) for name, value in directive.capabilities.items()},
         )
 
     def _walk(self, value: Any, where: str) -> Any:
-        """A copy of the value; `where` is `<kind of connection>.<field>` as in the checks."""
+        """A copy of the value; `where` is `<kind of connection>.<field>` as in the checks, or a capability."""
         if isinstance(value, Reference):
-            return self._value(value, _CHECKS.get(where))
+            return self._value(value, _CHECKS.get(where), multiline=where == _SECRETS)
         if isinstance(value, DatabaseConnection):
             value = self._with_target(value)
         if isinstance(value, Position) or not value:
@@ -129,7 +133,7 @@ class _Resolver:
             self.warnings.append(Problem(reference.position, reference.key, message, "warning"))
         return attrs.evolve(database, connection_string=text, target=target)
 
-    def _value(self, reference: Reference, check: Callable[[str], Any] | None) -> Any:
+    def _value(self, reference: Reference, check: Callable[[str], Any] | None, multiline: bool = False) -> Any:
         """What the reference stands for, checked; "" with a problem when there is nothing or it does not fit."""
         try:
             text = self._read(reference)
@@ -139,7 +143,7 @@ class _Resolver:
         try:
             if not text:
                 raise ValueError("is empty")
-            if not text.isprintable():
+            if not (is_lines(text) if multiline else text.isprintable()):
                 raise ValueError("holds line breaks or control characters")
             return check(text) if check else text
         except ValueError as error:

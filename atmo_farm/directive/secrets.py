@@ -12,7 +12,7 @@ _IN_ADDRESS = re.compile(r"//[^@/\s]*:([^@/\s]+)@")
 
 
 def secrets(directive: Directive) -> tuple[str, ...]:
-    """Passwords, tokens, connection strings and authorization values, each once."""
+    """Passwords, tokens, connection strings, authorization values and what functions may ask for, each once."""
     return tuple(dict.fromkeys(value for value in _values(directive) if isinstance(value, str) and value))
 
 
@@ -36,6 +36,7 @@ def _values(directive: Directive) -> Iterator[Any]:
         yield value
     for header in ((directive.capabilities.get("auth") or {}).get("headers") or {}).values():
         yield header.get("value")
+    yield from ((directive.capabilities.get("secrets") or {}).get("values") or {}).values()
 
 
 def _in_addresses(*addresses: Any) -> Iterator[str]:

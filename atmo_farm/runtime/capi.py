@@ -88,7 +88,6 @@ A value is 32 bytes: kind (0 is i32) at 0, the number at 8.
 """
 
 Continuation = ctypes.CFUNCTYPE(c_bool, c_void_p)
-Finalizer = ctypes.CFUNCTYPE(None, c_void_p)
 
 EXTERN_SIZE = ctypes.sizeof(ffi.wasmtime_extern_t)
 EXTERN_OF = ffi.wasmtime_extern_t.of.offset

@@ -94,13 +94,6 @@ class Function:
         try:
             if not instance.begin(data):
                 return Unfinished(self._finish(instance, services, deadline))
-            header = instance.header
-            if header[STATUS] == STATUS_RESULT and pool.direct:
-                at = header[PTR]
-                result = instance.io[at : at + header[LEN]].tobytes()
-                instance.services = None
-                pool.idle.append(instance)
-                return result
             return self._take(instance, services)
         except BaseException as error:
             self._failed(instance, services, error)
@@ -134,9 +127,16 @@ class Function:
 
     def _take(self, instance: Instance, services: Services) -> bytes | None:
         """The result of a run that has ended, and the instance back into the pool."""
+        header, pool = instance.header, self._pool
+        if header[STATUS] == STATUS_RESULT and pool.direct:  # a result and nothing else
+            at = header[PTR]
+            result: bytes | None = instance.io[at : at + header[LEN]].tobytes()
+            instance.services = None
+            pool.idle.append(instance)
+            return result
         result = outcome.read(instance, services)
         instance.services = None
-        self._pool.release(instance)
+        pool.release(instance)
         return result
 
     def _failed(self, instance: Instance, services: Services, error: BaseException) -> None:

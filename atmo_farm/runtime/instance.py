@@ -175,16 +175,21 @@ class Instance:
         Deleting an unfinished future unwinds the guest; none of its code runs. The guest is then `broken`.
         """
         self.context_variables = contextvars.copy_context()  # for what host functions call in later polls
+        scheduler = self.engine.scheduler
         try:
-            await self.engine.scheduler.finish(self, deadline, polled=not self._queued)
+            await scheduler.finishing(self, deadline, polled=not self._queued)
         except BaseException:  # killed, or our task was cancelled
             self.broken = True
             raise
         finally:
+            scheduler.finished(self)
             self._queued = 0
             if self._future:
                 future, self._future = self._future, 0
                 capi.future_delete(future)
+            if self.waiting is not None:
+                waiting, self.waiting = self.waiting, None
+                waiting.give_up()
             self.context_variables = _EMPTY
 
     def runnable(self) -> bool:
@@ -254,6 +259,7 @@ class Instance:
     def take_variables(self) -> list[tuple[str, bytes]]:
         """The variables so far, which are then forgotten."""
         taken, self.variables, self.variables_size = self.variables, [], 0
+        self.header[layout.NOTE] = 0
         return taken
 
     def text(self) -> bytes:

@@ -68,6 +68,11 @@ class CompiledModule:
         return any(name.removesuffix("_swift") in _DATA for name in self.imports)
 
     @property
+    def asks_for_secrets(self) -> bool:
+        """Whether it imports `get_secret_value`."""
+        return any(name.removesuffix("_swift") == "env get_secret_value" for name in self.imports)
+
+    @property
     def files(self) -> tuple[Path, Path, Path]:
         """The module, its sink and its invoker."""
         return self.path, self.path.with_name(self.sink), self.path.with_name(self.invoker)

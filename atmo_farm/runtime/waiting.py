@@ -5,7 +5,8 @@ so a harmless one and a result are set first, then comes what can fail. Callback
 keeps only their addresses.
 
     callback ── answer at once ──→ result, `_already_done`: no task
-        └────── an awaitable ────→ Waiting: a task or future; `_go_on` is asked at each poll; `_dropped` at the end
+        └────── an awaitable ────→ Waiting: a task or future; `_go_on` is asked at each poll, until it settles the wait;
+                                   `give_up` instead when the guest is killed
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ FAILED = 0xFFFFFFFF
 class Waiting:
     """One guest's wait for one task. `result` is wasmtime's own value, which lives as long as the continuation."""
 
-    __slots__ = ("failed", "finish", "instance", "name", "result", "task")
+    __slots__ = ("failed", "finish", "instance", "name", "number", "result", "task")
 
     def __init__(
         self,
@@ -50,6 +51,8 @@ class Waiting:
     ):
         self.instance, self.name, self.task, self.result = instance, name, task, result
         self.finish, self.failed = finish, failed
+        self.number = next(_numbers)
+        """By which C knows it."""
 
     def wake(self, task: asyncio.Future[bytes]) -> None:
         """The task is done: let the guest have a turn, if it still waits for it."""
@@ -57,8 +60,7 @@ class Waiting:
             task.exception()  # else asyncio calls it lost when the guest is killed before it gets it
         instance = self.instance
         if instance.waiting is self and instance.waiter is not None:
-            scheduler = instance.engine.scheduler
-            scheduler.add(scheduler.woken, instance)
+            instance.engine.scheduler.wake(instance)
 
     def settle(self) -> None:
         """Put the guest's result in place; the task is done. Runs inside poll, where its store may be touched."""
@@ -66,6 +68,11 @@ class Waiting:
             self.result[NUMBER] = self.finish(self.instance, self.task.result()) & FAILED
         except BaseException as error:
             self.result[NUMBER] = self.failed(self.instance, error) & FAILED
+
+    def give_up(self) -> None:
+        """The guest was killed while it waited; its future is gone."""
+        del _waits[self.number]
+        self.task.cancel()
 
 
 _waits: dict[int, Waiting] = {}
@@ -84,24 +91,16 @@ def _go_on(number: int) -> bool:
         instance = waiting.instance
         if instance.epoch != instance.engine.ticker.epoch:
             instance.begin_slice()  # only here: one that never had to wait must not get slice after slice
+        del _waits[number]
+        instance.waiting = None
         waiting.settle()
     except BaseException:  # its result stays -1
         return True
     return True
 
 
-def _dropped(number: int) -> None:
-    """wasmtime is done with the continuation: the guest goes on, or was killed while it waited."""
-    try:
-        waiting = _waits.pop(number)
-        waiting.instance.waiting = None
-        waiting.task.cancel()
-    except BaseException:
-        return
-
-
-_KEPT = capi.Continuation(_already_done), capi.Continuation(_go_on), capi.Finalizer(_dropped)
-_ALREADY_DONE, _GO_ON, _DROPPED = map(capi.address, _KEPT)
+_KEPT = capi.Continuation(_already_done), capi.Continuation(_go_on)
+_ALREADY_DONE, _GO_ON = map(capi.address, _KEPT)
 
 
 def callback(
@@ -129,7 +128,9 @@ def callback(
                 if type(answer) is bytes:
                     results[NUMBER] = finish(instance, answer) & FAILED
                     return
-                task = asyncio.ensure_future(answer, loop=instance.engine.loop)  # type: ignore[arg-type]
+                task = answer
+                if type(task) is not asyncio.Future:
+                    task = asyncio.ensure_future(answer, loop=instance.engine.loop)  # type: ignore[arg-type]
                 waiting = Waiting(instance, name, task, results, finish, failed)
                 if task.done():
                     waiting.settle()
@@ -137,10 +138,9 @@ def callback(
             except BaseException as error:
                 results[NUMBER] = failed(instance, error) & FAILED
                 return
-            number = next(_numbers)
-            _waits[number] = instance.waiting = waiting
+            _waits[waiting.number] = instance.waiting = waiting
             task.add_done_callback(waiting.wake)
-            out[0], out[1], out[2] = _GO_ON, number, _DROPPED
+            out[0], out[1] = _GO_ON, waiting.number
         except BaseException:
             return
 

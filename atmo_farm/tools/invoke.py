@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -17,11 +18,14 @@ from atmo_farm.capabilities.rules import Rules
 from atmo_farm.capabilities.services import Capabilities
 from atmo_farm.consumer.data import needed_sources
 from atmo_farm.directive import Application, fqfn, references
-from atmo_farm.directive.model import Directive, Runnable
+from atmo_farm.directive.model import Connections, Directive, Runnable
 from atmo_farm.directive.report import did_you_mean
 from atmo_farm.errors import NotFound, Problem, UserFilesError
 from atmo_farm.settings import Settings
 from atmo_farm.tools.data import data_sources
+
+if TYPE_CHECKING:
+    from atmo_farm.runtime.modules import CompiledModule
 
 LEVELS = {1: "error", 2: "warn", 3: "info", 4: "debug"}
 """Of the ABI's log_msg; any other number is info."""
@@ -121,12 +125,12 @@ async def _run(
         params=invocation.params,
         state=invocation.state,
     )
-    rules = Rules.from_directive(application.directive.capabilities)
     with tempfile.TemporaryDirectory(prefix="atmo-farm-invoke-") as folder:
         try:
             compiled = compile_module(application.module(runnable.key), Path(folder), runnable.interface)
         except ModuleProblem as error:
             raise UserFilesError([Problem(runnable.position, runnable.key, str(error))]) from error
+        rules = _rules(application.directive, compiled)
         engine = Engine(memory_reservation=memory_limit)
         function = Function(engine, compiled, memory_limit=memory_limit, isolation="fresh", pool_warm=1, pool_max=1)
         async with AsyncExitStack() as stack:
@@ -147,6 +151,14 @@ async def _run(
     for change in services.changes or ():
         request.set(*change)
     return Invoked(output, services.headers or {}, {**request.state, runnable.name: output}, duration_s)
+
+
+def _rules(directive: Directive, compiled: CompiledModule) -> Rules:
+    """With the values of secrets only where the function can ask for them: for others they need not be set."""
+    if compiled.asks_for_secrets:
+        directive = attrs.evolve(directive, connections=Connections(), authentication={})
+        directive = references.resolve(directive, os.environ, None)
+    return Rules.from_directive(directive.capabilities)
 
 
 def _find(directive: Directive, name: str) -> Runnable:

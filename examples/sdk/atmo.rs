@@ -20,6 +20,7 @@ mod host {
             name: *const u8, name_size: usize, value: *const u8, value_size: usize, ident: i32,
         ) -> i32;
         pub fn db_exec(kind: i32, name: *const u8, size: usize, ident: i32) -> i32;
+        pub fn get_secret_value(key: *const u8, size: usize, ident: i32) -> i32;
     }
 }
 
@@ -59,6 +60,11 @@ pub fn cache_set(key: &str, value: &[u8], ttl_s: i32) -> Result<(), String> {
         0 => Ok(()),
         _ => Err("the host failed".to_string()),
     }
+}
+
+/// A secret that the Directive gives to functions.
+pub fn get_secret(key: &str) -> Result<Vec<u8>, String> {
+    fetched(unsafe { host::get_secret_value(key.as_ptr(), key.len(), IDENT.load(Relaxed)) })
 }
 
 /// Runs a query of the Directive; the order of its variables counts, their names are for people. As JSON: an array with

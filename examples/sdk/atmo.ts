@@ -48,6 +48,9 @@ declare function hostAddFfiVar(name: usize, nameSize: i32, value: usize, valueSi
 // @ts-ignore: decorator
 @external("env", "db_exec")
 declare function hostDbExec(type: i32, name: usize, size: i32, ident: i32): i32
+// @ts-ignore: decorator
+@external("env", "get_secret_value")
+declare function hostGetSecretValue(key: usize, size: i32, ident: i32): i32
 
 /** Answers with bytes, or with null after `fail`; null alone means: no output. */
 export type Run = (input: ArrayBuffer) => ArrayBuffer | null
@@ -151,6 +154,12 @@ export function cacheSet(key: string, value: ArrayBuffer, ttl: i32): bool {
   return hostCacheSet(
     changetype<usize>(name), name.byteLength, changetype<usize>(value), value.byteLength, ttl, ident
   ) == 0
+}
+
+/** A secret that the Directive gives to functions. */
+export function getSecret(key: string): Answer {
+  const name = String.UTF8.encode(key)
+  return fetched(hostGetSecretValue(changetype<usize>(name), name.byteLength, ident))
 }
 
 /** The next variable of the query that follows; the order counts, the name is for people. */

@@ -40,6 +40,7 @@ class Outside:
     output: list[str] = attrs.field(factory=list)
     cache: dict[str, bytes] = attrs.field(factory=dict)
     ttls: dict[str, int] = attrs.field(factory=dict)
+    secrets: dict[str, bytes] = attrs.field(factory=dict)
     queries: list[tuple[int, str, list[bytes]]] = attrs.field(factory=list)
     rows: dict[str, bytes] = attrs.field(factory=dict)
     """What queries answer; else a select answers its variables."""
@@ -79,7 +80,12 @@ class Outside:
     def _not_called(self, *arguments: Any) -> bytes:
         raise AssertionError("no guest calls this")
 
-    fetch_url = graphql_query = get_static_file = get_secret_value = _not_called
+    def get_secret_value(self, key: str) -> bytes:
+        if key not in self.secrets:
+            raise HostError(f"secret is not allowed: {key}")
+        return self.secrets[key]
+
+    fetch_url = graphql_query = get_static_file = _not_called
 
 
 @attrs.define
@@ -351,6 +357,16 @@ def test_caching(used: Guest, use: Callable[..., Any]) -> None:
     assert outside.ttls == {"a": 60, "b": 0}
     if used.language != SUBORBITAL:
         assert use(used, calls(b"set refused 1 x"), outside) == [b"! the host failed"]
+
+
+@each("secret-reading")
+def test_secret_reading(used: Guest, use: Callable[..., Any]) -> None:
+    """Values arrive as they are, of several lines too; what is not allowed is a text."""
+    outside = Outside(secrets={"KEY": "Zoë\n2".encode()})
+    assert use(used, calls(b"KEY\nother\nlog KEY"), outside) == [
+        "Zoë\n2\n! secret is not allowed: other\nZoë\n2".encode()
+    ]
+    assert outside.lines == [(3, "Zoë\n2")]
 
 
 @each("filtering")

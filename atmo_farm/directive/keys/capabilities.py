@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from atmo_farm.directive.keys.connections import AUTH_HEADER, HOST
 from atmo_farm.directive.keys.kinds import Flag, Integer, Text
+from atmo_farm.directive.keys.secret import SecretText
 from atmo_farm.directive.keys.shapes import Key, ListOf, MapOf, Table
 
 _DOMAINS = ListOf(Text("a domain, `*` for one label", HOST))
 _PORTS = ListOf(Integer(1, 65535))
+_SECRET_NAME = r"[A-Za-z0-9_./:-]{1,128}"
 _ENABLED = Key("enabled", Flag(), "whether functions have it", default="`true`")
 
 HTTP_RULES = Table(
@@ -54,6 +56,15 @@ CAPABILITIES = Table(
         _switch("cache", "the cache (`cache_get`, `cache_set`)", Key("rules", CACHE_RULES, "what is allowed")),
         _switch("file", "static files (`get_static_file`)"),
         _switch("db", "named queries (`db_exec`)"),
+        _switch(
+            "secrets",
+            "secrets for functions (`get_secret_value`)",
+            Key(
+                "values",
+                MapOf(SecretText(multiline=True), "a secret's name", _SECRET_NAME),
+                "name → value: all that functions may ask for",
+            ),
+        ),
         _switch(
             "requestHandler",
             "the fields of the request",

@@ -25,6 +25,7 @@ class SecretText:
     check: Callable[[str], Any] | None = None
     """Turns a literal text into the value, or raises ValueError with what is wrong (without the text)."""
     expected: str = "a text"
+    multiline: bool = False
 
     def read(self, node: Node, key: str, at: Position, report: Report, /) -> Any:
         """A Reference, or what `check` makes of the text."""
@@ -35,7 +36,7 @@ class SecretText:
             reference = to_reference(text, key, at)
             if reference is not None:
                 return reference
-            if not text.isprintable():
+            if not (is_lines(text) if self.multiline else text.isprintable()):
                 raise ValueError("must not hold line breaks or control characters")
             return self.check(text) if self.check else text
         except ValueError as error:
@@ -80,6 +81,11 @@ class OrReference:
     def words(self) -> str:
         """The other kind's, and that references are allowed."""
         return f"{self.kind.words()}, or a [reference](#values)"
+
+
+def is_lines(text: str) -> bool:
+    """Whether nothing in it but line ends and tabs is a control character, or no character at all."""
+    return re.sub(r"[\t\r\n]", "", text).isprintable()
 
 
 def to_reference(text: str, key: str, at: Position) -> Reference | None:

@@ -40,6 +40,7 @@ IMPORT(add_ffi_var)
 int32_t host_add_ffi_var(const uint8_t *name, size_t name_size, const uint8_t *value, size_t value_size,
                          int32_t ident);
 IMPORT(db_exec) int32_t host_db_exec(int32_t type, const uint8_t *name, size_t size, int32_t ident);
+IMPORT(get_secret_value) int32_t host_get_secret_value(const uint8_t *key, size_t size, int32_t ident);
 
 /* Defined by the Runnable. It calls return_result or return_error at most once; neither means: no output. */
 static void run(bytes input);
@@ -132,6 +133,9 @@ static inline answer cache_get(bytes key) { return fetched(host_cache_get(key.da
 static inline int cache_set(bytes key, bytes value, uint32_t ttl_s) {
     return host_cache_set(key.data, key.size, value.data, value.size, (int32_t)ttl_s, current_ident) == 0;
 }
+
+/* A secret that the Directive gives to functions. */
+static inline answer get_secret(bytes key) { return fetched(host_get_secret_value(key.data, key.size, current_ident)); }
 
 /* The next variable of the query that follows; the order counts, the name is for people. */
 static inline void add_variable(bytes name, bytes value) {

@@ -29,3 +29,19 @@ def test_everything_is_on_unless_the_directive_says_otherwise(
     """`enabled: false` wins over what it holds."""
     rules = Rules.from_directive(capabilities)
     assert (rules.logger, rules.get_field, rules.set_field) == (logger, get_field, set_field)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "secrets"),
+    [
+        ({}, None),
+        ({"secrets": {}}, None),
+        ({"secrets": {"enabled": False, "values": {"A": "a"}}}, None),
+        ({"secrets": {"enabled": True}}, {}),
+        ({"secrets": {"values": {"A": "a"}}}, {"A": "a"}),
+    ],
+)
+def test_secrets_are_off_unless_the_directive_has_some(capabilities: dict[str, Any], secrets: Any) -> None:
+    rules = Rules.from_directive(capabilities)
+    assert rules.secrets == secrets
+    assert "'a'" not in repr(rules)

@@ -109,11 +109,21 @@ def test_families_that_are_not_served_say_so() -> None:
         lambda: services.cache_get("k"),
         lambda: services.db_exec(1, "q", [("a", b"1")]),
         lambda: services.get_static_file("index.html"),
-        lambda: services.get_secret_value("key"),
     ):
         with pytest.raises(HostError, match=NOT_ENABLED) as caught:
             ask()
         assert caught.value.result is None
+
+
+def test_secrets_are_those_of_the_directive_and_no_others() -> None:
+    services, _, _ = call(Rules(secrets={"KEY": "Zoë"}))
+    assert services.get_secret_value("KEY") == "Zoë".encode()
+    for name in ("key", "PATH", ""):
+        with pytest.raises(HostError, match=f"^secret is not allowed: {name}$"):
+            services.get_secret_value(name)
+    services, _, _ = call()
+    with pytest.raises(HostError, match=NOT_ENABLED):
+        services.get_secret_value("KEY")
 
 
 def test_what_a_run_changes_is_bounded_in_bytes() -> None:

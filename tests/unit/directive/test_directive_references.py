@@ -61,6 +61,21 @@ def test_authentication_and_capabilities_resolve() -> None:
     assert resolved.capabilities == {"auth": {"headers": {"b.example": {"headerType": "basic", "value": "x"}}}}
 
 
+def test_secrets_of_functions_may_have_several_lines(tmp_path: Path) -> None:
+    """A key in PEM; written or referred to. Other control characters are refused, and the secret is not shown."""
+    (tmp_path / "key").write_text("-----BEGIN KEY-----\n\tabc=\n-----END KEY-----\n")
+    values = f"    A: file({tmp_path}/key)\n    b/c: |\n      one\n      two\n    D: env(D)\n"
+    directive = good(f"{BASE}capabilities:\n  secrets:\n   values:\n{values}")
+    assert references.resolve(directive, {"D": "d"}, None).capabilities["secrets"]["values"] == {
+        "A": "-----BEGIN KEY-----\n\tabc=\n-----END KEY-----",
+        "b/c": "one\ntwo\n",
+        "D": "d",
+    }
+    text = f"{BASE}capabilities:\n  secrets:\n   values:\n    «D: env(D)\n"
+    for bad in (f"{SECRET}\0", f"{SECRET}\udcff"):
+        assert "control characters" in refused(text, {"D": bad}).message
+
+
 CASES = {
     "unset": ("user: u\n    «password: env(P)", {}, "the environment variable P is not set"),
     "empty": ("user: u\n    «password: env(P)", {"P": ""}, "what env(P) holds is empty"),
@@ -154,7 +169,8 @@ def test_secrets_are_not_in_any_repr() -> None:
         f"  redis: {{serverAddress: 'redis://x:{SECRET}@a', password: {SECRET}}}\n"
         f"  database: {{type: mysql, connectionString: 'u:{SECRET}@tcp(h)/d'}}\n"
         f"authentication: {{domains: {{a.example: {{value: {SECRET}}}}}}}\n"
-        f"capabilities: {{auth: {{headers: {{a.example: {{value: {SECRET}}}}}}}}}\n"
+        f"capabilities: {{auth: {{headers: {{a.example: {{value: {SECRET}}}}}}},\n"
+        f"  secrets: {{values: {{A: {SECRET}}}}}}}\n"
     )
     assert SECRET not in repr(directive)
 

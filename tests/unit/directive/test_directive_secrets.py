@@ -20,6 +20,9 @@ CONNECTIONS = """
     s: {type: sqlite, connectionString: /tmp/file.db}
 authentication:
   domains: {a.example: {headerType: bearer, value: auth-value}}
+capabilities:
+  auth: {headers: {a.example: {value: auth-capability}}}
+  secrets: {values: {ONE: for-functions, TWO: env(B)}}
 """
 
 
@@ -27,7 +30,7 @@ def test_every_secret_is_known(tmp_path: Path) -> None:
     """Passwords, tokens, whole connection strings; written, in addresses, or referred to. No names, no files."""
     head = HEAD[: HEAD.index("connections:")]
     folder = write_project(tmp_path / "app", f"{head}connections:{CONNECTIONS}")
-    directive = references.resolve(load(folder).directive, {"A": "from-env"}, None)
+    directive = references.resolve(load(folder).directive, {"A": "from-env", "B": "b\nb"}, None)
     assert set(secrets(directive)) == {
         "in-nats-url",
         "from-env",
@@ -40,4 +43,7 @@ def test_every_secret_is_known(tmp_path: Path) -> None:
         "my-password",
         "u:my-password@tcp(h)/d",
         "auth-value",
+        "auth-capability",
+        "for-functions",
+        "b\nb",
     }

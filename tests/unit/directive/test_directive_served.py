@@ -73,6 +73,7 @@ SERVED = {
     "empty lists": HEAD + "schedules: []\nqueries: []\nheadless: false\n",
     "capabilities that work": HEAD
     + "capabilities: {logger: {enabled: false}, requestHandler: {allowSetField: false}}\n",
+    "secrets": HEAD + "capabilities: {secrets: {values: {NAME: value}}}\n",
     "capabilities that are off": HEAD + "capabilities: {http: {enabled: false}, cache: {enabled: off}}\n",
     "a named connection": with_handlers(NATS + "respondTo: {resource: b, connection: a}}", TWO),
     "a connection that nobody uses": KAFKA,

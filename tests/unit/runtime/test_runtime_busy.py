@@ -74,6 +74,53 @@ def test_a_thousand_guests_wait_at_once_in_one_thread(cache_dir: Path) -> None:
     in_lab(cache_dir, scene)
 
 
+def test_each_wait_ends_at_its_own_deadline(cache_dir: Path) -> None:
+    """Whatever order the deadlines come in, and whether the earlier ones are still waited for."""
+
+    async def scene(lab: Laboratory) -> None:
+        never: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        lab.services = FakeServices(lambda *_: asyncio.shield(never))
+        function = lab.function(wat.CACHED)
+
+        async def late(timeout: float) -> float:
+            began = time.monotonic()
+            with pytest.raises(GuestTimedOut, match="waiting in cache_get"):
+                await lab.call(function, b"k", timeout)
+            return time.monotonic() - began - timeout
+
+        given_up = asyncio.ensure_future(late(0.01))
+        lates = asyncio.gather(*map(late, (0.3, 0.1, 0.2, 0.1)))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        assert all(0 <= seconds < LATE_S for seconds in await lates)
+
+    in_lab(cache_dir, scene)
+
+
+def test_guests_that_go_on_together_give_way(cache_dir: Path) -> None:
+    """A hundred whose answers come in one turn of the loop, and who compute then: the loop waits for a few of them."""
+
+    async def scene(lab: Laboratory) -> None:
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        lab.services = FakeServices(lambda *_: asyncio.shield(answer))
+        function = lab.function(wat.CACHED_THEN_BUSY, pool_max=100)
+        calls = [asyncio.ensure_future(lab.call(function, b"k", timeout=30)) for _ in range(100)]
+        await asyncio.sleep(0.2)
+        began = time.monotonic()
+        answer.set_result(b"value")
+        gaps = []
+        while not all(call.done() for call in calls):
+            before = time.monotonic()
+            await asyncio.sleep(0)
+            gaps.append(time.monotonic() - before)
+        total = time.monotonic() - began
+        assert {await call for call in calls} == {b"value"}
+        assert len(gaps) > 5
+        assert max(gaps) < total / 2
+
+    in_lab(cache_dir, scene)
+
+
 def test_cancelling_at_random_moments_leaves_nothing(cache_dir: Path) -> None:
     async def scene(lab: Laboratory) -> None:
         waits: list[asyncio.Task[bytes]] = []

@@ -82,6 +82,17 @@ CACHED = guest(
 )
 """Answers what cache_get answers for its input; an error text becomes error 404, -1 no answer at all."""
 
+CACHED_THEN_BUSY = guest(
+    """
+  (local.set $n (call $cache_get (local.get $ptr) (local.get $len) (local.get $ident)))
+  (drop (call $fetch (i32.const 8192) (local.get $ident)))
+  (local.set $len (i32.const 1000000))
+  (loop (br_if 0 (local.tee $len (i32.sub (local.get $len) (i32.const 1)))))
+  (call $result (i32.const 8192) (local.get $n) (local.get $ident))""",
+    imports=CACHE_GET,
+)
+"""The same, and before it answers it computes for a millisecond or two."""
+
 FUNCTIONS: list[tuple[str, str, str, str]] = [
     (abi.ENV, f"{name}{suffix}", parameters + more, results)
     for name, (parameters, results) in abi.RUNNABLE.items()

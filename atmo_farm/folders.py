@@ -21,6 +21,9 @@ LONGEST_SOCKET_NAME = "datasource.sock"
 """The longest file name that the farm gives to a socket in the run folder."""
 
 
+TEMPORARY = "/tmp/atmo-farm-{uid}"
+"""What holds a user's run folders outside of a session."""
+
 SYSTEM_PLACE = Path("/run/atmo-farm")
 """The run folder of the system's service, or what holds those of its instances."""
 
@@ -112,7 +115,7 @@ def _check_public(above: Path, way: Path, path: Path) -> None:
 def _own_places(environ: Mapping[str, str]) -> list[Path]:
     """Where this user's run folders are; the first is for new ones."""
     session = environ.get("XDG_RUNTIME_DIR")
-    return [*([Path(session) / "atmo-farm"] if session else []), Path(f"/tmp/atmo-farm-{os.geteuid()}")]
+    return [*([Path(session) / "atmo-farm"] if session else []), Path(TEMPORARY.format(uid=os.geteuid()))]
 
 
 def _home(environ: Mapping[str, str]) -> Path:

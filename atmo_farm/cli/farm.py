@@ -47,10 +47,10 @@ class RunningFarm:
         """The master's; None: no farm runs here."""
         return pidfile.holder(self.folder / pidfile.NAME)
 
-    def connect(self, patience_s: float = CONNECT_S) -> ControlClient:
+    def connect(self) -> ControlClient:
         """Reach its control socket. NotFound if no farm runs here or it is another user's; TimedOut if one runs and
-        does not let us in for so long."""
-        end = clock.monotonic() + patience_s
+        does not let us in."""
+        end = clock.monotonic() + CONNECT_S
         while True:
             try:
                 return ControlClient(self.folder / CONTROL_SOCKET)
@@ -108,7 +108,7 @@ def _runs(farm: RunningFarm, app: str) -> bool:
     if farm.folder.name == app:
         return True
     try:
-        with farm.connect(0) as client:
+        with farm.connect() as client:
             return bool(client.ask("status")["farm"]["app"] == app)
     except AtmoFarmError:
         return False

@@ -17,7 +17,6 @@ from atmo_farm.errors import AtmoFarmError, TimedOut
 from atmo_farm.ipc.control import ConnectionLost, ControlClient
 from tests.unit.master.conftest import FAST, Farm
 
-
 SETTINGS = {**FAST, "heartbeat_timeout_s": 10.0, "real_monitor": True}
 """A real monitor beats once a second."""
 

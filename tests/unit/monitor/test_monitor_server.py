@@ -98,11 +98,15 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
 def test_requests_and_answers(tmp_path: Path) -> None:
     """Progress in its order, one end for each request, errors with their exit code; several requests at once."""
 
     async def test(path: Path, verbs: Verbs) -> None:
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert mode(path) == 0o600
         streams = await asyncio.open_unix_connection(path)
         *progress, end = await ask(streams, verb="echo", steps=3, id="seven")
         assert progress == [{"id": "seven", "progress": {"step": number}} for number in range(3)]
@@ -252,11 +256,14 @@ def test_the_end_leaves_a_moment_for_last_answers(tmp_path: Path) -> None:
 def test_another_user_is_refused(tmp_path: Path) -> None:
     """Even if the modes of folder and socket let it in."""
 
-    async def test(path: Path, _verbs: Verbs) -> None:
+    def open_the_way(path: Path) -> None:
         path.chmod(0o777)
         for folder in [path.parent, *path.parent.parents]:
             if folder.is_relative_to("/tmp") and folder != Path("/tmp"):
                 folder.chmod(0o755)
+
+    async def test(path: Path, _verbs: Verbs) -> None:
+        open_the_way(path)
         code = (
             "import os, socket, sys; os.setgid(65534); os.setuid(65534); s = socket.socket(socket.AF_UNIX);"
             "s.connect(sys.argv[1]); print(s.makefile().read())"

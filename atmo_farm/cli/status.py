@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,8 +13,12 @@ from atmo_farm import clock
 from atmo_farm.cli.farm import farm_options, wait_for
 from atmo_farm.cli.session import exit_codes, say, verb_settings
 from atmo_farm.errors import TimedOut
+from atmo_farm.ipc.control import ConnectionLost, Told
 
 WAIT_S = 60.0
+
+LOST = 3
+"""So many monitors are asked, if each one ends before it has answered."""
 
 COLUMNS: Mapping[str, str] = {
     "in flight": "in_flight",
@@ -58,13 +63,12 @@ def status(as_json: bool, wait: str | None, timeout: float | None, **flags: Any)
     def told(progress: Mapping[str, Any]) -> None:
         reasons[:] = progress["not_ready"]
 
-    with wait_for(flags, deadline) as farm:
-        try:
-            report = farm.ask("status", {"wait": wait} if wait else {}, told, deadline)
-        except TimedOut as error:
-            if reasons:
-                raise TimedOut("not ready in time: " + "; ".join(reasons)) from error
-            raise
+    try:
+        report = _ask(flags, {"wait": wait} if wait else {}, told, deadline)
+    except TimedOut as error:
+        if reasons:
+            raise TimedOut("not ready in time: " + "; ".join(reasons)) from error
+        raise
     if as_json:
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
         return
@@ -72,6 +76,14 @@ def status(as_json: bool, wait: str | None, timeout: float | None, **flags: Any)
         click.echo(line)
     if report["farm"]["state"] == "silent":
         say(f"the master gave no sign of life for {report['farm']['master_silent_s']:.0f} s")
+
+
+def _ask(flags: Mapping[str, Any], args: Mapping[str, Any], told: Told, deadline: float | None) -> dict[str, Any]:
+    """The report; a monitor that is replaced meanwhile is asked again."""
+    for _ in range(LOST):
+        with wait_for(flags, deadline) as farm, contextlib.suppress(ConnectionLost):
+            return farm.ask("status", args, told, deadline)
+    raise TimedOut("the farm's monitor went away again and again; its log says why")
 
 
 def _shown(report: Mapping[str, Any]) -> list[str]:

@@ -73,7 +73,8 @@ def test_kill_9_of_the_monitor_under_load(make_farm: MakeFarm, amount: Amount, f
     with farm, Load(farm.url, farm.subject("a"), per_s=200) as load:
         before, back = farm.children(), []
         for _ in range(kills):
-            wait_for(lambda seen=load.answered(): load.answered() > seen + 20)
+            seen = load.answered()
+            wait_for(lambda seen=seen: load.answered() > seen + 20)
             pid = ask(farm, "status")["processes"][0]["workers"][0]["pid"]
             killed_at = time.monotonic()
             os.kill(pid, signal.SIGKILL)

@@ -76,9 +76,11 @@ def find(run_dir: str | None, app: str | None, config: str | None) -> RunningFar
     if run_dir and app:
         raise click.UsageError("--run-dir and --app exclude each other")
     settings = in_force(None, {"run_dir": run_dir, "config": config}).loaded.settings
-    given = run_folder(settings, os.environ)
-    if given is not None and app is None:
-        return RunningFarm(given.absolute())
+    if settings.run_dir is not None and app is None:
+        return RunningFarm(settings.run_dir.absolute())
+    service = run_folder(settings, os.environ)
+    if service is not None and app is None and RunningFarm(service).pid is not None:
+        return RunningFarm(service)
     running = [RunningFarm(folder) for folder in run_folders(settings, os.environ)]
     running = [farm for farm in running if farm.pid is not None]
     if app is not None:

@@ -11,8 +11,8 @@ import click
 from atmo_farm import clock
 from atmo_farm.cli.farm import LOOK_S, RunningFarm, farm_options, find
 from atmo_farm.cli.session import exit_codes, say, verb_settings
-from atmo_farm.errors import TimedOut
-from atmo_farm.ipc.control import ConnectionLost
+from atmo_farm.errors import NotFound, TimedOut
+from atmo_farm.ipc.control import ConnectionLost, Told
 
 timeout_option = click.option(
     "--timeout",
@@ -43,7 +43,10 @@ def reload(wait: bool, timeout: float | None, **flags: Any) -> None:
     if timeout is not None and not wait:
         raise click.UsageError("--timeout is for --wait")
     with find(**flags).connect() as farm:
-        result = farm.ask("reload", {"wait": wait}, _say_stage, _deadline(timeout))
+        try:
+            result = farm.ask("reload", {"wait": wait}, _say_stage, _deadline(timeout))
+        except ConnectionLost as error:
+            raise TimedOut(f"{error}; a reload that has begun goes on, `atmo-farm status` tells how it ends") from error
     click.echo(f"generation {result['generation']} is in force: {result['changes']}" if wait else "reload asked for")
 
 
@@ -63,23 +66,44 @@ def stop(timeout: float | None, **flags: Any) -> None:
     """Have a running farm finish what it holds, and wait for its end."""
     farm = find(**flags)
     deadline = _deadline(timeout)
-    left: list[str] = []
+    left: dict[str, int] = {}
 
     def told(progress: Mapping[str, Any]) -> None:
-        if "left" in progress:
-            left[:] = progress["left"]
-            if left:
-                say(f"waiting for {', '.join(left)}")
+        if progress["left"].keys() != left.keys() and progress["left"]:
+            say(f"waiting for {_names(progress['left'])}")
+        left.clear()
+        left.update(progress["left"])
 
-    with farm.connect() as client:
-        try:
-            client.ask("stop", {}, told, deadline)
-        except ConnectionLost:
-            pass  # somebody was in more of a hurry
-        except TimedOut as error:
-            raise TimedOut(f"not ended in time; left: {', '.join(left) or 'the master'}") from error
+    try:
+        _ask_to_stop(farm, told, deadline)
+    except TimedOut as error:
+        if left:
+            raise TimedOut(f"not ended in time; left: {_names(left)}") from error
+        raise
     _wait_for_end(farm, deadline)
     click.echo("stopped")
+
+
+def _names(left: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({in_flight} in flight)" if in_flight else name for name, in_flight in left.items())
+
+
+def _ask_to_stop(farm: RunningFarm, told: Told, deadline: float | None) -> None:
+    """Return when the farm ends. A monitor that went away may not have passed it on: the next one is asked again."""
+    lost = False
+    while True:
+        try:
+            client = farm.connect()
+        except (NotFound, TimedOut):
+            if lost:  # it ends, and its monitor has ended before it
+                return
+            raise
+        try:
+            with client:
+                client.ask("stop", {}, told, deadline)
+                return
+        except ConnectionLost:
+            lost = True
 
 
 def _wait_for_end(farm: RunningFarm, deadline: float | None) -> None:

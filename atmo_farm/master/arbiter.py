@@ -21,7 +21,7 @@ from atmo_farm.master.generation import Generation
 from atmo_farm.master.helper import Helper
 from atmo_farm.master.loader import Loader
 from atmo_farm.master.notify import RETRY_S, Notifier
-from atmo_farm.master.reload import Reload
+from atmo_farm.master.reload import TEXT_TOLD, Reload
 from atmo_farm.master.signals import SignalQueue
 from atmo_farm.settings import Settings
 
@@ -192,9 +192,11 @@ class Arbiter:
         refusal = self._reload.refusal
         self._note = f"last reload {refusal}" if refusal else ""
         if refusal:
-            self._end_reload({"error": f"{refusal}; generation {self._generation.number} goes on", "exit": 5})
+            goes_on = f"generation {self._generation.number} goes on"
+            self._end_reload({"error": f"{refusal[:TEXT_TOLD]}; {goes_on}", "exit": 5})
         else:
-            self._end_reload({"result": {"generation": self._generation.number, "changes": self._reload.changes}})
+            result = {"generation": self._generation.number, "changes": self._reload.changes}
+            self._end_reload({"result": _cut(result)})
         self._status_at = 0.0
         if self._ready_told:
             self._notifier.ready()
@@ -259,7 +261,7 @@ class Arbiter:
             self._fleet.answer([ask.id], {"progress": {"stage": "asked"}})
 
     def _tell(self, progress: dict[str, Any]) -> None:
-        self._fleet.answer([ask.id for ask in self._asked], {"progress": progress})
+        self._fleet.answer([ask.id for ask in self._asked], {"progress": _cut(progress)})
 
     def _end_reload(self, what: dict[str, Any]) -> None:
         self._fleet.answer([ask.id for ask in self._asked], what)
@@ -292,3 +294,7 @@ class Arbiter:
         for worker in self._fleet.workers:
             if worker.process is not None:
                 os.waitpid(worker.process.pid, 0)
+
+
+def _cut(told: dict[str, Any]) -> dict[str, Any]:
+    return {name: value[:TEXT_TOLD] if isinstance(value, str) else value for name, value in told.items()}

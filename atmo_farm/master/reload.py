@@ -29,11 +29,11 @@ from atmo_farm.settings import Settings
 logger = logging.getLogger("atmo_farm.master")
 
 
-PROBLEMS_TOLD = 200
-"""Problems that those who asked are told; the log has them all."""
+BYTES_TOLD = 100_000
+"""Of problems or warnings, to those who asked: what the monitor's channel has room for. The log has them all."""
 
-TEXT_TOLD = 1000
-"""Characters of each text of theirs."""
+TEXT_TOLD = 600
+"""Characters of each text that those who asked are told; with three in a line it is short enough for the channel."""
 
 Tell = Callable[[dict[str, Any]], None]
 """Lets those who asked for the reload know how far it is."""
@@ -93,8 +93,7 @@ class Reload:
             return now
         for warning in result.warnings:
             log.event(logger, logging.WARNING, str(warning))
-        for warning in result.warnings[:PROBLEMS_TOLD]:
-            self._tell({"warning": str(warning)[:TEXT_TOLD]})
+        self._tell_all("warning", [str(warning) for warning in result.warnings])
         try:
             self._new = self._loader.take_in(result)
             self._plan(result.changes)
@@ -129,8 +128,7 @@ class Reload:
             "ending": " ".join(worker.name for worker in self._ending),
         }
         log.event(logger, logging.INFO, f"reload: generation {self._new.number} accepted", **plan)
-        cut = {name: value[:TEXT_TOLD] if isinstance(value, str) else value for name, value in plan.items()}
-        self._tell({"stage": "accepted", "generation": self._new.number, **cut})
+        self._tell({"stage": "accepted", "generation": self._new.number, **plan})
 
     def _start(self, now: float) -> float:
         failed = next((worker for worker in self._starting if worker.cannot_boot), None)
@@ -174,7 +172,7 @@ class Reload:
         self._loader.prune(self.generation)
         self.refusal = f"generation {self._new.number} was rolled back: {reason}"
         log.event(logger, logging.ERROR, f"reload: {self.refusal}; generation {self.generation.number} goes on")
-        self._tell({"stage": "rolling back", "reason": reason[:TEXT_TOLD]})
+        self._tell({"stage": "rolling back", "reason": reason})
         self._ending = self._starting
         for worker in self._ending:
             self._fleet.dismiss(worker, now)
@@ -183,11 +181,17 @@ class Reload:
         problems = str(error).splitlines() or [type(error).__name__]
         for problem in problems:
             log.event(logger, logging.ERROR, f"reload: {problem}")
-        for problem in problems[:PROBLEMS_TOLD]:
-            self._tell({"problem": problem[:TEXT_TOLD]})
-        if len(problems) > PROBLEMS_TOLD:
-            self._tell({"problem": f"and {len(problems) - PROBLEMS_TOLD} more; the log has them all"})
+        self._tell_all("problem", problems)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         self.refusal = f"refused: {problems[0]}{more}"
         log.event(logger, logging.ERROR, f"reload refused; generation {self.generation.number} goes on")
         self.is_over = True
+
+    def _tell_all(self, kind: str, texts: list[str]) -> None:
+        size = 0
+        for number, text in enumerate(texts):
+            size += 6 * min(len(text), TEXT_TOLD)  # bytes of the longest escape
+            if size > BYTES_TOLD:
+                self._tell({kind: f"and {len(texts) - number} more; the log has them all"})
+                return
+            self._tell({kind: text})

@@ -124,7 +124,7 @@ def test_missing_compiled_modules_are_made_again(make_farm: MakeFarm) -> None:
         farm.app.rename(farm.app.with_name("gone"))
         (pid,) = farm.workers()
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: len(farm.log(message="worker ready")) == 2)
+        wait_for(lambda: len(farm.log(message="worker ready", worker="a/0")) == 2)
         assert farm.log(message="compiled module is gone")
 
 

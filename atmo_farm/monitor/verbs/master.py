@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,30 +28,26 @@ async def stop(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mappi
 
     It goes on when the client goes.
     """
-    asked = asyncio.ensure_future(farm.ask("stop", _cause("stop", args), progress))
-    try:
-        told: list[str] = []
-        while not farm.ending.is_set():
-            if asked.done():
-                await asked
-            if (left := _left(farm)) != told:
-                await progress({"left": left})
-                told = left
-            await asyncio.wait({asyncio.ensure_future(farm.ending.wait())}, timeout=LOOK_S)
-    finally:
-        asked.cancel()
+    await farm.ask("stop", _cause("stop", args), None)
+    told: dict[str, int] = {}
+    while not farm.ending.is_set():
+        if (left := _left(farm)) != told:
+            await progress({"left": left})
+            told = left
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(farm.ending.wait(), LOOK_S)
     return {"stopped": True}
 
 
-def _left(farm: Farm) -> list[str]:
+def _left(farm: Farm) -> dict[str, int]:
     """Whom the end waits for, and for how many messages of theirs."""
     found = farm.report()
-    return [
-        f"{entry['name']}/{worker['number']}" + (f" ({worker['in_flight']} in flight)" if worker["in_flight"] else "")
+    return {
+        f"{entry['name']}/{worker['number']}": worker["in_flight"]
         for entry in [*found["handlers"], *found["processes"]]
         for worker in entry["workers"]
         if worker["pid"] and entry["kind"] != Kind.MONITOR
-    ]
+    }
 
 
 def _cause(verb: str, args: Mapping[str, Any]) -> str:

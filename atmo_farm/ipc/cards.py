@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from atmo_farm import log
 from atmo_farm.ipc.arena import SLOT_SIZE
 
 HEAD = SLOT_SIZE // 16
@@ -141,7 +142,9 @@ class CardReader(Generic[CardT]):
 
 def _encode(fields: dict[str, Any], limit: int) -> bytes:
     def cut(value: Any) -> Any:
-        return "".join(char if char.isprintable() else " " for char in value[:limit]) if type(value) is str else value
+        if type(value) is not str:
+            return value
+        return "".join(char if char.isprintable() else " " for char in log.redacted(value, limit))
 
     fields = {name: cut(value) for name, value in fields.items()}
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")

@@ -20,7 +20,7 @@ from atmo_farm.master.fleet import Fleet
 from atmo_farm.master.generation import Generation
 from atmo_farm.master.helper import Helper
 from atmo_farm.master.loader import Loader
-from atmo_farm.master.notify import RETRY_S, Notifier
+from atmo_farm.master.notify import RETRY_S, STATUS_LIMIT, Notifier
 from atmo_farm.master.reload import TEXT_TOLD, Reload
 from atmo_farm.master.signals import SignalQueue
 from atmo_farm.settings import Settings
@@ -193,7 +193,7 @@ class Arbiter:
         self._note = f"last reload {refusal}" if refusal else ""
         if refusal:
             goes_on = f"generation {self._generation.number} goes on"
-            self._end_reload({"error": f"{refusal[:TEXT_TOLD]}; {goes_on}", "exit": 5})
+            self._end_reload({"error": f"{log.redacted(refusal, TEXT_TOLD)}; {goes_on}", "exit": 5})
         else:
             result = {"generation": self._generation.number, "changes": self._reload.changes}
             self._end_reload({"result": _cut(result)})
@@ -222,7 +222,8 @@ class Arbiter:
     def tell_status(self, now: float) -> float:
         """Keep the status line true, and try again to send what the manager's socket had no room for."""
         if now >= self._status_at:
-            self._notifier.status(status.line(self._generation.number, self._fleet, self._doing, self._note))
+            line = status.line(self._generation.number, self._fleet, self._doing, self._note)
+            self._notifier.status(log.redacted(line, STATUS_LIMIT))
             self._status_at = now + STATUS_S
         return self._status_at if self._notifier.flush() else now + RETRY_S
 
@@ -297,4 +298,5 @@ class Arbiter:
 
 
 def _cut(told: dict[str, Any]) -> dict[str, Any]:
-    return {name: value[:TEXT_TOLD] if isinstance(value, str) else value for name, value in told.items()}
+    cut = {name: log.redacted(value, TEXT_TOLD) for name, value in told.items() if isinstance(value, str)}
+    return {**told, **cut}

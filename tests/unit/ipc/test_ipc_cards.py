@@ -9,6 +9,7 @@ import time
 import attrs
 import pytest
 
+from atmo_farm import log
 from atmo_farm.ipc import cards
 from atmo_farm.ipc.arena import SLOTS, Arena, Field
 from atmo_farm.ipc.cards import HEAD, CardReader, FarmCard, Kind, Life, WorkerCard
@@ -40,6 +41,18 @@ def test_long_and_odd_texts_are_cut(char: str) -> None:
     card = CardReader(slot, WorkerCard).read()
     assert card is not None and card.name == "echo"
     assert len(card.failure) in cards.TEXT_LIMITS and card.failure.isprintable()
+
+
+def test_a_card_shows_no_secret() -> None:
+    """What is kept out of the log is kept out of what `status` tells as well; also where a text is cut."""
+    slot = Arena().slot(0)
+    log.redact(["hunter2hunter2"])
+    try:
+        cards.write(slot, attrs.evolve(CARD, waits_for="nats (hunter2hunter2)", failure="x" * 395 + "hunter2hunter2"))
+    finally:
+        log.redact([])
+    card = CardReader(slot, WorkerCard).read()
+    assert card is not None and card.waits_for == "nats ([redacted])" and "hunter" not in card.failure
 
 
 def test_half_a_write_is_not_believed() -> None:

@@ -91,10 +91,17 @@ def test_status_tells_of_every_worker(farm: Farm) -> None:
         waits={"behaviour": "wait connection refused"},
         fails={"behaviour": "fail no such module"},
     )
-    farm.wait_for("worker ended", worker="fails/0")
-    farm.wait_for("worker ready", worker="echo/1") if not farm.count("worker ready", worker="echo/1") else None
-    found = status(farm)
-    by_name = {entry["name"]: entry for entry in found["handlers"]}
+
+    def handlers() -> dict[str, Any]:
+        return {entry["name"]: entry for entry in status(farm)["handlers"]}
+
+    def settled() -> bool:
+        found = handlers()
+        return found["echo"]["ready"] == 2 and found["waits"]["state"] == "waiting" and bool(found["fails"]["failure"])
+
+    status(farm)
+    farm.wait_until(settled)
+    found, by_name = status(farm), handlers()
     echo = by_name["echo"]
     assert (echo["state"], echo["ready"], echo["wanted"], echo["received"], echo["dropped"]) == ("ready", 2, 2, 2, 2)
     assert {worker["pid"] for worker in echo["workers"]} == set(farm.children("echo"))
@@ -277,7 +284,7 @@ def test_only_the_monitor_may_ask(farm: Farm) -> None:
     """A consumer that wants to stop the farm is not heard."""
     farm.start(bad={"behaviour": "asks"})
     farm.wait_for("not heard", worker="bad/0", asks="stop")
-    farm.wait_for("farm is up") if not farm.count("farm is up") else None
+    farm.wait_until(lambda: farm.count("farm is up") == 1)
     assert farm.count("stop") == 0 and len(farm.children("bad")) == 1
 
 

@@ -218,6 +218,25 @@ def test_the_idlest_connection_gives_way(tmp_path: Path) -> None:
     run(test, tmp_path / "control.sock")
 
 
+def test_clients_that_do_not_read_give_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even as many of them as there are places keep others out."""
+    monkeypatch.setattr(server, "DEAF_S", 0.1)
+
+    async def test(path: Path, _verbs: Verbs) -> None:
+        deaf = [await asyncio.open_unix_connection(path, limit=1) for _ in range(CONNECTIONS)]
+        for streams in deaf:
+            streams[1].write(b'{"id": 1, "verb": "count"}\n')
+        while True:
+            streams = await asyncio.open_unix_connection(path)
+            (answer,) = await ask(streams, verb="echo")
+            if "result" in answer:
+                break
+            assert "64 clients are busy" in answer["error"]
+            await asyncio.sleep(0.05)
+
+    run(test, tmp_path / "control.sock")
+
+
 def test_a_client_that_goes_cancels_its_verb(tmp_path: Path) -> None:
     """A client that only says no more, as `socat` does at the end of its input, still gets its answer."""
 

@@ -295,6 +295,18 @@ def test_another_user_is_refused(tmp_path: Path) -> None:
     run(test, tmp_path / "control.sock")
 
 
+def test_only_this_user_and_root_are_let_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what the kernel says of the peer; here it is made to say so."""
+
+    async def test(path: Path, _verbs: Verbs) -> None:
+        for uid, let_in in ((0, True), (os.geteuid(), True), (os.geteuid() + 1, False)):
+            monkeypatch.setattr(server, "peer_uid", lambda _, uid=uid: uid)
+            answer = (await ask(await asyncio.open_unix_connection(path), verb="echo"))[0]
+            assert answer["result"]["uid"] == uid if let_in else "may not control this farm" in answer["error"]
+
+    run(test, tmp_path / "control.sock")
+
+
 def test_what_a_dead_monitor_left_is_replaced(tmp_path: Path) -> None:
     """A socket file that nobody listens at keeps no new one from its place."""
     path = tmp_path / "control.sock"

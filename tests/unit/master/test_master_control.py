@@ -163,6 +163,12 @@ def test_a_reload_and_its_stages(farm: Farm) -> None:
     with connect(farm) as client:
         assert client.ask("reload", {"wait": False}) == {}
     farm.wait_for("reload: in force")
+    with connect(farm) as client:
+        for number in range(5):
+            farm.app(handlers={"echo": {"behaviour": f"ok {number}"}, "same": {"behaviour": "ok"}})
+            generation = client.ask("reload")["generation"]
+            shown = client.ask("status")["farm"]
+            assert (shown["generation"], shown["state"]) == (generation, "ready")
 
 
 def test_a_refused_reload_tells_every_problem(farm: Farm) -> None:

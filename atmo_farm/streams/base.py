@@ -72,6 +72,9 @@ class Output:
     """By which the broker may know that it has this message already; empty: it cannot come twice."""
     record_key: bytes | None = None
     """Kafka's key."""
+    original: tuple[tuple[str, str], ...] = ()
+    """Headers that go out before `headers` as they once came in, with capitals and repeated names; bytes that are no
+    UTF-8 as lone surrogates."""
 
 
 Handle = Callable[[Message], Awaitable[None]]

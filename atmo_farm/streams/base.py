@@ -47,6 +47,8 @@ class Message:
     """The uuid of the Grav envelope that it came in, so that the answer goes out in one; empty for a raw message."""
     raw: bytes | None = None
     """The payload as it came, where that is not `data`: what a dead letter holds."""
+    raw_headers: bytes | tuple[tuple[str, str], ...] = b""
+    """The headers as they came: NATS's block, or pairs."""
     attempt: int = 1
     """Which delivery of it by the broker this is, from 1."""
     number: int = 0

@@ -11,13 +11,15 @@ from nats import errors
 from nats.aio.subscription import Subscription
 
 from atmo_farm import log
-from atmo_farm.directive.model import NatsConnection
+from atmo_farm.directive.model import DeadLetter, NatsConnection
 from atmo_farm.errors import CannotStart, PublishError
 from atmo_farm.streams import headers as wire_headers
 from atmo_farm.streams import nats_options
 from atmo_farm.streams.base import Handle, Message, Output, StreamEvents
 from atmo_farm.streams.codec import NO_HEADERS, Codec
 from atmo_farm.streams.nats_client import WireClient
+from atmo_farm.streams.nats_dead import DeadStream
+from atmo_farm.streams.nats_requests import Requests
 from atmo_farm.streams.pending import MAX_BYTES, MAX_MESSAGES, Pending
 
 logger = logging.getLogger("atmo_farm.streams")
@@ -54,6 +56,7 @@ class NatsStream:
         client_name: str,
         events: StreamEvents,
         envelope: Literal["auto", "raw", "grav"] = "auto",
+        dead_letter: DeadLetter | None = None,
         ping_interval_s: float = PING_INTERVAL_S,
         max_pending: int = MAX_MESSAGES,
         max_pending_bytes: int = MAX_BYTES,
@@ -68,6 +71,7 @@ class NatsStream:
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._done.set_result(None)
         self._client = WireClient(self._options.wants_tls)
+        self._dead = DeadStream(Requests(self._client), dead_letter) if dead_letter else None
         self._pending: Pending[Received] = Pending(self._message, events.dropped, max_pending, max_pending_bytes)
         self._subscription: Subscription | None = None
         self._subscribed = False
@@ -108,6 +112,8 @@ class NatsStream:
         if self._refused:
             raise CannotStart(f"{self._where}: {self._refused}")
         self._subscribed = True
+        if self._dead is not None:
+            self._dead.start()
 
     def publish(self, output: Output) -> Awaitable[None]:
         """Hand the message to the connection, or to its buffer of 8 MiB while there is none."""
@@ -124,8 +130,10 @@ class NatsStream:
         """Nothing: the broker has forgotten it."""
 
     async def bury(self, letter: Output) -> None:
-        """PublishError: nobody keeps it here."""
-        raise PublishError(f"nobody keeps {letter.id} here", transient=False)
+        """Have JetStream keep it, where the server has that."""
+        if self._dead is None:
+            raise PublishError("this stream keeps no dead letters", transient=False)
+        await self._dead.bury(letter)
 
     async def answer_error(self, message: Message, code: int, text: str) -> None:
         """An empty message with the service error headers, if somebody waits for one."""
@@ -146,6 +154,8 @@ class NatsStream:
         """Send what was published, as far as the broker takes it, and disconnect; returns in any state of things."""
         self._ended = True
         self._pending.abandon()
+        if self._dead is not None:
+            self._dead.stop()
         if self._watch is not None:
             self._watch.cancel()
         try:
@@ -214,7 +224,7 @@ class NatsStream:
         subject, reply, block, data = received
         headers = wire_headers.decode(block) if block else NO_HEADERS
         answer_to = reply.decode("utf-8", "surrogateescape")  # whatever bytes it is made of, the answer goes there
-        return self._codec.message(subject.decode("utf-8", "replace"), answer_to, headers, data)
+        return self._codec.message(subject.decode("utf-8", "replace"), answer_to, headers, data, block)
 
     def _tell_waiting(self, reason: str) -> None:
         if reason not in self._told and not self._ended:

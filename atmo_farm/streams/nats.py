@@ -11,12 +11,14 @@ from nats import errors
 from nats.aio.subscription import Subscription
 
 from atmo_farm import log
-from atmo_farm.directive.model import NatsConnection
+from atmo_farm.directive.model import DeadLetter, NatsConnection
 from atmo_farm.errors import PublishError
 from atmo_farm.streams import headers as wire_headers
 from atmo_farm.streams.base import Handle, Message, Output, StreamEvents
 from atmo_farm.streams.codec import NO_HEADERS, Codec
+from atmo_farm.streams.nats_dead import DeadStream
 from atmo_farm.streams.nats_link import PING_INTERVAL_S, NatsLink
+from atmo_farm.streams.nats_requests import Requests
 from atmo_farm.streams.pending import MAX_BYTES, MAX_MESSAGES, Pending
 
 logger = logging.getLogger("atmo_farm.streams")
@@ -38,6 +40,7 @@ class NatsStream:
         client_name: str,
         events: StreamEvents,
         envelope: Literal["auto", "raw", "grav"] = "auto",
+        dead_letter: DeadLetter | None = None,
         ping_interval_s: float = PING_INTERVAL_S,
         max_pending: int = MAX_MESSAGES,
         max_pending_bytes: int = MAX_BYTES,
@@ -50,6 +53,7 @@ class NatsStream:
         self._codec = Codec(envelope)
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._done.set_result(None)
+        self._dead = DeadStream(Requests(self._client), dead_letter) if dead_letter else None
         self._pending: Pending[Received] = Pending(self._message, events.dropped, max_pending, max_pending_bytes)
         self._subscription: Subscription | None = None
 
@@ -62,6 +66,8 @@ class NatsStream:
         self._client.after_chunk.append(self._pending.tell_drops)
         self._pending.start(handle)
         self._subscription = await self._link.subscribe(self._subject, self._group, self._receive)
+        if self._dead is not None:
+            self._dead.start()
 
     def publish(self, output: Output) -> Awaitable[None]:
         """Hand the message to the connection, or to its buffer of 8 MiB while there is none."""
@@ -79,8 +85,10 @@ class NatsStream:
         """Nothing: the broker has forgotten it."""
 
     async def bury(self, letter: Output) -> None:
-        """PublishError: nobody keeps it here."""
-        raise PublishError(f"nobody keeps {letter.id} here", transient=False)
+        """Have JetStream keep it, where the server has that."""
+        if self._dead is None:
+            raise PublishError("this stream keeps no dead letters", transient=False)
+        await self._dead.bury(letter)
 
     async def answer_error(self, message: Message, code: int, text: str) -> None:
         """An empty message with the service error headers, if somebody waits for one."""
@@ -101,6 +109,8 @@ class NatsStream:
     async def close(self) -> None:
         """Send what was published, as far as the broker takes it, and disconnect; returns in any state of things."""
         self._pending.abandon()
+        if self._dead is not None:
+            self._dead.stop()
         subscription, self._subscription = self._subscription, None
         await self._link.close(subscription)
 
@@ -119,4 +129,4 @@ class NatsStream:
         subject, reply, block, data = received
         headers = wire_headers.decode(block) if block else NO_HEADERS
         answer_to = reply.decode("utf-8", "surrogateescape")  # whatever bytes it is made of, the answer goes there
-        return self._codec.message(subject.decode("utf-8", "replace"), answer_to, headers, data)
+        return self._codec.message(subject.decode("utf-8", "replace"), answer_to, headers, data, block)

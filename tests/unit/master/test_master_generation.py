@@ -147,7 +147,7 @@ def test_a_reload_says_what_changed(loading: Loading, project: Path) -> None:
     accepted = loading.result(loading.loader.reload(first))
     assert isinstance(accepted, Accepted) and "app_version" in accepted.changes
     second = loading.loader.take_in(accepted)
-    (role,) = first.roles()
+    role, _ = first.roles()
     assert second.recipe(second.roles()[0]) == first.recipe(role)
     shutil.copy(guest("c", "upper-case").path, project / "hello" / "hello.wasm")
     accepted = loading.result(loading.loader.reload(second))
@@ -186,7 +186,7 @@ def test_missing_modules_are_compiled_again(loading: Loading) -> None:
     """From the kept bundle: the user's folder is not looked at."""
     generation = loading.start()
     shutil.rmtree(loading.state / "modules")
-    (role,) = generation.roles()
+    role, _ = generation.roles()
     assert generation.missing_modules(role)
     shutil.rmtree(loading.loader._source)
     accepted = loading.result(loading.loader.recompile(generation))

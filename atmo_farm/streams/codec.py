@@ -24,12 +24,12 @@ class Codec:
 
     def message(self, subject: str, reply: str, headers: dict[str, str], data: bytes) -> Message:
         """A received message, taken out of its envelope if it came in one; header names in lower case."""
-        uuid = ""
+        uuid, raw = "", None
         if self._unwraps and grav.MARK in data:
             envelope = grav.unwrap(data)
             if envelope is not None:
-                uuid, data = envelope.uuid, envelope.data
-        return Message(subject, data, headers, headers.get(MESSAGE_ID) or self._new_id(), reply, uuid)
+                uuid, raw, data = envelope.uuid, data, envelope.data
+        return Message(subject, data, headers, headers.get(MESSAGE_ID) or self._new_id(), reply, uuid, raw)
 
     def payload(self, output: Output) -> bytes:
         """What goes out: in an envelope if what it answers came in one. PublishError for an illegal subject."""

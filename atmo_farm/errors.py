@@ -83,6 +83,14 @@ class TimedOut(AtmoFarmError):
     exit_code = 5
 
 
+def with_exit_code(message: str, exit_code: int) -> AtmoFarmError:
+    """An error that another process has told us of; one that has no class of its own here still ends a command so."""
+    kinds = {kind.exit_code: kind for kind in (CannotStart, NotFound, TimedOut)}
+    error = kinds.get(exit_code, AtmoFarmError)(message)
+    error.exit_code = exit_code
+    return error
+
+
 class RunnableError(AtmoFarmError):
     """The guest answered with an error; its instance is still good."""
 

@@ -15,9 +15,17 @@ from atmo_farm.settings import Settings
 SOCKET_PATH_LIMIT = 100
 """Bytes of the longest socket path that the farm makes; the kernel's own limit is 107."""
 
+CONTROL_SOCKET = "control.sock"
+
 LONGEST_SOCKET_NAME = "datasource.sock"
 """The longest file name that the farm gives to a socket in the run folder."""
 
+
+TEMPORARY = "/tmp/atmo-farm-{uid}"
+"""What holds a user's run folders outside of a session."""
+
+SYSTEM_PLACE = Path("/run/atmo-farm")
+"""The run folder of the system's service, or what holds those of its instances."""
 
 _ADVICE = "name another with --run-dir or --state-dir"
 
@@ -37,10 +45,7 @@ def folders(settings: Settings, identifier: str, environ: Mapping[str, str]) -> 
     CannotStart if a socket in the run folder would have a path of over 100 bytes.
     """
     name = _file_name(identifier)
-    run = settings.run_dir or _given(environ, "RUNTIME_DIRECTORY")
-    if run is None and environ.get("XDG_RUNTIME_DIR"):
-        run = Path(environ["XDG_RUNTIME_DIR"]) / "atmo-farm" / name
-    run = (run or Path(f"/tmp/atmo-farm-{os.geteuid()}") / name).absolute()
+    run = (run_folder(settings, environ) or _own_places(environ)[0] / name).absolute()
     state = settings.state_dir or _given(environ, "STATE_DIRECTORY")
     if state is None:
         state = _home(environ) / ".local/state/atmo-farm" / name
@@ -51,6 +56,24 @@ def folders(settings: Settings, identifier: str, environ: Mapping[str, str]) -> 
             f"{SOCKET_PATH_LIMIT} are allowed; give a shorter one with --run-dir"
         )
     return Folders(run, state.absolute())
+
+
+def run_folder(settings: Settings, environ: Mapping[str, str]) -> Path | None:
+    """The run folder, where settings or systemd name it; else each application has one of its own."""
+    return settings.run_dir or _given(environ, "RUNTIME_DIRECTORY")
+
+
+def run_folders(settings: Settings, environ: Mapping[str, str]) -> list[Path]:
+    """All folders that may be the run folder of a farm, of this user or of the system, as far as we may look."""
+    named = run_folder(settings, environ)
+    places = [*_own_places(environ), SYSTEM_PLACE]
+    found = [*([named.absolute()] if named else []), *places]
+    for place in places:
+        try:
+            found += sorted(place.iterdir())
+        except OSError:
+            pass
+    return list(dict.fromkeys(folder for folder in found if folder.is_dir()))
 
 
 def ensure_private_folder(path: Path) -> None:
@@ -87,6 +110,12 @@ def _check_public(above: Path, way: Path, path: Path) -> None:
     step = above / way.relative_to(above).parts[0]
     if step.lstat().st_uid not in (0, os.geteuid()):
         raise CannotStart(f"the folder {path} lies in {step}, which is another user's; {_ADVICE}")
+
+
+def _own_places(environ: Mapping[str, str]) -> list[Path]:
+    """Where this user's run folders are; the first is for new ones."""
+    session = environ.get("XDG_RUNTIME_DIR")
+    return [*([Path(session) / "atmo-farm"] if session else []), Path(TEMPORARY.format(uid=os.geteuid()))]
 
 
 def _home(environ: Mapping[str, str]) -> Path:

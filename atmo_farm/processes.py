@@ -20,9 +20,16 @@ if TYPE_CHECKING:
     from atmo_farm.consumer.context import ChildContext
     from atmo_farm.datasource.context import ProxyContext
     from atmo_farm.directive.model import Directive
+    from atmo_farm.monitor.context import MonitorContext
     from atmo_farm.runtime.modules import CompiledModule
 
-PRELOADED = ("atmo_farm.consumer.main", "atmo_farm.datasource.main", "uvloop", "concurrent.futures.thread")
+PRELOADED = (
+    "atmo_farm.consumer.main",
+    "atmo_farm.datasource.main",
+    "atmo_farm.monitor.main",
+    "uvloop",
+    "concurrent.futures.thread",
+)
 """With all that they import: asyncio, nats, wasmtime. None of them starts a thread."""
 
 
@@ -38,10 +45,7 @@ def run_consumer(context: ChildContext) -> int:
 
     from atmo_farm.consumer import main
 
-    slot = context.slot
-    slot[Field.PID], slot[Field.GENERATION], slot[Field.STATE] = os.getpid(), context.generation, State.BOOTING
-    slot[Field.STARTS] += 1
-    log.bind(process=f"consumer {context.handler.name}/{context.worker}", generation=context.generation)
+    _begin(context, f"consumer {context.handler.name}/{context.worker}")
     return int(uvloop.run(main.run(context)))
 
 
@@ -51,11 +55,26 @@ def run_datasource(context: ProxyContext) -> int:
 
     from atmo_farm.datasource import main
 
+    _begin(context, "data sources")
+    return int(uvloop.run(main.run(context)))
+
+
+def run_monitor(context: MonitorContext) -> int:
+    """The farm's monitor; runs in its own process and returns the exit code."""
+    import uvloop
+
+    from atmo_farm.monitor import main
+
+    _begin(context, "monitor")
+    return int(uvloop.run(main.run(context)))
+
+
+def _begin(context: ChildContext | ProxyContext | MonitorContext, process: str) -> None:
+    """Sign in, in the arena and for the log."""
     slot = context.slot
     slot[Field.PID], slot[Field.GENERATION], slot[Field.STATE] = os.getpid(), context.generation, State.BOOTING
     slot[Field.STARTS] += 1
-    log.bind(process="data sources", generation=context.generation)
-    return int(uvloop.run(main.run(context)))
+    log.bind(process=process, generation=context.generation)
 
 
 def compile_modules(application: Application, folder: Path) -> tuple[Mapping[str, CompiledModule], list[Problem]]:

@@ -14,6 +14,11 @@ def tree(pid: int) -> list[int]:
     return found
 
 
+def consumers(master: int) -> list[int]:
+    """A farm's processes without the master and the monitor."""
+    return [pid for pid in tree(master)[1:] if Path(f"/proc/{pid}/comm").read_text().strip() != "atmo monitor/0"]
+
+
 def cpu_s(pids: list[int]) -> float:
     """CPU seconds that the processes have used, all threads, to the nanosecond (schedstat)."""
     total = 0

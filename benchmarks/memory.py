@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> Report:  # noqa: ARG001
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url = stack.enter_context(parts.nats_server())
         with parts.farm(parts.hello_app(folder / "one", url)) as master:
-            consumer = machine.tree(master)[1]
+            consumer = machine.consumers(master)[0]
             parts.drive(url, "bench.0", in_flight=256, count=WARM_UP)
             before = machine.private_bytes(consumer)
             for _ in range(10):
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> Report:  # noqa: ARG001
         began = time.perf_counter()
         with parts.farm(parts.hello_app(folder / "many", url, HANDLERS)) as master:
             all_ready_s = time.perf_counter() - began
-            consumers = machine.tree(master)[1:]
+            consumers = machine.consumers(master)
             private = [machine.private_bytes(pid) / MIB for pid in consumers]
             forked_ms = parts.fork_to_ready_ms(folder / "one")
     report.header = ("", "value")

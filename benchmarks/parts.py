@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import tree
+from benchmarks.machine import consumers
 
 ROOT = Path(__file__).parent.parent
 HELLO = ROOT / "examples/hello"
@@ -118,6 +118,10 @@ def fork_to_ready_ms(app: Path) -> list[float]:
 
     A killed consumer is replaced at once, so each further one is the replacement of the one before.
     """
+
+    def is_ready(line: dict[str, Any]) -> bool:
+        return bool(line["message"] == "worker ready" and line["worker"] != "monitor/0")
+
     found: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
@@ -126,13 +130,13 @@ def fork_to_ready_ms(app: Path) -> list[float]:
                 lines = [
                     json.loads(line) for line in log.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")
                 ]
-                times = [line["after_ms"] for line in lines if line["message"] == "worker ready"]
+                times = [line["after_ms"] for line in lines if is_ready(line)]
                 if len(times) == len(found):
                     time.sleep(0.01)
                     continue
                 found = times
                 time.sleep(FORKS_APART_S)
-                os.kill(tree(master)[1], signal.SIGKILL)
+                os.kill(consumers(master)[0], signal.SIGKILL)
     return found
 
 

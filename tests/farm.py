@@ -20,6 +20,9 @@ from tests.servers.process import _die_with_the_tests
 
 PATIENCE_S = 30.0
 
+MONITOR = "atmo monitor/0"
+"""The name of its process."""
+
 
 def write_app(folder: Path, directive: str, *guests: tuple[str, str]) -> Path:
     """A project folder: this Directive (without its head) and these guests of tests/guests, as (language, name)."""
@@ -54,6 +57,14 @@ def nats_directive(url: str, *handlers: str) -> str:
         for handler in handlers
     )
     return f"connections:\n  nats:\n    serverAddress: {url}\nhandlers:\n{entries}"
+
+
+def comm(pid: int) -> str:
+    """A process's name; empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 class Farm:
@@ -106,8 +117,15 @@ class Farm:
                 return datagram
 
     def children(self) -> list[int]:
-        """The consumers' pids, as the kernel knows them."""
-        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+        """The pids of the master's children but the monitor, as the kernel knows them."""
+        pids = [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+        return [pid for pid in pids if comm(pid) != MONITOR]
+
+    def monitor(self) -> int:
+        """The monitor's pid, as soon as there is one."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        named = wait_for(lambda: [pid for pid in children.read_text().split() if comm(int(pid)) == MONITOR])
+        return int(named[0])
 
     def log(self, **fields: Any) -> list[dict[str, Any]]:
         """The log lines so far that have these fields."""

@@ -16,35 +16,45 @@ A dead letter is a message of its own: the original's payload and headers, and
     Atmo-Dead-Msg-Id       the original's Nats-Msg-Id, if it had one
 
 The trace goes on in the original's own `traceparent`. A replayed message carries `Atmo-Replays`: how often that was
-done.
+done; and `Atmo-Replay-For`: whom it is meant for.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from atmo_farm import clock
 from atmo_farm.delivery.outcome import Outcome
 from atmo_farm.errors import PublishError
+from atmo_farm.streams import headers as wire_headers
 from atmo_farm.streams.base import Message, Output
 
 PREFIX = "Atmo-Dead-"
 REPLAYS = "Atmo-Replays"
 REPLAY_FOR = "Atmo-Replay-For"
-"""The handler that a replayed message is meant for: others of the farm that get it too pass it over."""
+"""Whom a replayed message is meant for, as `<identifier>.<handler>`: other handlers that get it too pass it over."""
 
 LONGEST_TEXT = 1000
 
-_NOT_KEPT = ("atmo-dead-", "nats-expected-", "nats-msg-id", "nats-rollup", "nats-ttl", "nats-schedule")
+_NOT_KEPT = (
+    "atmo-dead-",
+    "nats-batch-",
+    "nats-expected-",
+    "nats-incr",
+    "nats-msg-id",
+    "nats-rollup",
+    "nats-schedule",
+    "nats-ttl",
+)
 """What beginnings of header names (lower case) would make the broker treat the letter as more than a message."""
 
 
 class Keeps(Protocol):
     """A place for letters that the broker does not take."""
 
-    def keep(self, letter: Output) -> None:
+    async def keep(self, letter: Output) -> None:
         """Returns when it is on the disk. PublishError when there is no room."""
 
 
@@ -81,7 +91,7 @@ class DeadLetters:
         except PublishError as error:
             if error.transient and not self._spool_all:
                 raise
-            self._spool.keep(letter)
+            await self._spool.keep(letter)
 
     def letter(self, message: Message, outcome: Outcome, attempts: int, first_s: float) -> Output:
         """The letter."""
@@ -99,14 +109,18 @@ class DeadLetters:
             "Generation": self._generation,
             "Msg-Id": message.headers.get("nats-msg-id", ""),
         }
-        headers = {**_kept(message.headers), **{PREFIX + name: value for name, value in told.items() if value}}
+        headers = {PREFIX + name: value for name, value in told.items() if value}
         data = message.data if message.raw is None else message.raw
         identity = f"{message.id}.{self._identifier}.{self._handler}.dead"
-        return Output(self._resource, data, headers, None, identity, message.record_key)
+        return Output(self._resource, data, headers, None, identity, message.record_key, _original(message))
 
 
-def _kept(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if not name.startswith(_NOT_KEPT)}
+def _original(message: Message) -> tuple[tuple[str, str], ...]:
+    """The headers that the message came with, but those that would make more of its letter than a message."""
+    came = message.raw_headers
+    if isinstance(came, bytes):
+        came = wire_headers.pairs(came) if came else tuple(message.headers.items())
+    return tuple(pair for pair in came if not pair[0].lower().startswith(_NOT_KEPT))
 
 
 def _time(wall_s: float) -> str:

@@ -36,8 +36,8 @@ def connections(section: Section | None, report: Report) -> Connections:
     redis = section.section("redis")
     return Connections(
         nats={name: _nats(name, entry, report) for name, entry in _entries(section.section("nats"))},
-        kafka={name: _kafka(name, entry) for name, entry in _entries(section.section("kafka"))},
-        redis=_redis(redis) if redis else None,
+        kafka={name: _kafka(name, entry, report) for name, entry in _entries(section.section("kafka"))},
+        redis=_redis(redis, report) if redis else None,
         databases=databases,
     )
 
@@ -56,6 +56,7 @@ def _nats(name: str, section: Section, report: Report) -> NatsConnection:
     if any(isinstance(address, str) and address.startswith(("ws://", "wss://")) for address in addresses):
         message = "NATS over WebSocket is not served by this build yet; write `nats://` or `tls://` to start the farm"
         report.later(section.at("serverAddress"), section.key("serverAddress"), message)
+    _check_needs(section, "password", "user", report)
     return NatsConnection(
         name=name,
         server_addresses=addresses,
@@ -66,12 +67,12 @@ def _nats(name: str, section: Section, report: Report) -> NatsConnection:
         credentials_file=section.get("credentialsFile", ""),
         nkey_seed_file=section.get("nkeySeedFile", ""),
         inbox_prefix=section.get("inboxPrefix", ""),
-        tls=_tls(section),
+        tls=_tls(section, report),
         position=section.position,
     )
 
 
-def _kafka(name: str, section: Section) -> KafkaConnection:
+def _kafka(name: str, section: Section, report: Report) -> KafkaConnection:
     sasl = section.section("sasl") or Section("", section.position)
     return KafkaConnection(
         name=name,
@@ -81,20 +82,20 @@ def _kafka(name: str, section: Section) -> KafkaConnection:
         sasl_mechanism=sasl.get("mechanism", ""),
         sasl_username=sasl.get("username", ""),
         sasl_password=sasl.get("password", ""),
-        tls=_tls(section),
+        tls=_tls(section, report),
         driver=section.get("driver", "auto"),
         position=section.position,
     )
 
 
-def _redis(section: Section) -> RedisConnection:
+def _redis(section: Section, report: Report) -> RedisConnection:
     return RedisConnection(
         server_address=section.get("serverAddress", ""),
         username=section.get("username", ""),
         password=section.get("password", ""),
         database=section.get("database", 0),
         key_prefix=section.get("keyPrefix", ""),
-        tls=_tls(section),
+        tls=_tls(section, report),
         position=section.position,
     )
 
@@ -122,15 +123,16 @@ def _database(name: str, section: Section, report: Report) -> DatabaseConnection
         connect_timeout_s=section.get("connectTimeout", None),
         statement_timeout_s=section.get("statementTimeout", None),
         idle_timeout_s=section.get("idleTimeout", None),
-        tls=_tls(section),
+        tls=_tls(section, report),
         position=section.position,
     )
 
 
-def _tls(section: Section) -> Tls | None:
+def _tls(section: Section, report: Report) -> Tls | None:
     tls = section.section("tls")
     if tls is None:
         return None
+    _check_needs(tls, "keyFile", "certFile", report)
     return Tls(
         ca_file=tls.get("caFile", ""),
         cert_file=tls.get("certFile", ""),
@@ -138,6 +140,12 @@ def _tls(section: Section) -> Tls | None:
         server_name=tls.get("serverName", ""),
         handshake_first=tls.get("handshakeFirst", False),
     )
+
+
+def _check_needs(section: Section, name: str, other: str, report: Report) -> None:
+    """A key that would have no effect without another one."""
+    if section.is_written(name) and not section.is_written(other):
+        report.error(section.at(name), section.key(name), f"needs `{other}` beside it")
 
 
 def _addresses(section: Section, name: str) -> tuple[Value, ...]:

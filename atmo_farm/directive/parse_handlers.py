@@ -8,11 +8,11 @@ from typing import Literal, cast
 
 import attrs
 
-from atmo_farm.directive import resources, served
+from atmo_farm.directive import parse_delivery, resources, served
 from atmo_farm.directive.keys.handlers import HANDLER, STREAM_SOURCES
 from atmo_farm.directive.model import Handler
 from atmo_farm.directive.parse_limits import with_limits
-from atmo_farm.directive.parse_respond_to import Brokers, dead_letter, respond_to
+from atmo_farm.directive.parse_respond_to import Brokers, respond_to
 from atmo_farm.directive.parse_steps import Functions, steps
 from atmo_farm.directive.report import Report, listed, nearest, shown
 from atmo_farm.directive.section import Section, plain
@@ -37,6 +37,7 @@ def handlers(sections: tuple[Section, ...], around: Surroundings, report: Report
     result: list[Handler] = []
     names: dict[str, int] = {}
     routes: dict[str, resources.Routes] = {}
+    durables: dict[tuple[str, str, str], int] = {}
     for section in sections:
         handler = _handler(section, around, report)
         name = handler.name if handler else section.text("name")
@@ -55,6 +56,13 @@ def handlers(sections: tuple[Section, ...], around: Surroundings, report: Report
                 same = "is there already" if conflict == handler.resource else f"cannot stand beside {shown(conflict)}"
                 message = f"the route {method} {shown(handler.resource)} {same}"
                 report.error(section.at("resource"), section.key("resource"), message)
+        if handler.jetstream:
+            at, key = parse_delivery.durable_place(section)
+            consumer = (handler.connection, handler.jetstream.stream, handler.jetstream.durable)
+            if consumer in durables:
+                message = f"the durable `{consumer[2]}` is that of line {durables[consumer]} too"
+                report.error(at, key, f"{message}: each handler would get a part of the messages")
+            durables.setdefault(consumer, at.line)
         result.append(handler)
     return tuple(result)
 
@@ -70,10 +78,9 @@ def _handler(section: Section, around: Surroundings, report: Report) -> Handler 
     resource = _resource(section, type_, source, report)
     connection = around.brokers.connection(section, source, report)
     _check_keys_of_source(section, source or "request", report)
-    _check_delivery(section, source, around.defaults, report)
-    subjects = _subjects(section, resource)
+    parse_delivery.check(section, source, resource, around.defaults, report)
+    subjects = parse_delivery.subjects(section, resource)
     answer = respond_to(section, source, connection, subjects, around.brokers, report)
-    dead_letter(section, source, subjects, report)
     served.check_handler(section, type_, source, connection, answer, report)
     name = _name(section, type_, source, resource, report)
     if not resource or not name:
@@ -94,7 +101,8 @@ def _handler(section: Section, around: Surroundings, report: Report) -> Handler 
         extra={key.name: plain(section.values[key.name]) for key in _LATER if key.name in section.values},
         position=section.position,
     )
-    return with_limits(handler, section, around.defaults, report)
+    handler = with_limits(handler, section, around.defaults, report)
+    return parse_delivery.with_delivery(handler, section, around.identifier, report)
 
 
 def _is_refused(section: Section, name: str) -> bool:
@@ -145,13 +153,6 @@ def _resource(section: Section, type_: str, source: str, report: Report) -> str:
     return resource
 
 
-def _subjects(section: Section, resource: str) -> tuple[str, ...]:
-    """All that the handler listens to."""
-    jetstream = section.section("jetstream")
-    several = jetstream.get("filterSubjects", ()) if jetstream else ()
-    return several or ((resource,) if resource else ())
-
-
 def _name(section: Section, type_: str, source: str, resource: str, report: Report) -> str:
     """The handler's identity. Requests have the method in it, because one path is often served for several."""
     if section.is_written("name") or not resource:
@@ -181,32 +182,3 @@ def _check_keys_of_source(section: Section, source: str, report: Report) -> None
         if only and source not in only:
             where = " and ".join(f"`{one}`" for one in only)
             report.error(section.at(name), section.key(name), f"has a meaning only for streams with source {where}")
-
-
-def _check_delivery(section: Section, source: str, defaults: HandlerDefaults, report: Report) -> None:
-    """The rules between keys of delivery: JetStream, ordering, groups."""
-
-    def wrong(name: str, message: str) -> None:
-        report.error(section.at(name), section.key(name), message)
-
-    jetstream = section.section("jetstream")
-    uses_jetstream = jetstream is not None or bool(section.text("durable"))
-    if jetstream and jetstream.text("durable") and section.text("durable"):
-        later = max(section.at("durable"), jetstream.at("durable"))
-        key = "durable" if later == section.at("durable") else "jetstream.durable"
-        report.error(later, section.key(key), "`durable` and `jetstream.durable` are the same key; keep one")
-    if section.text("group") == "off" and (source == "kafka" or uses_jetstream):
-        wrong("group", "`off` is for core NATS only; here a group keeps the place in the stream")
-    ordering = section.text("ordering")
-    if ordering in ("partition", "key"):
-        if source == "nats" and not uses_jetstream:
-            wrong("ordering", "core NATS keeps no order; use `durable`, or `ordering: none`")
-        elif source == "nats" and section.get("workers", defaults.workers) != 1:
-            wrong("ordering", "on JetStream an order needs `workers: 1`")
-        elif jetstream and jetstream.get("maxAckPending", 1) > section.get("maxInFlight", defaults.max_in_flight):
-            message = "on JetStream an order needs `maxAckPending` of at most `maxInFlight`"
-            report.error(jetstream.at("maxAckPending"), jetstream.key("maxAckPending"), message)
-    if ordering == "key" and not section.is_written("orderingKey"):
-        wrong("ordering", "`ordering: key` needs `orderingKey` beside it")
-    if section.text("orderingKey") and ordering != "key":
-        wrong("orderingKey", "needs `ordering: key` beside it")

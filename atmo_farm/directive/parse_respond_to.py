@@ -1,4 +1,4 @@
-"""Where handlers publish: `respondTo` and `deadLetter`, and the connections that they and `connection` name."""
+"""Where handlers publish: `respondTo`, and the connections that it and `connection` name."""
 
 from __future__ import annotations
 
@@ -71,9 +71,10 @@ def respond_to(
     name = connection if is_own else brokers.connection(own, broker, report)
     if own.text("key") and broker != "kafka":
         report.error(own.at("key"), own.key("key"), "has a meaning only for Kafka")
-    problem = _target_problem(broker, target)
-    if not problem and broker == source and name == connection:
-        problem = _own_subject(broker, subjects, target)
+    problem = target_problem(broker, target)
+    itself = own_resource(broker, subjects, target) if broker == source and name == connection else ""
+    if itself and not problem:
+        problem = f"is what the handler itself gets ({shown(itself)}); it would answer itself for ever"
     if problem:
         report.error(at, key, f"{shown(target)}: {problem}")
         return None
@@ -88,20 +89,8 @@ def respond_to(
     )
 
 
-def dead_letter(section: Section, source: str, subjects: Collection[str], report: Report) -> None:
-    """Check the place of the dead letters, if one is given."""
-    given = section.find("deadLetter")
-    if not isinstance(given, Section) or source not in ("nats", "kafka"):
-        return
-    target = given.text("resource")
-    if not target:
-        return
-    problem = _target_problem(source, target) or _own_subject(source, subjects, target)
-    if problem:
-        report.error(given.at("resource"), given.key("resource"), f"{shown(target)}: {problem}")
-
-
-def _target_problem(broker: str, target: str) -> str:
+def target_problem(broker: str, target: str) -> str:
+    """Why nothing can be published there; empty when it can."""
     if broker == "kafka":
         return resources.topic_problem(target)
     if resources.has_wildcard(target):
@@ -109,8 +98,9 @@ def _target_problem(broker: str, target: str) -> str:
     return resources.subject_problem(target)
 
 
-def _own_subject(broker: str, subjects: Collection[str], target: str) -> str:
+def own_resource(broker: str, subjects: Collection[str], target: str) -> str:
+    """The one of a handler's own subjects (or its topic) that gets what is published there; empty: none does."""
     for subject in subjects:
         if resources.subject_matches(subject, target) if broker == "nats" else subject == target:
-            return f"is what the handler itself gets ({shown(subject)}); it would answer itself for ever"
+            return subject
     return ""

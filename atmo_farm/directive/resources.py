@@ -36,14 +36,25 @@ def has_wildcard(subject: str) -> bool:
 
 
 def subject_matches(pattern: str, subject: str) -> bool:
-    """Whether a subscription to the pattern gets messages of the subject."""
+    """Whether a subscription to the pattern gets all messages of the subject, which may hold wildcards itself."""
     wanted, given = pattern.split("."), subject.split(".")
     for index, token in enumerate(wanted):
         if token == ">":
             return len(given) > index
-        if index >= len(given) or token not in ("*", given[index]):
+        if index >= len(given) or given[index] == ">" or token not in ("*", given[index]):
             return False
     return len(wanted) == len(given)
+
+
+def subjects_overlap(one: str, other: str) -> bool:
+    """Whether there may be messages that subscriptions to both get."""
+    tokens, others = one.split("."), other.split(".")
+    for pair in zip(tokens, others, strict=False):
+        if ">" in pair:
+            return True
+        if "*" not in pair and pair[0] != pair[1]:
+            return False
+    return len(tokens) == len(others)
 
 
 def path_problem(path: str) -> str:

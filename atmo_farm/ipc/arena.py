@@ -1,7 +1,7 @@
 """Counters and heartbeats of all processes, in memory that the master maps once and every child inherits.
 
-    arena = 4,096 slots of 4 KiB (a sparse memfd: untouched slots cost nothing)
-    slot  = 512 aligned 8-byte numbers, one writer each
+    arena = 4,096 slots of 4 KiB and one more for the farm (a sparse memfd: untouched slots cost nothing)
+    slot  = 256 aligned 8-byte numbers, of the process that runs here | a card, of the master: who that is (`cards`)
 
 A slot belongs to one (handler, worker), whoever runs as it: a respawned child goes on counting where the dead one
 stopped, so a kill loses no count. Aligned 8-byte stores are whole on every machine that runs this, so readers need no
@@ -74,14 +74,22 @@ class Arena:
     def __init__(self) -> None:
         descriptor = os.memfd_create("atmo-farm-arena", os.MFD_CLOEXEC)
         try:
-            os.ftruncate(descriptor, SLOTS * SLOT_SIZE)
-            self._map = mmap.mmap(descriptor, SLOTS * SLOT_SIZE)
+            os.ftruncate(descriptor, (SLOTS + 1) * SLOT_SIZE)
+            self._map = mmap.mmap(descriptor, (SLOTS + 1) * SLOT_SIZE)
         finally:
             os.close(descriptor)
         self._view = memoryview(self._map)
 
     def slot(self, index: int) -> memoryview:
-        """512 unsigned 8-byte numbers, indexed by `Field`: `slot[Field.RECEIVED] += 1`."""
+        """Unsigned 8-byte numbers, indexed by `Field`: `slot[Field.RECEIVED] += 1`."""
         if not 0 <= index < SLOTS:
             raise IndexError(f"the arena has {SLOTS} slots, asked for {index}")
+        return self._numbers(index)
+
+    @property
+    def farm(self) -> memoryview:
+        """The master's own slot: its heartbeat, and the farm's card."""
+        return self._numbers(SLOTS)
+
+    def _numbers(self, index: int) -> memoryview:
         return self._view[index * SLOT_SIZE : (index + 1) * SLOT_SIZE].cast("Q")

@@ -16,6 +16,7 @@ from atmo_farm import log
 from atmo_farm.ipc.lines import LineSocket
 from atmo_farm.ipc.messages import (
     LINE_LIMIT,
+    Ask,
     Command,
     Event,
     Failed,
@@ -129,6 +130,10 @@ class ChildChannel:
     def waiting(self, on: str, reason: str) -> None:
         """Say that the child is up and cannot reach `on` (`nats default`)."""
         self._send(Waiting(on, reason))
+
+    def ask(self, ask: Ask) -> None:
+        """The monitor alone: want something of the master."""
+        self._send(ask)
 
     def failed(self, reason: str) -> None:
         """Say why the child cannot boot; waits up to half a second for the master to take it. Exit with 10 after it."""

@@ -3,8 +3,12 @@
     child → master   {"event": "ready"}
                      {"event": "waiting", "on": "nats default", "reason": "connection refused"}
                      {"event": "failed", "reason": "module hello: …"}
+                     {"event": "ask", "id": "71.3", "verb": "reload", "cause": "…"}       (the monitor only)
     master → child   {"command": "reopen_log"}
                      {"command": "log_level", "level": "debug"}
+                     {"command": "told", "ids": ["71.3"], "what": {"progress": {…}}}      (to the monitor)
+
+`what` is what the control protocol answers: progress, and in the end a result or an error (docs/control-protocol.md).
 
 Unknown keys are passed over, so that a newer end may say more; an unknown event or command is malformed.
 """
@@ -13,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import attrs
 
@@ -25,8 +29,12 @@ TEXT_LIMIT = 2048
 
 
 def _text() -> str:
-    text: str = attrs.field(converter=lambda value: value[:TEXT_LIMIT], validator=attrs.validators.instance_of(str))
+    text: str = attrs.field(converter=_cut, validator=attrs.validators.instance_of(str))
     return text
+
+
+def _cut(value: Any) -> Any:
+    return value[:TEXT_LIMIT] if isinstance(value, str) else value
 
 
 @attrs.frozen
@@ -55,6 +63,18 @@ class Failed:
 
 
 @attrs.frozen
+class Ask:
+    """The monitor wants something of the master, for somebody at its control socket; answered by `Told`s."""
+
+    kind: ClassVar[str] = "ask"
+    id: str = _text()
+    verb: str = _text()
+    """`reload` or `stop`."""
+    cause: str = _text()
+    """Why, and who: it goes into the log and the generation's record."""
+
+
+@attrs.frozen
 class ReopenLog:
     """Open the log file again: it was rotated."""
 
@@ -69,11 +89,22 @@ class LogLevel:
     level: str = _text()
 
 
-Event = Ready | Waiting | Failed
-Command = ReopenLog | LogLevel
+@attrs.frozen
+class Told:
+    """How it stands with what was asked."""
 
-_EVENTS: Mapping[str, type[Event]] = {kind.kind: kind for kind in (Ready, Waiting, Failed)}
-_COMMANDS: Mapping[str, type[Command]] = {kind.kind: kind for kind in (ReopenLog, LogLevel)}
+    kind: ClassVar[str] = "told"
+    ids: list[str] = attrs.field(validator=attrs.validators.instance_of(list))
+    """Of the asks that this is about."""
+    what: dict[str, Any] = attrs.field(validator=attrs.validators.instance_of(dict))
+    """`{"progress": {…}}`, or the end: `{"result": {…}}` or `{"error": "…", "exit": 5}`."""
+
+
+Event = Ready | Waiting | Failed | Ask
+Command = ReopenLog | LogLevel | Told
+
+_EVENTS: Mapping[str, type[Event]] = {kind.kind: kind for kind in (Ready, Waiting, Failed, Ask)}
+_COMMANDS: Mapping[str, type[Command]] = {kind.kind: kind for kind in (ReopenLog, LogLevel, Told)}
 
 MessageT = TypeVar("MessageT")
 
@@ -106,7 +137,7 @@ def _decode(line: bytes, key: str, kinds: Mapping[str, type[MessageT]]) -> Messa
     if cls is None:
         raise ValueError(f"unknown {key}")
     names = [field.name for field in attrs.fields(cls)]  # type: ignore[arg-type]
-    values = {name: content[name] for name in names if isinstance(content.get(name), str)}
-    if len(values) < len(names):
-        raise ValueError(f"{kind} needs {', '.join(names)}, each a text")
-    return cls(**values)
+    try:
+        return cls(**{name: content[name] for name in names if name in content})
+    except TypeError as error:
+        raise ValueError(f"{kind} needs {', '.join(names)} of the right types") from error

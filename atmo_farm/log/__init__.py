@@ -19,7 +19,19 @@ from atmo_farm.log.lines import Formatter, JournalFormatter, JsonFormatter, Text
 from atmo_farm.log.redact import Redactor
 from atmo_farm.log.targets import FileTarget, JournalTarget, NoTarget, Target, is_journal, standard_error
 
-__all__ = ["LEVELS", "TRACE", "RateLimit", "bind", "configure", "dropped", "event", "redact", "reopen", "set_level"]
+__all__ = [
+    "LEVELS",
+    "TRACE",
+    "RateLimit",
+    "bind",
+    "configure",
+    "dropped",
+    "event",
+    "redact",
+    "redacted",
+    "reopen",
+    "set_level",
+]
 
 TRACE = 5
 """Below DEBUG: what each message and each guest does."""
@@ -83,6 +95,11 @@ def bind(**fields: Value) -> None:
 def redact(secrets: Iterable[str]) -> None:
     """Keep these values out of all further lines, instead of those given before: a reload may change them."""
     _handler.redactor = Redactor(secrets)
+
+
+def redacted(text: str, length: int) -> str:
+    """The first `length` characters of a text that is shown elsewhere than in the log, without what `redact` names."""
+    return _handler.redactor.head(text, length)
 
 
 def event(

@@ -7,19 +7,21 @@ import math
 import os
 import selectors
 import signal
+from typing import Any
 
 import attrs
 
 from atmo_farm import clock, log
 from atmo_farm.errors import AtmoFarmError, CannotStart
-from atmo_farm.ipc.messages import ReopenLog
+from atmo_farm.ipc.messages import Ask, ReopenLog
 from atmo_farm.master import status
+from atmo_farm.master.board import Board
 from atmo_farm.master.fleet import Fleet
 from atmo_farm.master.generation import Generation
 from atmo_farm.master.helper import Helper
 from atmo_farm.master.loader import Loader
-from atmo_farm.master.notify import RETRY_S, Notifier
-from atmo_farm.master.reload import Reload
+from atmo_farm.master.notify import RETRY_S, STATUS_LIMIT, Notifier
+from atmo_farm.master.reload import TEXT_TOLD, Reload
 from atmo_farm.master.signals import SignalQueue
 from atmo_farm.settings import Settings
 
@@ -30,6 +32,13 @@ STATUS_S = 1.0
 
 RECOMPILE_RETRY_S = 3.0
 """After an attempt to compile missing modules again that failed: the disk may be full, or the bundle gone as well."""
+
+
+MOST_ASKS = 200
+"""Askers of one reload; their ids stand in each line that is sent about it."""
+
+BY_SIGNAL = Ask("", "reload", "SIGHUP")
+"""A reload that nobody waits for."""
 
 
 class Arbiter:
@@ -53,7 +62,11 @@ class Arbiter:
         self._selector = selector
         self._notifier = notifier
         self._reload: Reload | None = None
-        self._reload_wanted = False
+        self._asks: list[Ask] = []
+        """Who wants a reload: the next one is for all of them."""
+        self._asked: list[Ask] = []
+        """Who asked for the one that goes on."""
+        self._board = Board(fleet)
         self._recompile: Helper | None = None
         self._no_recompile_before = 0.0
         self._ready_told = False
@@ -63,6 +76,7 @@ class Arbiter:
         self._status_at = self._watchdog_at = 0.0
         self._steps = (
             self.handle_signals,
+            self.handle_asks,
             self.reap_children,
             fleet.check_heartbeats,
             fleet.check_boots,
@@ -72,6 +86,7 @@ class Arbiter:
             fleet.fork_due,
             self.tell_ready,
             self.tell_status,
+            self.show_cards,
             self.feed_watchdog,
         )
 
@@ -101,11 +116,24 @@ class Arbiter:
                 log.event(logger, logging.INFO, f"{signal.Signals(number).name}: {self._stop_word()}")
                 self._stop(now)
             elif number == signal.SIGHUP:
-                self._reload_wanted = True
+                self._want_reload(BY_SIGNAL)
             elif number == signal.SIGUSR1:
                 log.reopen()
                 self._fleet.tell(ReopenLog())
                 log.event(logger, logging.INFO, "log reopened")
+        return math.inf
+
+    def handle_asks(self, now: float) -> float:
+        """Act on what the monitor wants for those who ask it."""
+        asks, self._fleet.asks = self._fleet.asks, []
+        for ask in asks:
+            if ask.verb == "reload":
+                self._want_reload(ask)
+            elif ask.verb == "stop":
+                self._fleet.answer([ask.id], {"progress": {"stage": "asked"}})
+                if not self._stopping:
+                    log.event(logger, logging.INFO, f"{ask.cause}: {self._stop_word()}")
+                    self._stop(now)
         return math.inf
 
     def reap_children(self, _now: float) -> float:
@@ -150,18 +178,25 @@ class Arbiter:
     def reload(self, now: float) -> float:
         """Carry a reload on, or begin one that was asked for; what is asked for meanwhile is one more after it."""
         if self._reload is None:
-            if not self._reload_wanted or self._recompile is not None or self._stopping:
+            if not self._asks or self._recompile is not None or self._stopping:
                 return math.inf
-            self._reload_wanted = False
-            self._reload = Reload(self._generation, self._fleet, self._loader, self._settings)
+            self._asked, self._asks = self._asks, []
+            cause = self._asked[0].cause
+            self._reload = Reload(self._generation, self._fleet, self._loader, self._settings, cause, self._tell)
             if self._ready_told:
                 self._notifier.reloading()
         wake = self._reload.step(now)
         self._generation = self._reload.generation
         if not self._reload.is_over:
             return wake
-        self._note = f"last reload {self._reload.refusal}" if self._reload.refusal else ""
-        self._reload = None
+        refusal = self._reload.refusal
+        self._note = f"last reload {refusal}" if refusal else ""
+        if refusal:
+            goes_on = f"generation {self._generation.number} goes on"
+            self._end_reload({"error": f"{log.redacted(refusal, TEXT_TOLD)}; {goes_on}", "exit": 5})
+        else:
+            result = {"generation": self._generation.number, "changes": self._reload.changes}
+            self._end_reload({"result": _cut(result)})
         self._status_at = 0.0
         if self._ready_told:
             self._notifier.ready()
@@ -171,7 +206,7 @@ class Arbiter:
         """Say once that the farm is up: every worker is ready, or waits for its broker."""
         if self._ready_told or self._stopping or self._reload is not None:
             return math.inf
-        workers = self._fleet.workers
+        workers = self._fleet.serving
         waiting = next((worker.waiting for worker in workers if worker.waiting), None)
         if waiting is not None and self._settings.require_connections:
             self._error = CannotStart(f"{waiting.on} is out of reach: {waiting.reason}")
@@ -187,10 +222,15 @@ class Arbiter:
     def tell_status(self, now: float) -> float:
         """Keep the status line true, and try again to send what the manager's socket had no room for."""
         if now >= self._status_at:
-            doing = "stopping: " if self._stopping else "reloading: " if self._reload else ""
-            self._notifier.status(status.line(self._generation.number, self._fleet, doing, self._note))
+            line = status.line(self._generation.number, self._fleet, self._doing, self._note)
+            self._notifier.status(log.redacted(line, STATUS_LIMIT))
             self._status_at = now + STATUS_S
         return self._status_at if self._notifier.flush() else now + RETRY_S
+
+    def show_cards(self, now: float) -> float:
+        """Keep true what the monitor shows."""
+        doing = self._doing or ("" if self._ready_told else "starting")
+        return self._board.show(now, self._generation, doing, self._note)
 
     def feed_watchdog(self, now: float) -> float:
         """Show the service manager that this loop turns."""
@@ -208,6 +248,26 @@ class Arbiter:
         timeout = None if wake == math.inf else max(0.0, wake - clock.monotonic())
         self._fleet.listen([key for key, _ in self._selector.select(timeout)])
 
+    @property
+    def _doing(self) -> str:
+        return "stopping" if self._stopping else "reloading" if self._reload else ""
+
+    def _want_reload(self, ask: Ask) -> None:
+        if self._stopping:
+            self._fleet.answer([ask.id], {"error": "the farm is stopping", "exit": 5})
+        elif len(self._asks) == MOST_ASKS:
+            self._fleet.answer([ask.id], {"error": "too many wait for a reload", "exit": 5})
+        elif ask not in self._asks:
+            self._asks.append(ask)
+            self._fleet.answer([ask.id], {"progress": {"stage": "asked"}})
+
+    def _tell(self, progress: dict[str, Any]) -> None:
+        self._fleet.answer([ask.id for ask in self._asked], {"progress": _cut(progress)})
+
+    def _end_reload(self, what: dict[str, Any]) -> None:
+        self._fleet.answer([ask.id for ask in self._asked], what)
+        self._reload, self._asked = None, []
+
     def _stop_word(self) -> str:
         return "ending at once" if self._stopping else "draining"
 
@@ -220,7 +280,9 @@ class Arbiter:
         self._stopping = True
         self._status_at = 0.0
         self._notifier.stopping()
-        self._recompile = self._reload = None
+        self._recompile = None
+        self._asked, self._asks = self._asked + self._asks, []
+        self._end_reload({"error": "the farm was told to stop", "exit": 5})
         self._loader.finish()
         for worker in list(self._fleet.workers):
             self._fleet.dismiss(worker, now)
@@ -233,3 +295,8 @@ class Arbiter:
         for worker in self._fleet.workers:
             if worker.process is not None:
                 os.waitpid(worker.process.pid, 0)
+
+
+def _cut(told: dict[str, Any]) -> dict[str, Any]:
+    cut = {name: log.redacted(value, TEXT_TOLD) for name, value in told.items() if isinstance(value, str)}
+    return {**told, **cut}

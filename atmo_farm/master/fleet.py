@@ -15,14 +15,16 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from atmo_farm import clock, log
 from atmo_farm.errors import CannotStart
 from atmo_farm.ipc import channel
 from atmo_farm.ipc.arena import State
+from atmo_farm.ipc.cards import Kind
 from atmo_farm.ipc.channel import MasterChannel
 from atmo_farm.ipc.exits import ChildExit
-from atmo_farm.ipc.messages import Command, Event, Failed, Waiting
+from atmo_farm.ipc.messages import Ask, Command, Event, Failed, Told, Waiting
 from atmo_farm.master import forking
 from atmo_farm.master.generation import Generation
 from atmo_farm.master.role import Role
@@ -43,6 +45,9 @@ NO_FORK_WAIT_S = 1.0
 MODULES_RETRY_S = 0.5
 """How often a worker whose compiled modules are missing looks for them."""
 
+MOST_HEARD = 1000
+"""Asks of the monitor that wait for the loop's next turn."""
+
 Entry = Callable[[Worker, socket.socket], int]
 """What a child process runs: its worker and its end of the channel; returns the exit code."""
 
@@ -60,8 +65,15 @@ class Fleet:
         self._no_fork_before = 0.0
         self.slots = Slots()
         self.workers: list[Worker] = []
+        self.asks: list[Ask] = []
+        """What the monitor wants and the loop has not looked at yet."""
         self.modules_missing = False
         """A worker could not be forked because its compiled modules are gone."""
+
+    @property
+    def serving(self) -> list[Worker]:
+        """The workers that an application is made of: all but the monitor."""
+        return [worker for worker in self.workers if not worker.role.is_monitor]
 
     # The life of a worker
 
@@ -77,8 +89,8 @@ class Fleet:
         """
         added: list[Worker] = []
         proxy = next((worker for worker in self.workers if worker.role.is_proxy and not worker.leaving), None)
-        for role, number in sorted(wanted, key=lambda pair: not pair[0].is_proxy):
-            worker = Worker(generation, role, number, self.slots.take(role.name), proxy if role.uses_proxy else None)
+        for role, number in sorted(wanted, key=lambda pair: list(Kind).index(pair[0].kind)):
+            worker = Worker(generation, role, number, self.slots.take(role.key), proxy if role.uses_proxy else None)
             proxy = worker if role.is_proxy else proxy
             self.workers.append(worker)
             added.append(worker)
@@ -87,12 +99,12 @@ class Fleet:
     def dismiss(self, worker: Worker, now: float) -> None:
         """Want it no more: its process may finish what it holds, until the drain deadline.
 
-        A proxy is told to end when nobody is left who could ask it (`check_drains`).
+        A proxy is told to end when nobody is left who could ask it, the monitor after all others (`check_drains`).
         """
         if worker.leaving or worker not in self.workers:
             return
         worker.leaving = True
-        if not self._is_asked(worker):
+        if not self._is_needed(worker):
             self._end(worker, now)
 
     def kill(self, worker: Worker, because: str) -> None:
@@ -103,10 +115,12 @@ class Fleet:
 
     def tell(self, command: Command) -> None:
         """Send a command to every process."""
-        for worker in self.workers:
-            if worker.process is not None:
-                worker.process.channel.send(command)
-                self._watch(worker.process.channel, worker)
+        self._send(self.workers, command)
+
+    def answer(self, ids: Sequence[str], what: dict[str, Any]) -> None:
+        """Let the monitor know how it stands with what it has asked; an empty id is nobody's."""
+        if named := [one for one in ids if one]:
+            self._send([worker for worker in self.workers if worker.role.is_monitor], Told(named, what))
 
     # Steps of the master's loop, in their order
 
@@ -159,7 +173,7 @@ class Fleet:
         """Kill a leaving process at its deadline."""
         wake = math.inf
         for worker in list(self.workers):
-            if worker.leaving and worker.kill_at == math.inf and not self._is_asked(worker):
+            if worker.leaving and worker.kill_at == math.inf and not self._is_needed(worker):
                 self._end(worker, now)
             if worker.leaving and worker.process is not None and not worker.process.killed_because:
                 if now >= worker.kill_at:
@@ -190,8 +204,16 @@ class Fleet:
 
     # Parts
 
-    def _is_asked(self, worker: Worker) -> bool:
-        """Whether it is a proxy that somebody needs."""
+    def _send(self, workers: Sequence[Worker], command: Command) -> None:
+        for worker in workers:
+            if worker.process is not None:
+                worker.process.channel.send(command)
+                self._watch(worker.process.channel, worker)
+
+    def _is_needed(self, worker: Worker) -> bool:
+        """Whether it is a proxy that somebody may ask, or the monitor and others are there that it can tell of."""
+        if worker.role.is_monitor:
+            return bool(self.serving)
         return worker.role.is_proxy and any(other.proxy is worker for other in self.workers)
 
     def _end(self, worker: Worker, now: float) -> None:
@@ -243,6 +265,9 @@ class Fleet:
     def _hear(self, worker: Worker, process: Process, events: list[Event]) -> None:
         for event in events:
             process.told(event)
+            if isinstance(event, Ask):
+                self._asked(worker, event)
+                continue
             if isinstance(event, Failed):
                 continue
             worker.failure, worker.cannot_boot = "", False
@@ -253,6 +278,12 @@ class Fleet:
                 log.event(logger, logging.INFO, "worker ready", worker=worker.name, pid=process.pid, after_ms=after_ms)
         if process.channel.flooded:
             self.kill(worker, "it floods its channel")
+
+    def _asked(self, worker: Worker, ask: Ask) -> None:
+        if not worker.role.is_monitor or len(self.asks) == MOST_HEARD:
+            log.event(logger, logging.WARNING, "not heard", worker=worker.name, asks=ask.verb)
+        else:
+            self.asks.append(ask)
 
     def _watch(self, channel: MasterChannel, worker: Worker) -> None:
         if channel.closed:
@@ -277,6 +308,7 @@ class Fleet:
             self._log_end(worker, process, status, None)
             self._remove(worker)
             return
+        worker.restarts += 1
         worker.respawn.died(now, process.forked_at, process.was_ready)
         if not process.was_ready:
             worker.failure = process.failure or _cause(process, status)

@@ -24,7 +24,8 @@ from atmo_farm.directive import Application, load
 from atmo_farm.directive.build import write_bundle
 from atmo_farm.directive.model import Directive, Handler
 from atmo_farm.errors import AtmoFarmError
-from atmo_farm.master.role import DATA_SOURCES, Role
+from atmo_farm.ipc.cards import Kind
+from atmo_farm.master.role import MONITOR, PROXY, Role
 from atmo_farm.settings import HandlerDefaults
 
 if TYPE_CHECKING:
@@ -47,15 +48,15 @@ class Generation:
     """`namespace::name` → its module, compiled."""
 
     def roles(self) -> tuple[Role, ...]:
-        """The workers that this application wants: a consumer for each stream handler, and the proxy before them if any
-        function asks for data."""
+        """The workers that this application wants: a consumer for each stream handler, the proxy before them if any
+        function asks for data, and the monitor, which every farm has."""
         consumers = tuple(
-            Role(handler.name, handler.workers, handler, self._asks_for_data(handler))
+            Role(Kind.CONSUMER, handler.name, handler.workers, handler, self._asks_for_data(handler))
             for handler in self.directive.handlers
             if handler.type == "stream"
         )
-        proxy = (Role(DATA_SOURCES, 1, None),) if any(role.uses_proxy for role in consumers) else ()
-        return proxy + consumers
+        proxy = (PROXY,) if any(role.uses_proxy for role in consumers) else ()
+        return (*proxy, *consumers, MONITOR)
 
     def recipe(self, role: Role) -> tuple[Any, ...]:
         """All that decides what a worker of the role does: two equal recipes need no new process.
@@ -64,6 +65,8 @@ class Generation:
         """
         running, handler = self.directive, role.handler
         data = (running.queries, running.connections.databases, running.connections.redis)
+        if role.is_monitor:
+            return ()
         if handler is None:
             return running.identifier, data
         functions = sorted({call.function for step in handler.steps for call in step.calls})

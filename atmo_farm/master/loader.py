@@ -10,6 +10,7 @@ from pathlib import Path
 
 from atmo_farm import log
 from atmo_farm.directive import references
+from atmo_farm.directive.model import Directive
 from atmo_farm.master.generation import Generation, Generations
 from atmo_farm.master.helper import Accepted, Helper, Job
 from atmo_farm.master.prepare import Prepare, Recompile, credentials_folder
@@ -50,9 +51,9 @@ class Loader:
 
         return self._run(self._prepare("start", None), identified)
 
-    def reload(self, in_force: Generation) -> Helper:
+    def reload(self, in_force: Generation, cause: str = "reload") -> Helper:
         """Begin to make the next one, of the user's application as it is now."""
-        return self._run(self._prepare("reload", in_force), self._known_state)
+        return self._run(self._prepare(cause, in_force), self._known_state)
 
     def recompile(self, in_force: Generation) -> Helper:
         """Begin to compile a kept generation again."""
@@ -64,9 +65,12 @@ class Loader:
 
         AtmoFarmError if its bundle was changed since, or a reference is gone.
         """
-        application = self._generations.load(accepted.generation, self._settings.defaults)
-        resolved = references.resolve(application.directive, self._environ, credentials_folder(self._environ))
-        return Generation(accepted.generation, resolved, accepted.modules)
+        return Generation(accepted.generation, self.directive(accepted.generation), accepted.modules)
+
+    def directive(self, generation: int) -> Directive:
+        """A kept generation's Directive, with every reference resolved as it stands now; AtmoFarmError as above."""
+        application = self._generations.load(generation, self._settings.defaults)
+        return references.resolve(application.directive, self._environ, credentials_folder(self._environ))
 
     def drop(self, generation: int, reason: str) -> None:
         """A generation that was accepted and is not run after all; its record says why."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from atmo_farm import clock, log, processes
 from atmo_farm.directive.secrets import secrets
 from atmo_farm.errors import AtmoFarmError, CannotStart
-from atmo_farm.folders import ensure_private_folder, folders
+from atmo_farm.folders import CONTROL_SOCKET, Folders, ensure_private_folder, folders
 from atmo_farm.master import instance, pidfile
 from atmo_farm.master.arbiter import Arbiter
 from atmo_farm.master.fleet import Fleet
@@ -39,7 +39,7 @@ class Master:
         self._notifier = Notifier(os.environ)
         self._selector = selectors.DefaultSelector()
         self._pid_files: list[PidFile] = []
-        self._run_dir = Path()
+        self._places = Folders(Path(), Path())
         self._loader = Loader(source, settings, environ, self._selector, self._shed)
 
     def run(self) -> int:
@@ -94,7 +94,7 @@ class Master:
         """Take possession of this application's folders; returns the state folder."""
         log.bind(app=self._settings.app_name or identifier)
         places = folders(self._settings, identifier, self._environ)
-        self._run_dir = places.run
+        self._places = places
         ensure_private_folder(places.run)
         ensure_private_folder(places.state)
         self._lock(places.run)
@@ -121,7 +121,22 @@ class Master:
 
     def _run_child(self, worker: Worker, channel: socket.socket) -> int:
         """In the child: be what the worker is for."""
-        handler = worker.role.handler
+        role, handler = worker.role, worker.role.handler
+        if role.is_monitor:
+            from atmo_farm.monitor.context import MonitorContext
+
+            return processes.run_monitor(
+                MonitorContext(
+                    arena=worker.slot.arena,
+                    settings=self._settings,
+                    slot=worker.slot.numbers,
+                    channel=channel,
+                    path=self._places.run / CONTROL_SOCKET,
+                    state=self._places.state,
+                    generation=worker.generation.number,
+                    directive=self._loader.directive,
+                )
+            )
         if handler is None:
             from atmo_farm.datasource.context import ProxyContext
 
@@ -154,4 +169,4 @@ class Master:
 
     def _socket(self, proxy: Worker) -> Path:
         """Where a proxy listens: its slot's number keeps an old and a new one apart during a reload."""
-        return self._run_dir / f"data{proxy.slot.index}.sock"
+        return self._places.run / f"data{proxy.slot.index}.sock"

@@ -72,6 +72,21 @@ class PidFile:
             os.close(descriptor)  # the former holder removed it between our open and our lock
 
 
+def holder(path: Path) -> int | None:
+    """The pid of the farm that holds a pid file; None if there is none: what stands in it may be long gone.
+
+    Asks nothing of the file's lock, so that a farm which starts meanwhile is not refused because somebody looked.
+    """
+    try:
+        pid = int(path.read_text())
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            if descriptor.exists() and descriptor.samefile(path):
+                return pid
+    except (OSError, ValueError):
+        pass
+    return None
+
+
 def _read_pid(descriptor: int) -> str:
     deadline = time.monotonic() + WRITE_WAIT_S
     while not (content := os.pread(descriptor, 32, 0).strip()) and time.monotonic() < deadline:

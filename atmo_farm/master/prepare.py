@@ -8,8 +8,9 @@ from pathlib import Path
 import attrs
 
 from atmo_farm import processes
-from atmo_farm.directive import Application, diff, load, references, served
-from atmo_farm.errors import AtmoFarmError, CannotStart, Problem, UserFilesError
+from atmo_farm.directive import Application, diff, read, references, served
+from atmo_farm.directive.report import in_order
+from atmo_farm.errors import AtmoFarmError, CannotStart, UserFilesError
 from atmo_farm.folders import ensure_private_folder
 from atmo_farm.master.generation import Generation, Generations
 from atmo_farm.master.helper import Accepted, HelperSide
@@ -32,26 +33,29 @@ class Prepare:
     """What the farm runs so far."""
 
     def __call__(self, side: HelperSide) -> None:
-        """Every problem is reported at once, as far as one does not hide the next."""
-        application = load(self.source, self.defaults)
-        directive = application.directive
-        if self.in_force is not None and directive.identifier != self.in_force.directive.identifier:
+        """Every problem is reported at once; modules are compiled only for a Directive without errors."""
+        reading = read(self.source, self.defaults)
+        application, problems = reading.application, list(reading.problems if not reading.is_whole else ())
+        directive = resolved = application.directive
+        if reading.is_whole and self.in_force and directive.identifier != self.in_force.directive.identifier:
             raise CannotStart(
                 f"the identifier is now {directive.identifier}, and this farm runs "
                 f"{self.in_force.directive.identifier}: that is another application, start a farm of its own for it"
             )
-        if not_served := served.not_served(directive):
-            raise CannotStart("\n".join(str(attrs.evolve(problem, severity="error")) for problem in not_served))
-        problems: list[Problem] = []
+        not_served = [attrs.evolve(problem, severity="error") for problem in served.not_served(directive)]
         try:
             resolved = references.resolve(directive, self.environ, credentials_folder(self.environ))
         except UserFilesError as error:
             problems += error.problems
+        if not reading.is_whole:
+            raise UserFilesError(in_order([*problems, *not_served]))
         state = side.identify(directive.identifier)
         modules, module_problems = processes.compile_modules(application, modules_folder(state))
         problems += module_problems
         if problems:
-            raise UserFilesError(problems)
+            raise UserFilesError(in_order([*problems, *not_served]))
+        if not_served:
+            raise CannotStart("\n".join(map(str, not_served)))
         if any(role.is_proxy for role in Generation(0, resolved, modules).roles()):
             processes.try_data_sources(resolved)
         generations = Generations(state)

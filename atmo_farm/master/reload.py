@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from typing import Any
 
 from atmo_farm import log
 from atmo_farm.directive.secrets import secrets
@@ -28,10 +29,22 @@ from atmo_farm.settings import Settings
 logger = logging.getLogger("atmo_farm.master")
 
 
-class Reload:
-    """One reload; `step` is called by the master's loop until `is_over`."""
+BYTES_TOLD = 100_000
+"""Of problems or warnings, to those who asked: what the monitor's channel has room for. The log has them all."""
 
-    def __init__(self, current: Generation, fleet: Fleet, loader: Loader, settings: Settings):
+TEXT_TOLD = 600
+"""Characters of each text that those who asked are told; with three in a line it is short enough for the channel."""
+
+Tell = Callable[[dict[str, Any]], None]
+"""Lets those who asked for the reload know how far it is."""
+
+
+class Reload:
+    """One reload; `step` is called by the master's loop until `is_over`. `cause`: who wants it."""
+
+    def __init__(self, current: Generation, fleet: Fleet, loader: Loader, settings: Settings, cause: str, tell: Tell):
+        self._cause = cause
+        self._tell = tell
         self._fleet = fleet
         self._loader = loader
         self._settings = settings
@@ -47,6 +60,8 @@ class Reload:
         """The one in force: the new one from the moment all of it is up."""
         self.refusal = ""
         """Why the old one stays; empty if it does not."""
+        self.changes = ""
+        """What is different in the new one, for people."""
         self.is_over = False
 
     def step(self, now: float) -> float:
@@ -56,9 +71,10 @@ class Reload:
     # The phases, in their order
 
     def _begin(self, now: float) -> float:
-        log.event(logger, logging.INFO, "reload: checking")
+        log.event(logger, logging.INFO, "reload: checking", cause=self._cause)
+        self._tell({"stage": "checking"})
         try:
-            self._helper = self._loader.reload(self.generation)
+            self._helper = self._loader.reload(self.generation, self._cause)
         except OSError as error:
             self._refuse(CannotStart(f"no helper process: {error.strerror}"))
             return now
@@ -77,6 +93,7 @@ class Reload:
             return now
         for warning in result.warnings:
             log.event(logger, logging.WARNING, str(warning))
+        self._tell_all("warning", [str(warning) for warning in result.warnings])
         try:
             self._new = self._loader.take_in(result)
             self._plan(result.changes)
@@ -103,21 +120,22 @@ class Reload:
                 self._ending.append(worker)
         self._fleet.check_places(len(wanted))
         self._starting = self._fleet.add(self._new, [(role, number) for (_, number), role in wanted.items()])
-        log.event(
-            logger,
-            logging.INFO,
-            f"reload: generation {self._new.number} accepted",
-            changes=changes,
-            unchanged=len(self._kept),
-            starting=" ".join(worker.name for worker in self._starting),
-            ending=" ".join(worker.name for worker in self._ending),
-        )
+        self.changes = changes
+        plan: dict[str, Any] = {
+            "changes": changes,
+            "unchanged": sum(not worker.role.is_monitor for worker in self._kept),
+            "starting": " ".join(worker.name for worker in self._starting),
+            "ending": " ".join(worker.name for worker in self._ending),
+        }
+        log.event(logger, logging.INFO, f"reload: generation {self._new.number} accepted", **plan)
+        self._tell({"stage": "accepted", "generation": self._new.number, **plan})
 
     def _start(self, now: float) -> float:
         failed = next((worker for worker in self._starting if worker.cannot_boot), None)
         up = sum(worker.is_up for worker in self._starting)
         if up > self._most_up:  # hundreds of them take longer than one may
             self._most_up, self._deadline = up, now + self._settings.boot_timeout_s
+            self._tell({"stage": "starting", "up": up, "of": len(self._starting)})
         if up == len(self._starting):
             self._commit(now)
         elif failed is not None:
@@ -145,6 +163,7 @@ class Reload:
         self._loader.prune(self._new)
         log.bind(generation=self._new.number)
         log.event(logger, logging.INFO, "reload: in force")
+        self._tell({"stage": "in force", "generation": self._new.number, "draining": len(self._ending)})
         for worker in self._ending:
             self._fleet.dismiss(worker, now)
 
@@ -153,6 +172,7 @@ class Reload:
         self._loader.prune(self.generation)
         self.refusal = f"generation {self._new.number} was rolled back: {reason}"
         log.event(logger, logging.ERROR, f"reload: {self.refusal}; generation {self.generation.number} goes on")
+        self._tell({"stage": "rolling back", "reason": reason})
         self._ending = self._starting
         for worker in self._ending:
             self._fleet.dismiss(worker, now)
@@ -161,7 +181,17 @@ class Reload:
         problems = str(error).splitlines() or [type(error).__name__]
         for problem in problems:
             log.event(logger, logging.ERROR, f"reload: {problem}")
+        self._tell_all("problem", problems)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         self.refusal = f"refused: {problems[0]}{more}"
         log.event(logger, logging.ERROR, f"reload refused; generation {self.generation.number} goes on")
         self.is_over = True
+
+    def _tell_all(self, kind: str, texts: list[str]) -> None:
+        size = 0
+        for number, text in enumerate(texts):
+            size += 6 * min(len(text), TEXT_TOLD)  # bytes of the longest escape
+            if size > BYTES_TOLD:
+                self._tell({kind: f"and {len(texts) - number} more; the log has them all"})
+                return
+            self._tell({kind: text})

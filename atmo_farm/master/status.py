@@ -16,15 +16,16 @@ def line(generation: int, fleet: Fleet, doing: str, note: str) -> str:
 
     `doing` is what the master is about (`reloading`), `note` what should not be forgotten (a refused reload).
     """
-    staying = [worker for worker in fleet.workers if not worker.leaving]
-    leaving = len(fleet.workers) - len(staying)
+    staying = [worker for worker in fleet.serving if not worker.leaving]
+    leaving = len(fleet.serving) - len(staying)
     waiting = [
         f"{worker.name} for {worker.waiting.on} ({worker.waiting.reason})" for worker in staying if worker.waiting
     ]
-    failing = [f"{worker.name} ({worker.failure})" for worker in staying if worker.failure]
+    failing = [f"{worker.name} ({worker.failure})" for worker in fleet.workers if worker.failure and not worker.leaving]
     dropped = fleet.slots.total(Field.DROPPED)
+    ready = f"generation {generation}, {sum(worker.is_ready for worker in staying)} of {len(staying)} ready"
     parts = [
-        f"{doing}generation {generation}, {sum(worker.is_ready for worker in staying)} of {len(staying)} ready",
+        f"{doing}: {ready}" if doing else ready,
         f"{leaving} draining" if leaving else "",
         f"waiting: {_some(waiting)}" if waiting else "",
         f"not getting ready: {_some(failing)}" if failing else "",

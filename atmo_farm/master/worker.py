@@ -7,6 +7,7 @@ import math
 import attrs
 
 from atmo_farm.ipc.arena import Field, State
+from atmo_farm.ipc.cards import Kind
 from atmo_farm.ipc.channel import MasterChannel
 from atmo_farm.ipc.messages import Event, Failed, Ready, Waiting
 from atmo_farm.master.generation import Generation
@@ -36,10 +37,10 @@ class Process:
         """Take in what it said."""
         if isinstance(event, Failed):
             self.failure = event.reason
-            return
-        self.waiting = event if isinstance(event, Waiting) else None
-        self.state = State.READY if isinstance(event, Ready) else State.WAITING
-        self.was_ready = self.was_ready or self.state is State.READY
+        elif isinstance(event, Waiting | Ready):
+            self.waiting = event if isinstance(event, Waiting) else None
+            self.state = State.READY if isinstance(event, Ready) else State.WAITING
+            self.was_ready = self.was_ready or self.state is State.READY
 
 
 class Worker:
@@ -59,13 +60,15 @@ class Worker:
         """How the last process ended, if it was never ready; empty once one is up."""
         self.cannot_boot = False
         """That process said itself that it cannot boot: the next one will most likely say the same."""
+        self.restarts = 0
+        """How many of its processes ended without being told to."""
         self.leaving = False
         """It was told to end and gets no other process."""
         self.kill_at = math.inf
         """When a leaving worker's process is killed."""
 
     @property
-    def key(self) -> tuple[tuple[bool, str], int]:
+    def key(self) -> tuple[tuple[Kind, str], int]:
         """Role and number: what stays the same over generations."""
         return self.role.key, self.number
 

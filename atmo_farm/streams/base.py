@@ -47,6 +47,8 @@ class Message:
     """The uuid of the Grav envelope that it came in, so that the answer goes out in one; empty for a raw message."""
     raw: bytes | None = None
     """The payload as it came, where that is not `data`: what a dead letter holds."""
+    raw_headers: bytes | tuple[tuple[str, str], ...] = b""
+    """The headers as they came: NATS's block, or pairs."""
     attempt: int = 1
     """Which delivery of it by the broker this is, from 1."""
     number: int = 0
@@ -72,6 +74,9 @@ class Output:
     """By which the broker may know that it has this message already; empty: it cannot come twice."""
     record_key: bytes | None = None
     """Kafka's key."""
+    original: tuple[tuple[str, str], ...] = ()
+    """Headers that go out before `headers` as they once came in, with capitals and repeated names; bytes that are no
+    UTF-8 as lone surrogates."""
 
 
 Handle = Callable[[Message], Awaitable[None]]

@@ -22,14 +22,14 @@ class Codec:
         self._wraps_all = envelope == "grav"
         self._new_id = new_ids()
 
-    def message(self, subject: str, reply: str, headers: dict[str, str], data: bytes) -> Message:
+    def message(self, subject: str, reply: str, headers: dict[str, str], data: bytes, block: bytes = b"") -> Message:
         """A received message, taken out of its envelope if it came in one; header names in lower case."""
         uuid, raw = "", None
         if self._unwraps and grav.MARK in data:
             envelope = grav.unwrap(data)
             if envelope is not None:
-                uuid, raw, data = envelope.uuid, data, envelope.data
-        return Message(subject, data, headers, headers.get(MESSAGE_ID) or self._new_id(), reply, uuid, raw)
+                raw, uuid, data = data, envelope.uuid, envelope.data
+        return Message(subject, data, headers, headers.get(MESSAGE_ID) or self._new_id(), reply, uuid, raw, block)
 
     def payload(self, output: Output) -> bytes:
         """What goes out: in an envelope if what it answers came in one. PublishError for an illegal subject."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from atmo_farm.errors import PublishError
 
@@ -15,6 +15,7 @@ SERVICE_ERROR = "Nats-Service-Error"
 """The headers of an error answer, as NATS services send them."""
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_UNSENDABLE = re.compile(r"[\r\n\x00:]")
 _NEWLINES = re.compile(r"[\r\n\x00]+")
 
 
@@ -36,6 +37,38 @@ def encode(headers: Mapping[str, str]) -> bytes:
         parts.append(f"{checked_name(name)}: {clean(value)}\r\n")
     parts.append("\r\n")
     return "".join(parts).encode("utf-8", "replace")
+
+
+def pairs(block: bytes) -> tuple[tuple[str, str], ...]:
+    """A received block without loss: names as they were written, repeated ones, bytes that are no UTF-8 as lone
+    surrogates; broken lines left out."""
+    found = []
+    for line in block.split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
+        if colon and name.strip():
+            found.append((_text(name), _text(value)))
+    return tuple(found)
+
+
+def encode_all(original: Iterable[tuple[str, str]], headers: Mapping[str, str]) -> bytes:
+    """The block of `pairs`, then `headers`: what no client could have sent in a block is left out."""
+    parts = [b"NATS/1.0\r\n"]
+    for name, value in (*original, *headers.items()):
+        if name and not _UNSENDABLE.search(name):
+            parts.append(_bytes(name) + b": " + _bytes(clean(value)) + b"\r\n")
+    parts.append(b"\r\n")
+    return b"".join(parts)
+
+
+def _text(raw: bytes) -> str:
+    return raw.strip().decode("utf-8", "surrogateescape")
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
 
 
 def checked_name(name: str) -> str:

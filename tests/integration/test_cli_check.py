@@ -127,11 +127,11 @@ def test_module_problems_and_what_is_not_served(project: Path) -> None:
     """A module that is no guest is a problem at its .runnable.yaml; what only start refuses is a warning."""
     (project / "hello" / "hello.wasm").write_bytes(guest("c-wasi", "stdin-to-stdout").wasm())
     with (project / "Directive.yaml").open("a") as directive:
-        directive.write("    durable: greetings\n")
+        directive.write("headless: true\n")
     done = atmo_farm("check", cwd=project, CHECK_NATS_URL="h")
     assert done.returncode == 1
     warning, problem, summary = done.stdout.splitlines()
-    assert "Directive.yaml:13:5: warning: handlers[0].durable: " in warning
+    assert "Directive.yaml:13:1: warning: headless: " in warning
     assert "hello/.runnable.yaml:1:1: default::hello: does not export `allocate" in problem
     assert summary == "1 problem, 1 warning"
     (project / "hello" / ".runnable.yaml").write_text("name: hello\ninterface: wasi-command\n")

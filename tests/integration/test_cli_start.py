@@ -188,17 +188,18 @@ def test_problems_of_the_application(project: Path, farms: Any) -> None:
     (project / "Directive.yaml").write_text(DIRECTIVE.replace("fn: hello", "fn: helo\n    zzz: 1"))
     farm = farms(cwd=project)
     assert farm.end() == 1
-    assert [line.split(": ")[1] for line in farm.lines] == ["handlers[0].steps[0].fn", "handlers[0].zzz"]
+    keys = [line.split(": ")[1] for line in farm.lines]
+    assert keys == ["connections.nats.serverAddress", "handlers[0].steps[0].fn", "handlers[0].zzz"]
 
 
 def test_what_is_not_served(project: Path, farms: Any) -> None:
     """Exit 3, with the line of the key."""
     with (project / "Directive.yaml").open("a") as directive:
-        directive.write("    durable: greetings\n")
+        directive.write("headless: true\n")
     farm = farms(cwd=project, START_NATS_URL="h")
     assert farm.end() == 3
-    assert f"{project}/Directive.yaml:14:5: " in farm.lines[-1]
-    assert "durable" in farm.lines[-1]
+    assert f"{project}/Directive.yaml:14:1: " in farm.lines[-1]
+    assert "headless" in farm.lines[-1]
     assert "warning" not in farm.lines[-1]
 
 

@@ -13,9 +13,6 @@ STREAM_SOURCES = ("server", "nats", "kafka")
 BROKERS = ("nats", "kafka")
 MAX_IN_FLIGHT = 65536
 
-_JETSTREAM = "durable consumers (JetStream) are"
-_DELIVERY = "settlement and dead letters are"
-_ORDERING = "ordered delivery is"
 _KAFKA = "Kafka is"
 _DURABLE = Text("a durable's name (no dots, blanks or wildcards)", r"[^\s.*>/\\]{1,200}")
 
@@ -82,19 +79,35 @@ JETSTREAM = Table(
             "the stream",
             default="the one that holds `resource`",
         ),
-        Key("durable", _DURABLE, "the consumer's durable name", default="`<identifier>__<name>`"),
+        Key(
+            "durable",
+            _DURABLE,
+            "the consumer's name, as the handler's key `durable`",
+            default="`<identifier, . as _>__<name>`",
+        ),
         Key(
             "deliverPolicy",
             Choice(("all", "last", "new", "last_per_subject")),
             "where a new consumer begins",
             default="`all`",
         ),
-        Key("ackWait", Duration(), "when an unsettled message is delivered again", default="`30s`"),
-        Key("maxAckPending", Integer(1, 1_000_000), "unsettled messages at once", default="`maxInFlight`"),
+        Key(
+            "ackWait",
+            Duration(1, 86400),
+            "when a message that nobody works on is delivered again",
+            default="`30s`",
+        ),
+        Key(
+            "maxAckPending",
+            Integer(1, 1_000_000),
+            "messages that may be out and not settled, over all workers and farms",
+            default="with an `ordering` `maxInFlight`; else 2 × `maxInFlight` × `workers`, at least 1000",
+        ),
         Key(
             "filterSubjects",
             ListOf(Text("a subject", check=resources.subject_problem)),
-            "several subjects in place of `resource`",
+            "subjects inside of `resource`, of which none overlaps another: only these are consumed",
+            default="`resource`",
         ),
     ),
 )
@@ -168,15 +181,18 @@ HANDLER = Table(
             default="`auto`",
             sources=BROKERS,
         ),
-        Key("durable", _DURABLE, "consume from JetStream under this durable name", later=_JETSTREAM, sources=("nats",)),
-        Key("jetstream", JETSTREAM, "consume from JetStream", later=_JETSTREAM, sources=("nats",)),
+        Key(
+            "durable",
+            _DURABLE,
+            "consume from JetStream, as the durable consumer of this name; it takes the place of `group`",
+            sources=("nats",),
+        ),
+        Key("jetstream", JETSTREAM, "consume from JetStream, with these settings", sources=("nats",)),
         Key(
             "output",
             Choice(("stream", "core")),
-            "whether `respondTo` is published with JetStream's acknowledgement",
-            default="as the server has a stream for it",
-            later=_JETSTREAM,
-            harmless=("core",),
+            "how `respondTo` is published: into a stream, which confirms it, or by core NATS, which does not",
+            default="on JetStream `stream` where the server has one for it, else `core`",
             sources=("nats",),
         ),
         Key(
@@ -184,15 +200,13 @@ HANDLER = Table(
             Choice(("none", "partition", "key")),
             "what stays in order",
             default="`none`; Kafka: `partition`",
-            later=_ORDERING,
-            harmless=("none",),
             sources=BROKERS,
         ),
         Key(
             "orderingKey",
-            Text("`subject`, `header:NAME` or `field:NAME`", r"subject|(header|field):\S+"),
-            "what messages of one lane share",
-            later=_ORDERING,
+            Text("`subject`, `header:NAME` or `field:NAME`", r"subject|header:[!-9;-~]{1,128}|field:\S+"),
+            "what messages that stay in order have in common",
+            default="Kafka: the record's key",
             sources=BROKERS,
         ),
         Key(
@@ -200,8 +214,6 @@ HANDLER = Table(
             Either(Choice(("on", "off")), DEAD_LETTER),
             "where messages go that cannot be processed",
             default="on",
-            later=_DELIVERY,
-            harmless=("off",),
             sources=BROKERS,
         ),
         Key(
@@ -209,8 +221,6 @@ HANDLER = Table(
             Flag(),
             "whether a message whose outcome is unknown may run again",
             default="`false`",
-            later=_DELIVERY,
-            harmless=(False,),
         ),
         Key(
             "exactlyOnce",

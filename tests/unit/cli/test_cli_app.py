@@ -10,7 +10,11 @@ from atmo_farm.cli.app import Root, cli
 from atmo_farm.cli.session import debug_option
 from atmo_farm.errors import AtmoFarmError, CannotStart, NotFound, Position, Problem, TimedOut, UserFilesError
 
-VERBS = {"start", "check", "build", "invoke", "schema", "config", "version", "completion"}
+VERBS = {"start", "check", "build", "invoke", "schema", "config", "version", "completion"} | {
+    "status",
+    "reload",
+    "stop",
+}
 
 
 def raising(error: BaseException, *args: str) -> Result:
@@ -87,7 +91,7 @@ def test_every_verb_has_help_with_examples_and_exit_codes() -> None:
 
 @pytest.mark.parametrize(
     ("args", "meant"),
-    [(["strat"], "'start'"), (["check", "--jsn"], "'--json'"), (["start", "--log-levl", "info"], "'--log-level'")],
+    [(["chekc"], "'check'"), (["check", "--jsn"], "'--json'"), (["start", "--log-levl", "info"], "'--log-level'")],
 )
 def test_suggestions(args: list[str], meant: str) -> None:
     """A misspelt verb or option names the one that was meant."""

@@ -44,6 +44,17 @@ EVERYTHING = """\
   response: "no"
 - {name: two, type: stream, source: nats, resource: c, durable: d, ordering: key, orderingKey: "header:x",
    steps: *steps, response: hello}
+- name: four
+  type: stream
+  source: nats
+  resource: d.>
+  jetstream: {stream: S, deliverPolicy: new, ackWait: 2s, maxAckPending: 5, filterSubjects: [d.a, d.b.*]}
+  respondTo: e
+  output: stream
+  deadLetter: {resource: dead.four, maxAge: 5m}
+  idempotent: true
+  steps: *steps
+  response: hello
 - {name: three, type: request, method: GET, resource: /a, steps: [{fn: hello}]}
 """
 

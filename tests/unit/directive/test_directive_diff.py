@@ -66,7 +66,7 @@ def touching(name: str, data: bytes) -> Edit:
         replacing((ONE + TWO, TWO + ONE)),
         replacing(("identifier", "\n# moved\n\nidentifier")),
         replacing((ONE, ONE.replace("name: one, type: stream", "type: stream, name: one"))),
-        replacing(("resource: a,", 'resource: "a", timeout: 30s,')),
+        replacing(("resource: a,", 'resource: "a", timeout: 30s, ordering: none, deadLetter: on, idempotent: no,')),
         touching("README", b"x"),
     ],
     ids=["nothing", "order of handlers", "lines before", "order of keys", "defaults and quotes", "another file"],
@@ -90,6 +90,11 @@ def test_no_change(tmp_path: Path, edit: Edit) -> None:
         (replacing(("[{fn: upper}]", "[{fn: upper}, {fn: hello}]")), Names(changed=("two",))),
         (replacing(("respondTo: c", "respondTo: d")), Names(changed=("two",))),
         (replacing(("resource: b,", "resource: b, group: g,")), Names(changed=("two",))),
+        (replacing(("resource: b,", "resource: b, durable: d,")), Names(changed=("two",))),
+        (replacing(("resource: b,", "resource: b, deadLetter: off,")), Names(changed=("two",))),
+        (replacing(("resource: b,", "resource: b, deadLetter: {maxAge: 1h},")), Names(changed=("two",))),
+        (replacing(("resource: b,", "resource: b, output: core,")), Names(changed=("two",))),
+        (replacing(("resource: b,", "resource: b, idempotent: true,")), Names(changed=("two",))),
     ],
 )  # fmt: skip
 def test_handlers(tmp_path: Path, edit: Edit, names: Names) -> None:

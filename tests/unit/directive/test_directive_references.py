@@ -37,7 +37,9 @@ def test_every_form(tmp_path: Path) -> None:
     """Variables, systemd's credentials and files, also in lists; one line end of a file is dropped."""
     (tmp_path / "atmo_token").write_text("from-systemd\n")
     (tmp_path / "pw").write_bytes(b"two\r\n")
-    directive = nats(f"serverAddress: [env(A), 'b']\n    token: credential(token)\n    password: file({tmp_path}/pw)")
+    directive = nats(
+        f"serverAddress: [env(A), 'b']\n    token: credential(token)\n    user: u\n    password: file({tmp_path}/pw)"
+    )
     resolved = references.resolve(directive, {"A": "x, y:1"}, tmp_path).connections.nats["default"]
     assert resolved.server_addresses == ("nats://x:4222", "nats://y:1", "nats://b:4222")
     assert (resolved.token, resolved.password) == ("from-systemd", "two")
@@ -60,9 +62,9 @@ def test_authentication_and_capabilities_resolve() -> None:
 
 
 CASES = {
-    "unset": ("«password: env(P)", {}, "the environment variable P is not set"),
-    "empty": ("«password: env(P)", {"P": ""}, "what env(P) holds is empty"),
-    "lines": ("«password: env(P)", {"P": f"{SECRET}\nx"}, "line breaks"),
+    "unset": ("user: u\n    «password: env(P)", {}, "the environment variable P is not set"),
+    "empty": ("user: u\n    «password: env(P)", {"P": ""}, "what env(P) holds is empty"),
+    "lines": ("user: u\n    «password: env(P)", {"P": f"{SECRET}\nx"}, "line breaks"),
     "no credentials": ("«token: credential(t)", {}, "$CREDENTIALS_DIRECTORY is not set"),
     "no file": ("«token: file(/nowhere/x)", {}, "the file /nowhere/x cannot be read: No such file"),
 }
@@ -146,7 +148,8 @@ def test_connection_strings_get_their_target() -> None:
 
 def test_secrets_are_not_in_any_repr() -> None:
     directive = good(
-        f"{BASE}connections:\n  nats: {{serverAddress: 'nats://x:{SECRET}@a', password: {SECRET}, token: {SECRET}}}\n"
+        f"{BASE}connections:\n  nats: {{serverAddress: 'nats://x:{SECRET}@a', user: u, "
+        f"password: {SECRET}, token: {SECRET}}}\n"
         f"  kafka: {{brokerAddress: a, sasl: {{mechanism: PLAIN, password: {SECRET}}}}}\n"
         f"  redis: {{serverAddress: 'redis://x:{SECRET}@a', password: {SECRET}}}\n"
         f"  database: {{type: mysql, connectionString: 'u:{SECRET}@tcp(h)/d'}}\n"

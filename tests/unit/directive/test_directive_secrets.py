@@ -10,7 +10,7 @@ from tests.unit.directive.support import HEAD, write_project
 
 CONNECTIONS = """
   nats:
-    a: {serverAddress: 'nats://u:in-nats-url@h', password: env(A)}
+    a: {serverAddress: 'nats://u:in-nats-url@h', user: u, password: env(A)}
     b: {serverAddress: h, token: nats-token}
   kafka: {brokerAddress: h, sasl: {mechanism: PLAIN, username: u, password: kafka-password}}
   redis: {serverAddress: 'rediss://u:in-redis-url@h', password: redis-password}

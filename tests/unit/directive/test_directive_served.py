@@ -6,7 +6,7 @@ import pytest
 
 from atmo_farm.directive import served
 from atmo_farm.directive.keys.handlers import HANDLER
-from tests.unit.directive.support import HEAD, MARK, good, marked, stream, with_handlers
+from tests.unit.directive.support import HEAD, good, marked, stream, with_handlers
 
 KAFKA = HEAD + "  kafka:\n    brokerAddress: localhost\n"
 TWO = HEAD.replace("    serverAddress: localhost", "    a: {serverAddress: a}\n    b: {serverAddress: b}")
@@ -50,16 +50,6 @@ NOT_SERVED = {
             "file": "{enabled: yes}",
         }.items()
     },
-    **{
-        f"handler {name}": (stream(text), f"handlers[0].{name}")
-        for name, text in {
-            "durable": "«durable: d",
-            "jetstream": "«jetstream: {}",
-            "output": "«output: stream",
-            "deadLetter": "«deadLetter: on",
-            "idempotent": "«idempotent: true",
-        }.items()
-    },
 }
 
 
@@ -76,8 +66,9 @@ def test_not_served(text: str, key: str) -> None:
 SERVED = {
     "nothing but the head": HEAD,
     "a handler": stream("respondTo: b\nretry: {attempts: 2}\nenvelope: grav\ngroup: off\nisolation: fresh"),
-    "harmless words": stream("output: core\nordering: none\ndeadLetter: off\nidempotent: false"),
-    "false in other words": stream("idempotent: off\ndeadLetter: false", "[{fn: hello, transaction: no}]"),
+    "keys of delivery": stream("durable: d\noutput: stream\nrespondTo: b\ndeadLetter: on\nidempotent: true"),
+    "false in other words": stream("deadLetter: false", "[{fn: hello, transaction: no}]"),
+    "order": stream("jetstream: {}\nordering: key\norderingKey: subject"),
     "nothing behind the key": stream("durable:\njetstream: ~\noutput: ''"),
     "empty lists": HEAD + "schedules: []\nqueries: []\nheadless: false\n",
     "capabilities that work": HEAD
@@ -96,26 +87,27 @@ def test_served(text: str) -> None:
 
 
 def test_all_of_it_in_the_order_of_the_file() -> None:
-    text = stream("durable: d\noutput: stream") + "headless: true\n"
+    text = with_handlers(f"- {{type: request, method: GET, resource: /a, {STEPS}}}") + "headless: true\n"
     lines = [problem.position.line for problem in served.not_served(good(text))]
-    assert lines == [12, 13, 14]
+    assert lines == [8, 9]
 
 
 def test_each_later_key_of_handlers_is_tested() -> None:
-    """A key that becomes served leaves this file; `ordering` and Kafka's keys are refused with what they need."""
-    tested = {key.removeprefix("handlers[0].") for text, key in NOT_SERVED.values() if MARK in text}
-    later = {key.name for key in HANDLER.keys if key.later}
-    assert later - tested == {"ordering", "orderingKey", "exactlyOnce", "startAt"}
+    """All that are left are Kafka's."""
+    assert {key.name for key in HANDLER.keys if key.later} == {"exactlyOnce", "startAt"}
     text = with_handlers(
         f"- {{type: stream, source: kafka, resource: a, {STEPS}, ordering: key, orderingKey: subject, "
         "exactlyOnce: true, startAt: earliest}",
         KAFKA,
     )
-    assert later - tested < {problem.key.removeprefix("handlers[0].") for problem in served.not_served(good(text))}
+    told = {problem.key.removeprefix("handlers[0].") for problem in served.not_served(good(text))}
+    assert told == {"source", "exactlyOnce", "startAt"}
 
 
 def test_a_handler_knows_its_own() -> None:
     """For those who serve one handler: the keys, their places, their values."""
-    handler = good(stream("durable: d\nordering: none")).handlers[0]
-    assert {name: position.line for name, position in handler.not_served.items()} == {"durable": 12}
-    assert handler.extra == {"durable": "d", "ordering": "none"}
+    keys = "exactlyOnce: false\n  startAt: latest"
+    text = f"- type: stream\n  source: kafka\n  resource: a\n  {STEPS}\n  {keys}"
+    handler = good(with_handlers(text, KAFKA)).handlers[0]
+    assert {name: position.line for name, position in handler.not_served.items()} == {"startAt": 15}
+    assert handler.extra == {"exactlyOnce": False, "startAt": "latest"}

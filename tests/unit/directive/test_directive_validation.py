@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from atmo_farm.settings import HandlerDefaults
 from tests.unit.directive.support import HEAD, good, only_problem, read, stream, with_handlers
 
 KAFKA = HEAD + "  kafka:\n    brokerAddress: localhost\n"
@@ -125,31 +124,7 @@ KEYS = {
     "group with blanks": ("«group: a b", "group", "without blanks"),
     "key of Kafka": ("«exactlyOnce: false", "exactlyOnce", "only for streams with source `kafka`"),
     "startAt of Kafka": ("«startAt: latest", "startAt", "only for streams with source `kafka`"),
-    "ordering on core NATS": ("«ordering: partition", "ordering", "core NATS keeps no order"),
-    "ordering with workers": ("durable: d\n«ordering: partition\nworkers: 2", "ordering", "`workers: 1`"),
-    "ordering with many pending": (
-        "maxInFlight: 8\njetstream:\n  «maxAckPending: 9\nordering: partition",
-        "jetstream.maxAckPending",
-        "at most",
-    ),
-    "ordering key without its key": ("durable: d\n«ordering: key", "ordering", "needs `orderingKey`"),
-    "orderingKey alone": ("durable: d\n«orderingKey: subject", "orderingKey", "needs `ordering: key`"),
-    "orderingKey form": ("durable: d\nordering: key\n«orderingKey: id", "orderingKey", "`id` is not"),
-    "group off with a durable": ("durable: d\n«group: off", "group", "core NATS only"),
-    "durable twice": ("durable: d\njetstream:\n  «durable: e", "jetstream.durable", "keep one"),
-    "durable with a dot": ("«durable: a.b", "durable", "no dots"),
     "response of no step": ("response: «hallo", "response", "did you mean `hello`?"),
-    "filterSubjects": ("jetstream:\n  filterSubjects: [a, «b..c]", "jetstream.filterSubjects[1]", "single dots"),
-    "respondTo one of several": (
-        "jetstream: {filterSubjects: [a.*, b]}\n«respondTo: a.c",
-        "respondTo",
-        "handler itself gets (`a.*`)",
-    ),
-    "deadLetter one of several": (
-        "jetstream: {filterSubjects: [a, b]}\ndeadLetter: {«resource: b}",
-        "deadLetter.resource",
-        "handler itself gets (`b`)",
-    ),
     "respondTo wildcard": ("«respondTo: a.*", "respondTo", "wildcard"),
     "respondTo illegal": ("«respondTo: a..b", "respondTo", "single dots"),
     "respondTo itself": ("«respondTo: orders", "respondTo", "answer itself"),
@@ -159,9 +134,6 @@ KEYS = {
     "respondTo connection": ("respondTo: {resource: a, connection: «x}", "respondTo.connection", "has no `x`"),
     "respondTo key": ("respondTo: {resource: a, «key: x}", "respondTo.key", "only for Kafka"),
     "respondTo list": ("«respondTo: [a]", "respondTo", "must be a mapping"),
-    "deadLetter wildcard": ("deadLetter: {«resource: a.>}", "deadLetter.resource", "wildcard"),
-    "deadLetter itself": ("deadLetter: {«resource: orders}", "deadLetter.resource", "answer itself"),
-    "deadLetter word": ("«deadLetter: of", "deadLetter", "did you mean `off`?"),
 }
 
 SEQUENCES = {
@@ -264,6 +236,17 @@ CONNECTIONS = {
         "nats.edge",
         "must be a mapping",
     ),
+    "password without user": ("nats: {serverAddress: a, «password: secret}", "nats.password", "needs `user`"),
+    "password beside an address with a user": (
+        "nats: {serverAddress: nats://u@a, «password: secret}",
+        "nats.password",
+        "needs `user`",
+    ),
+    "key without certificate": (
+        "redis: {serverAddress: a, tls: {«keyFile: /a.pem}}",
+        "redis.tls.keyFile",
+        "needs `certFile`",
+    ),
     "kafka address with a user": ("kafka: {«brokerAddress: 'u:secret@a'}", "kafka.brokerAddress", "under `sasl`"),
     "redis database": ("redis: {serverAddress: a, «database: x}", "redis.database", "whole number from 0"),
     "redis database's reference": (
@@ -292,8 +275,8 @@ CONNECTIONS = {
         "databases.default",
         "has this name already",
     ),
-    "env name": ("nats: {serverAddress: a, «password: env(1A)}", "nats.password", "environment variable"),
-    "credential name": ("nats: {serverAddress: a, «password: credential(../x)}", "nats.password", "credential"),
+    "env name": ("nats: {serverAddress: a, user: a, «password: env(1A)}", "nats.password", "environment variable"),
+    "credential name": ("nats: {serverAddress: a, «token: credential(../x)}", "nats.token", "credential"),
 }
 
 
@@ -473,18 +456,6 @@ def test_a_group_that_overwrites_itself_is_warned_of() -> None:
     """Two results under one key: one is lost."""
     problem = only_problem(stream("response: hello", "[{group: [{fn: hello}, {fn: «hello}]}]"), "warning")
     assert "one is lost" in problem.message
-
-
-def test_rules_of_ordering_look_at_this_machines_defaults() -> None:
-    """Workers and maxInFlight that the handler does not set are the settings'."""
-    text = stream("durable: d\nordering: partition\njetstream: {maxAckPending: 9}")
-    assert read(text)[0] is not None
-    for defaults, message in (
-        (HandlerDefaults(workers=2), "needs `workers: 1`"),
-        (HandlerDefaults(max_in_flight=8), "at most `maxInFlight`"),
-    ):
-        _, problems = read(text, defaults=defaults)
-        assert [message in problem.message for problem in problems] == [True]
 
 
 @pytest.mark.parametrize("version", ["v0.0.1", "v1.2.3-rc.1", "v1.0.0-0a.b-c+001.x", "v10.20.30+build"])

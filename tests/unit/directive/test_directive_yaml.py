@@ -48,11 +48,13 @@ def test_words_that_yaml_takes_for_booleans_work_as_values() -> None:
     """`off`, `no` and numbers are names like any other, and numbers may stand in quotes."""
     keys = 'group: off\ndeadLetter: off\nworkers: "4"\nresponse: no\ntimeout: "5"'
     handler = good(stream(keys, "[{fn: hello, as: no, onErr: {code: {'404': continue}}}]")).handlers[0]
-    assert (handler.group, handler.extra["deadLetter"], handler.workers, handler.response) == ("off", "off", 4, "no")
+    assert (handler.group, handler.dead_letter, handler.workers, handler.response) == ("off", None, 4, "no")
     assert handler.steps[0].calls[0].on_err.decide(404) == "continue"
     assert handler.timeout_s == 5.0
-    assert good(stream("deadLetter: false")).handlers[0].extra["deadLetter"] == "off"
-    assert good(stream("idempotent: off")).handlers[0].extra["idempotent"] is False
+    assert good(stream("deadLetter: false")).handlers[0].dead_letter is None
+    assert good(stream("deadLetter: true")) == good(stream("deadLetter: on"))
+    assert good(stream("idempotent: off")).handlers[0].idempotent is False
+    assert good(stream("idempotent: on")).handlers[0].idempotent is True
 
 
 def test_aliases_and_merge_keys() -> None:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+MONITOR = "atmo monitor/0"
+
 
 class Driver:
     """One master under test, in a process of its own, that logs JSON lines to `folder`/log."""
@@ -44,7 +46,8 @@ class Driver:
         os.kill(self.pid, number)
 
     def children(self, worker: str = "") -> dict[int, str]:
-        """pid → name of the master's children whose name begins so, as the kernel has them; zombies left out."""
+        """pid → name of the master's children whose name begins so, as the kernel has them; zombies are left out, and
+        the monitor if it is not asked for."""
         found = {}
         for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
             try:
@@ -52,7 +55,7 @@ class Driver:
                 alive = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if alive and name.startswith(f"atmo {worker}"):
+            if alive and name.startswith(f"atmo {worker}") and (worker or name != MONITOR):
                 found[int(pid)] = name
         return found
 

@@ -19,7 +19,7 @@ from atmo_farm import log
 from atmo_farm.directive.model import Directive, Handler
 from atmo_farm.errors import CannotStart, Position, Problem, UserFilesError
 from atmo_farm.ipc.arena import Field
-from atmo_farm.ipc.messages import Failed, Ready, Waiting, encode
+from atmo_farm.ipc.messages import Ask, Failed, Ready, Waiting, encode
 from atmo_farm.master import main
 from atmo_farm.master.generation import Generation, Generations
 from atmo_farm.master.helper import Accepted, HelperSide, Job
@@ -88,11 +88,11 @@ class FakeLoader(Loader):
 
 def child(worker: Worker, sock: socket.socket) -> int:
     """One child. SIGTERM is blocked until a behaviour that handles it unblocks it."""
-    assert worker.role.handler is not None
-    behaviour, _, argument = worker.role.handler.resource.partition(" ")
+    handler = worker.role.handler
+    behaviour, _, argument = handler.resource.partition(" ") if handler is not None else ("ok", "", "")
     numbers = worker.slot.numbers
     numbers[Field.PID] = os.getpid()
-    numbers[Field.RECEIVED] += 1
+    numbers[Field.RECEIVED] += handler is not None
     numbers[Field.DROPPED] += behaviour == "drops"
     if behaviour == "crash" or (behaviour == "late" and numbers[Field.RECEIVED] < int(argument)):
         return 1
@@ -107,6 +107,8 @@ def child(worker: Worker, sock: socket.socket) -> int:
         time.sleep(float(argument))
     told = Waiting("nats default", argument) if behaviour == "wait" else Ready()
     sock.sendall(encode(told))
+    if behaviour == "asks":
+        sock.sendall(encode(Ask("1", "stop", "")))
     if behaviour == "garbage":
         sock.sendall(b"{]\n" + b"x" * 100_000 + b'\n{"event": "sing"}\n' + encode(Ready()))
     if behaviour == "babble":
@@ -148,15 +150,20 @@ def serve(behaviour: str, argument: str, numbers: memoryview, sock: socket.socke
 
 
 class FakeMaster(main.Master):
+    real_monitor = False
+
     def _run_child(self, worker: Worker, channel: socket.socket) -> int:
+        if worker.role.is_monitor and self.real_monitor:
+            return super()._run_child(worker, channel)
         return child(worker, channel)
 
 
 def run(folder: Path) -> int:
     main.Loader = FakeLoader  # type: ignore[misc]
     main.processes.preload = lambda: None
-    given = {"state_dir": str(folder / "state"), **json.loads((folder / "settings.json").read_text())}
-    settings = Settings(run_dir=folder / "run", **{**given, "state_dir": Path(given["state_dir"])})
+    given = {"run_dir": "run", "state_dir": "state", **json.loads((folder / "settings.json").read_text())}
+    FakeMaster.real_monitor = given.pop("real_monitor", False)
+    settings = Settings(**{**given, "run_dir": folder / given["run_dir"], "state_dir": folder / given["state_dir"]})
     log.configure("debug", "json", folder / "log")
     try:
         return FakeMaster(folder / "app.json", settings).run()

@@ -116,9 +116,20 @@ def test_every_problem_is_told(project: Path, tmp_path: Path) -> None:
 def test_what_is_not_served_is_refused_with_its_line(loading: Loading, project: Path) -> None:
     """Exit code 3, in one sentence each."""
     with (project / "Directive.yaml").open("a") as file:
-        file.write("    durable: d\n")
-    with pytest.raises(CannotStart, match=r"Directive.yaml:15.*durable.*not served"):
+        file.write("headless: true\n")
+    with pytest.raises(CannotStart, match=r"Directive.yaml:15.*headless.*not served"):
         loading.start()
+
+
+def test_what_is_not_served_hides_nothing(project: Path, tmp_path: Path) -> None:
+    """Errors of the Directive, unset references and what is not served are told together, in the order of the file."""
+    text = DIRECTIVE.replace("fn: hello", "fn: helo") + "headless: true\n"
+    (project / "Directive.yaml").write_text(text)
+    with pytest.raises(UserFilesError) as caught:
+        Loading(project, tmp_path / "state", environ={}).start()
+    keys = [problem.key for problem in caught.value.problems]
+    assert keys == ["connections.nats.serverAddress", "handlers[0].steps[0].fn", "headless"]
+    assert {problem.severity for problem in caught.value.problems} == {"error"}
 
 
 def test_another_identifier_is_another_farm(loading: Loading, project: Path) -> None:
@@ -136,7 +147,7 @@ def test_a_reload_says_what_changed(loading: Loading, project: Path) -> None:
     accepted = loading.result(loading.loader.reload(first))
     assert isinstance(accepted, Accepted) and "app_version" in accepted.changes
     second = loading.loader.take_in(accepted)
-    (role,) = first.roles()
+    role, _ = first.roles()
     assert second.recipe(second.roles()[0]) == first.recipe(role)
     shutil.copy(guest("c", "upper-case").path, project / "hello" / "hello.wasm")
     accepted = loading.result(loading.loader.reload(second))
@@ -175,7 +186,7 @@ def test_missing_modules_are_compiled_again(loading: Loading) -> None:
     """From the kept bundle: the user's folder is not looked at."""
     generation = loading.start()
     shutil.rmtree(loading.state / "modules")
-    (role,) = generation.roles()
+    role, _ = generation.roles()
     assert generation.missing_modules(role)
     shutil.rmtree(loading.loader._source)
     accepted = loading.result(loading.loader.recompile(generation))

@@ -178,7 +178,7 @@ def test_forks_that_fail_for_a_while(farm: Farm) -> None:
     )
     farm.run(["-c", start, str(farm.folder)], os.environ)
     for _ in range(3):
-        farm.wait_for("no fork", worker="echo/0")
+        farm.wait_for("no fork", worker="monitor/0")
     farm.wait_for("farm is up")
     descriptors = len(list(Path(f"/proc/{farm.pid}/fd").iterdir()))
     (farm.folder / "log").rename(farm.folder / "log.1")

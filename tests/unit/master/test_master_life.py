@@ -19,7 +19,8 @@ def test_children_are_started_and_drained(farm: Farm) -> None:
     assert sorted(farm.children().values()) == ["atmo echo/0", "atmo echo/1", "atmo other/0"]
     farm.signal(signal.SIGTERM)
     assert farm.end() == 0
-    assert farm.count("worker ended") == 3
+    assert farm.count("worker ended") == 4  # the monitor last
+    assert farm.wait_for("worker ended", worker="monitor/0")
     assert not (farm.folder / "run" / "atmo-farm.pid").exists()
 
 

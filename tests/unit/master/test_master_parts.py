@@ -14,11 +14,16 @@ import pytest
 
 from atmo_farm.errors import CannotStart
 from atmo_farm.ipc.arena import SLOTS, Field
+from atmo_farm.ipc.cards import Kind
 from atmo_farm.master import forking, instance
 from atmo_farm.master.pidfile import PidFile
 from atmo_farm.master.respawn import FORKS_A_MINUTE, Respawn
 from atmo_farm.master.signals import SignalQueue
-from atmo_farm.master.slots import Slots
+from atmo_farm.master.slots import Owner, Slots
+
+
+def consumer(handler: str) -> Owner:
+    return Kind.CONSUMER, handler
 
 
 def test_never_more_than_ten_failed_forks_a_minute() -> None:
@@ -58,17 +63,17 @@ def test_a_boot_failure_between_kills_costs_only_its_own_backoff() -> None:
 def test_counts_survive_a_worker() -> None:
     """What a given-up slot held is in its handler's retired count and in the total; the slot comes back empty."""
     slots = Slots()
-    taken = [slots.take("echo") for _ in range(3)]
+    taken = [slots.take(consumer("echo")) for _ in range(3)]
     for number, slot in enumerate(taken):
         slot.numbers[Field.RECEIVED] = 10**number
         slot.numbers[Field.PID] = 7
     for slot in taken:
         slots.give_back(slot)
-    assert slots.retired("echo", Field.RECEIVED) == slots.total(Field.RECEIVED) == 111
-    assert slots.retired("echo", Field.PID) == 0
-    assert slots.retired("other", Field.RECEIVED) == 0
+    assert slots.retired(consumer("echo"), Field.RECEIVED) == slots.total(Field.RECEIVED) == 111
+    assert slots.retired(consumer("echo"), Field.PID) == 0
+    assert slots.retired(consumer("other"), Field.RECEIVED) == 0
     assert slots.free == SLOTS - 1
-    again = slots.take("echo")
+    again = slots.take(consumer("echo"))
     assert not any(again.numbers)
 
 
@@ -76,43 +81,43 @@ def test_counts_that_are_nonsense_do_no_harm() -> None:
     """A child that is out of its mind may leave any bits in its slot."""
     slots = Slots()
     for _ in range(3):
-        slot = slots.take("echo")
+        slot = slots.take(consumer("echo"))
         for index in range(512):
             slot.numbers[index] = 2**64 - 1
         slots.give_back(slot)
     assert slots.total(Field.OK) == 2**64 - 3
-    assert not any(slots.take("echo").numbers)
+    assert not any(slots.take(consumer("echo")).numbers)
 
 
 def test_the_arena_is_finite() -> None:
     """The worker that has no place is refused in words."""
     slots = Slots()
     for _ in range(SLOTS):
-        slots.take("echo")
+        slots.take(consumer("echo"))
     with pytest.raises(CannotStart, match="4096 places"):
-        slots.take("echo")
+        slots.take(consumer("echo"))
 
 
 def test_places_do_not_run_out_with_new_names(tmp_path: Path) -> None:
     """Handlers that are gone for good share one place when places get scarce; those that are there keep their counts,
     and the total never falls."""
     slots = Slots()
-    stays, left = slots.take("stays"), slots.take("stays")
+    stays, left = slots.take(consumer("stays")), slots.take(consumer("stays"))
     left.numbers[Field.OK] = 5
     slots.give_back(left)
     for number in range(3 * SLOTS):
         assert slots.free >= SLOTS - 3
-        slot = slots.take(f"handler-{number}")
+        slot = slots.take(consumer(f"handler-{number}"))
         assert not any(slot.numbers)
         slot.numbers[Field.OK] = 1
         slots.give_back(slot)
         assert slots.total(Field.OK) == 5 + number + 1
-    assert slots.retired("stays", Field.OK) == 5
-    assert slots.retired(f"handler-{3 * SLOTS - 1}", Field.OK) == 1
+    assert slots.retired(consumer("stays"), Field.OK) == 5
+    assert slots.retired(consumer(f"handler-{3 * SLOTS - 1}"), Field.OK) == 1
     for _ in range(slots.free):
-        slots.take("many")
+        slots.take(consumer("many"))
     with pytest.raises(CannotStart):
-        slots.take("one-more")
+        slots.take(consumer("one-more"))
     assert slots.total(Field.OK) == 5 + 3 * SLOTS
     assert not any(stays.numbers)
 

@@ -1,0 +1,14 @@
+"""What clients of the control socket can ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from atmo_farm.monitor.farm import Verb
+from atmo_farm.monitor.verbs import master, status
+
+VERBS: Mapping[str, Verb] = {
+    "status": status.status,
+    "reload": master.reload,
+    "stop": master.stop,
+}

@@ -1,0 +1,54 @@
+"""`reload` and `stop`: what the master does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from atmo_farm.ipc.cards import Kind
+from atmo_farm.monitor.farm import Farm, Progress
+
+LOOK_S = 0.1
+"""How often the arena is looked at while somebody waits."""
+
+
+async def reload(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
+    """Read the application again. Progress: the stages of the first reload that begins after this, its warnings and
+    problems; the result: the generation in force, and what is different in it. Refused or rolled back: an error.
+
+    `{"wait": false}`: the result comes as soon as the master has heard. The reload goes on when the client goes.
+    """
+    return await farm.ask("reload", _cause("reload", args), None if args.get("wait") is False else progress)
+
+
+async def stop(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
+    """Drain and end. Progress: who has not ended yet; the result comes when nobody but the master is left.
+
+    It goes on when the client goes.
+    """
+    await farm.ask("stop", _cause("stop", args), None)
+    told: dict[str, int] = {}
+    while not farm.ending.is_set():
+        if (left := _left(farm)) != told:
+            await progress({"left": left})
+            told = left
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(farm.ending.wait(), LOOK_S)
+    return {"stopped": True}
+
+
+def _left(farm: Farm) -> dict[str, int]:
+    """Whom the end waits for, and for how many messages of theirs."""
+    found = farm.report()
+    return {
+        f"{entry['name']}/{worker['number']}": worker["in_flight"]
+        for entry in [*found["handlers"], *found["processes"]]
+        for worker in entry["workers"]
+        if worker["pid"] and entry["kind"] != Kind.MONITOR
+    }
+
+
+def _cause(verb: str, args: Mapping[str, Any]) -> str:
+    return f"{verb} by user id {args['uid']}"

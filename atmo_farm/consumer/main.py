@@ -159,6 +159,7 @@ class Consumer:
         return ChildExit.DRAIN_DEADLINE if cut else ChildExit.DRAINED
 
     async def _finish_in_flight(self, stream: NatsStream, worker: Worker) -> None:
+        worker.leave()
         await stream.stop()
         await worker.idle()
 

@@ -176,7 +176,7 @@ class Consumer:
         self._tell("JetStream consumer updated", stream, changes=differences)
         return info
 
-    def _tell(self, text: str, stream: str, **fields: log.Value) -> None:
+    def _tell(self, text: str, stream: str, **fields: Any) -> None:
         name = self._jetstream.durable
         log.event(logger, logging.INFO, text, handler=self._handler, stream=stream, consumer=name, **fields)
 

@@ -204,7 +204,8 @@ class Consumer:
         name = self._jetstream.durable
         return CannotStart(
             f"{self._where}: the consumer {name} of the stream {stream} cannot serve the handler {self._handler}: "
-            f"{why}; write another `durable`, or delete it (its place in the stream is lost): nats consumer rm {stream} {name}"
+            f"{why}; write another `durable`, or delete it (its place in the stream is lost): "
+            f"nats consumer rm {stream} {name}"
         )
 
 

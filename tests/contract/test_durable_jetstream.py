@@ -17,7 +17,7 @@ from atmo_farm.streams.base import Stream
 from atmo_farm.streams.jetstream import JetStreamStream
 from atmo_farm.streams.memory import Delivery
 from tests.contract.test_durable_streams import MakeWorld, RedeliverySuite
-from tests.servers.nats import NatsServer, jetstream
+from tests.servers.nats import NatsServer
 from tests.streams import Events, nats_connection
 
 

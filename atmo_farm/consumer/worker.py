@@ -12,7 +12,7 @@ from atmo_farm import clock, log
 from atmo_farm.capabilities.request import Request
 from atmo_farm.consumer import eager
 from atmo_farm.consumer.sequence import CallFailed, Sequence
-from atmo_farm.delivery.dead_letters import DeadLetters
+from atmo_farm.delivery.dead_letters import REPLAY_FOR, DeadLetters
 from atmo_farm.delivery.lanes import Lanes, lane_of
 from atmo_farm.delivery.outcome import KILLER, Outcome, failure
 from atmo_farm.delivery.settlement import Action, Settlement
@@ -28,6 +28,8 @@ IN_FLIGHT, RECEIVED, DONE, FAILED = int(Field.IN_FLIGHT), int(Field.RECEIVED), i
 PUBLISHED = int(Field.PUBLISHED)
 COUNTED_CAUSES = {"timeout": Field.TIMEOUTS, "trap": Field.TRAPS, "memory": Field.TRAPS}
 
+MEANT_FOR = REPLAY_FOR.lower()
+
 ALONE_FROM = 2
 """So many deaths of its process, and a message runs with no other beside it."""
 KILLS = 3
@@ -40,7 +42,9 @@ BURY_AGAIN_S = (0.2, 30.0)
 class Worker:
     """Takes messages from the stream, at most `maxInFlight` at once, and sees each one through.
 
-    `suspects`: message number → how many processes died while its guest ran; whoever gives it may change it later.
+    `identity`: `<identifier>.<handler>`, which goes into the ids of outputs; a message that was replayed for another
+    one is passed over. `suspects`: message number → how many processes died while its guest ran; whoever gives it may
+    change it later.
     `dead`: None where `deadLetter` is off.
     """
 
@@ -50,7 +54,7 @@ class Worker:
         sequence: Sequence,
         stream: Stream,
         slot: memoryview,
-        output_id: str = "",
+        identity: str = "",
         dead: DeadLetters | None = None,
         suspects: Mapping[int, int] | None = None,
     ):
@@ -58,7 +62,7 @@ class Worker:
         self._sequence = sequence
         self._stream = stream
         self._slot = slot
-        self._output_id = output_id or handler.name
+        self._identity = identity or handler.name
         self._dead = dead
         self._suspects = suspects if suspects is not None else {}
         self._settlement = Settlement(handler.retry, handler.idempotent, random.random)
@@ -79,6 +83,9 @@ class Worker:
 
     def handle(self, message: Message) -> Awaitable[None]:
         """Take one message; what is returned is done when it has its place and its first leg is over."""
+        if message.headers and message.headers.get(MEANT_FOR, self._identity) != self._identity:
+            self._stream.ack(message)
+            return self._done
         self._slot[RECEIVED] += 1
         if message.attempt > 1:
             self._slot[Field.REDELIVERED] += 1
@@ -177,7 +184,7 @@ class Worker:
                 headers = result.headers
                 if self._target_headers:
                     headers = {**self._target_headers, **headers}
-                identity = f"{message.id}.{self._output_id}" if self._durable else ""
+                identity = f"{message.id}.{self._identity}" if self._durable else ""
                 output = Output(target, result.data, headers, message, identity, message.record_key)
                 await self._stream.publish(output)
                 self._slot[PUBLISHED] += 1

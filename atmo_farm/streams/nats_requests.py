@@ -25,6 +25,8 @@ ANSWER_S = 5.0
 class Answer:
     """A message that came back."""
 
+    reply: bytes
+    """Its own reply subject, or nothing."""
     block: bytes
     """Its header block, or nothing."""
     data: bytes
@@ -111,10 +113,10 @@ class Requests:
         except (errors.Error, OSError) as error:  # a TimeoutError is one
             raise PublishError("the broker does not answer", transient=True) from error
 
-    def _receive(self, subject: bytes, _reply: bytes, block: bytes, data: bytes) -> None:
+    def _receive(self, subject: bytes, reply: bytes, block: bytes, data: bytes) -> None:
         queue = self._waiting.get(subject)
         if queue is not None:
-            queue.put_nowait(Answer(block, data))
+            queue.put_nowait(Answer(reply, block, data))
 
 
 class Conversation:

@@ -30,7 +30,7 @@ SHOWN = 16 << 10
 _CODES = exit_codes(0, 2, 4, 5, 70, _4="no such farm, handler or letter", _5="the broker is out of reach, or timed out")
 
 
-class Since(click.ParamType):
+class Since(click.ParamType[float]):
     """`30m`: so long ago, or a time of RFC 3339; the value is wall-clock seconds."""
 
     name = "since"
@@ -49,7 +49,7 @@ class Since(click.ParamType):
             self.fail(f"{value!r} is neither a duration (30s, 5m, 24h) nor a time (2026-01-31T12:00:00Z)", param, ctx)
 
 
-class Rate(click.ParamType):
+class Rate(click.ParamType[float]):
     """`10`, `10/s`, `600/m`, `5/h`: letters in a second."""
 
     name = "rate"
@@ -97,7 +97,7 @@ def _how(function: F) -> F:
     return function
 
 
-@click.group(**verb_settings)
+@click.group(cls=click.Group, **verb_settings)
 def dlq() -> None:
     """Read, replay and purge the dead letters of a handler.
 
@@ -308,7 +308,7 @@ def _cell(value: Any, longest: int) -> str:
 
 def _shown(letter: Mapping[str, Any], payload: bytes) -> list[str]:
     """What is known of it, the original's headers, the payload: nothing that a terminal would obey."""
-    told = {**{name: value for name, value in letter["told"].items() if value}, "replays": str(letter["replays"])}
+    told = {"letter": letter["id"], **letter["told"], "replays": str(letter["replays"])}
     lines = [f"{name + ':':<12} {escape(value)}" for name, value in told.items()]
     lines += ["", *(f"{escape(name)}: {escape(value)}" for name, value in letter["headers"]), ""]
     try:

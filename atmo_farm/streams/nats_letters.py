@@ -93,7 +93,7 @@ class NatsLetters:
         last = int((await self._ask(f"STREAM.INFO.{self._stream}"))["state"]["last_seq"])
         reader = await self._open_reader(since_s)
         try:
-            async with Conversation(self._requests) as conversation:
+            async with Conversation(self._client, self._requests) as conversation:
                 while True:
                     left = 0
                     async for answer in self._batch(conversation, reader):
@@ -154,8 +154,8 @@ class NatsLetters:
                 names = None
             self._covered[subject] = bool(names)
         block = keyed(output.original, output.headers, output.id)
-        async with Conversation(self._requests) as conversation:
-            await conversation.say(subject, output.data, block)
+        async with Conversation(self._client, self._requests) as conversation:
+            conversation.say(subject, output.data, block)
             if not self._covered[subject]:
                 await self._requests.confirm()
                 said = conversation.answer_now()  # a server says it before it answers what came later
@@ -189,7 +189,7 @@ class NatsLetters:
     async def _batch(self, conversation: Conversation, reader: str) -> AsyncIterator[Answer]:
         """At most BATCH messages; fewer or none when there are no more."""
         request = json.dumps({"batch": BATCH, "no_wait": True}).encode()
-        await conversation.say(f"{API}CONSUMER.MSG.NEXT.{self._stream}.{reader}", request)
+        conversation.say(f"{API}CONSUMER.MSG.NEXT.{self._stream}.{reader}", request)
         for _ in range(BATCH):
             answer = await conversation.answer(ANSWER_S)
             if answer.status in ("404", "408"):

@@ -107,6 +107,7 @@ class Consumer:
         data = await self._reach_data(rules) if context.proxy is not None else None
         capabilities = Capabilities(rules, HandlerGuestLog(handler.name), data)
         sequence = Sequence(handler.steps, handler.response, self._functions, capabilities)
+        identity = f"{context.directive.identifier}.{handler.name}"
         stream = NatsStream(
             context.directive.connections.nats[handler.connection],
             handler.resource,
@@ -115,8 +116,8 @@ class Consumer:
             events=self,
             envelope=handler.envelope,
             dead_letter=handler.dead_letter,
+            whom=identity,
         )
-        identity = f"{context.directive.identifier}.{handler.name}"
         worker = Worker(handler, sequence, stream, self._slot, identity, self._dead_letters(stream))
         await stream.open()
         self._serving = stream, worker
@@ -177,6 +178,7 @@ class Consumer:
         return ChildExit.DRAIN_DEADLINE if cut else ChildExit.DRAINED
 
     async def _finish_in_flight(self, stream: NatsStream, worker: Worker) -> None:
+        worker.leave()
         await stream.stop()
         await worker.idle()
 

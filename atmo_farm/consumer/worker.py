@@ -3,48 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Mapping
 
-from atmo_farm import clock, log
+from atmo_farm import clock
 from atmo_farm.capabilities.request import Request
 from atmo_farm.consumer import eager
-from atmo_farm.consumer.sequence import CallFailed, Sequence
-from atmo_farm.delivery.dead_letters import REPLAY_FOR, DeadLetters
+from atmo_farm.consumer.failures import Failures
+from atmo_farm.consumer.sequence import Sequence
+from atmo_farm.delivery.dead_letters import DeadLetters
 from atmo_farm.delivery.lanes import Lanes, lane_of
-from atmo_farm.delivery.outcome import KILLER, Outcome, failure
+from atmo_farm.delivery.outcome import KILLER, Outcome
 from atmo_farm.delivery.settlement import Action, Settlement
 from atmo_farm.directive.model import Handler
-from atmo_farm.errors import PublishError
 from atmo_farm.ipc.arena import Field
 from atmo_farm.streams.base import Message, Output, Stream
 
-logger = logging.getLogger("atmo_farm.consumer")
-
 # Plain numbers: an enum member costs a lookup on its class for each message.
-IN_FLIGHT, RECEIVED, DONE, FAILED = int(Field.IN_FLIGHT), int(Field.RECEIVED), int(Field.OK), int(Field.FAILED)
-PUBLISHED = int(Field.PUBLISHED)
-COUNTED_CAUSES = {"timeout": Field.TIMEOUTS, "trap": Field.TRAPS, "memory": Field.TRAPS}
-
-MEANT_FOR = REPLAY_FOR.lower()
+IN_FLIGHT, RECEIVED, DONE, PUBLISHED = map(int, (Field.IN_FLIGHT, Field.RECEIVED, Field.OK, Field.PUBLISHED))
 
 ALONE_FROM = 2
 """So many deaths of its process, and a message runs with no other beside it."""
 KILLS = 3
 """So many, and it is not tried again."""
 
-BURY_AGAIN_S = (0.2, 30.0)
-"""The first and the longest pause before a dead letter is sent again that nobody took."""
-
 
 class Worker:
     """Takes messages from the stream, at most `maxInFlight` at once, and sees each one through.
 
-    `identity`: `<identifier>.<handler>`, which goes into the ids of outputs; a message that was replayed for another
-    one is passed over. `suspects`: message number → how many processes died while its guest ran; whoever gives it may
-    change it later.
+    `suspects`: message number → how many processes died while its guest ran; whoever gives it may change it later.
     `dead`: None where `deadLetter` is off.
     """
 
@@ -54,7 +42,7 @@ class Worker:
         sequence: Sequence,
         stream: Stream,
         slot: memoryview,
-        identity: str = "",
+        output_id: str = "",
         dead: DeadLetters | None = None,
         suspects: Mapping[int, int] | None = None,
     ):
@@ -62,8 +50,8 @@ class Worker:
         self._sequence = sequence
         self._stream = stream
         self._slot = slot
-        self._identity = identity or handler.name
-        self._dead = dead
+        self._output_id = output_id or handler.name
+        self._failures = Failures(handler, stream, slot, dead, self._pause)
         self._suspects = suspects if suspects is not None else {}
         self._settlement = Settlement(handler.retry, handler.idempotent, random.random)
         self._loop = asyncio.get_running_loop()
@@ -75,6 +63,7 @@ class Worker:
         self._done: asyncio.Future[None] = self._loop.create_future()
         self._done.set_result(None)
         self._in_flight = 0
+        self._leaving: asyncio.Future[None] = self._loop.create_future()
         self._ended = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -83,9 +72,6 @@ class Worker:
 
     def handle(self, message: Message) -> Awaitable[None]:
         """Take one message; what is returned is done when it has its place and its first leg is over."""
-        if message.headers and message.headers.get(MEANT_FOR, self._identity) != self._identity:
-            self._stream.ack(message)
-            return self._done
         self._slot[RECEIVED] += 1
         if message.attempt > 1:
             self._slot[Field.REDELIVERED] += 1
@@ -97,13 +83,19 @@ class Worker:
         return self._done
 
     async def _handle_later(self, message: Message) -> None:
-        while self._in_flight >= self._max_in_flight:
+        while self._in_flight >= self._max_in_flight and not self._leaving.done():
             await self._change()
-        self._begin(message)
+        if self._leaving.done():
+            self._let_go(message)
+        else:
+            self._begin(message)
 
     async def _handle_suspect(self, message: Message) -> None:
         """With no other message beside it, from its beginning to its end; or not at all."""
         await self.idle()
+        if self._leaving.done():
+            self._let_go(message)
+            return
         self._begin(message, KILLER if self._suspects[message.number] >= KILLS else None)
         await self.idle()
 
@@ -114,8 +106,6 @@ class Worker:
             self._start(message, outcome)
 
     def _start(self, message: Message, outcome: Outcome | None = None) -> None:
-        if self._ended:
-            return
         task = eager.start(self._see_through(message, outcome), self._loop)
         if task is not None:
             self._tasks.add(task)
@@ -127,10 +117,19 @@ class Worker:
         while self._in_flight:
             await self._change()
 
+    def leave(self) -> None:
+        """The process is to end: what only waits (for a place, its lane, another attempt) goes back to a broker that
+        keeps it, and what runs may finish."""
+        if self._durable and not self._leaving.done():
+            self._leaving.set_result(None)
+            self._tell_waiters()
+
     async def cancel(self) -> int:
         """Cut off what is still in flight, and return how many messages that were."""
         self._ended = True
-        cut, self._in_flight = self._in_flight, 0
+        cut = self._in_flight
+        if self._lanes is not None:
+            self._in_flight -= self._lanes.clear()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -139,134 +138,94 @@ class Worker:
 
     async def _see_through(self, message: Message, outcome: Outcome | None) -> None:
         """All attempts, then the end. Nothing may escape from here: a message that vanishes silently is a bug."""
-        attempt = message.attempt
-        first_s = clock.wall()
+        attempt, first_s = message.attempt, 0.0
         try:
-            while outcome is None:
-                outcome = await self._attempt(message, attempt)
+            while True:
+                # Written out here and not in a coroutine of its own: nearly all messages cost nothing but this.
                 if outcome is None:
-                    self._slot[DONE] += 1
-                    if self._durable:
-                        self._stream.ack(message)
-                    return
+                    request = Request(
+                        "STREAM", message.subject, message.id, message.data, message.headers, {}, {}, attempt,
+                        message.origin, message.number,
+                    )  # fmt: skip
+                    try:
+                        result = await self._sequence.run(request, clock.monotonic() + self._timeout_s)
+                        target = self._target or message.reply
+                        if target and result.data is not None:
+                            headers = result.headers
+                            if self._target_headers:
+                                headers = {**self._target_headers, **headers}
+                            identity = f"{message.id}.{self._output_id}" if self._durable else ""
+                            output = Output(target, result.data, headers, message, identity, message.record_key)
+                            await self._stream.publish(output)
+                            self._slot[PUBLISHED] += 1
+                    except Exception as error:
+                        outcome = self._failures.outcome(error)
+                    else:
+                        self._slot[DONE] += 1
+                        if self._durable:
+                            self._stream.ack(message)
+                        return
+                first_s = first_s or clock.wall()
                 decision = self._settlement.decide(outcome, attempt)
                 if decision.action is not Action.RETRY:
-                    break
-                self._slot[Field.RETRIED] += 1
-                text = "message will be tried again"
-                self._log(logging.INFO, text, message, outcome, attempt, retry_in_s=decision.delay_s)
+                    if not await self._failures.give_up(message, outcome, attempt, first_s):
+                        self._let_go(message)
+                    return
+                self._failures.retry(message, outcome, attempt, decision.delay_s)
                 if self._gives_back:
                     self._stream.give_back(message, decision.delay_s)
                     return
-                await asyncio.sleep(decision.delay_s)
+                if not await self._pause(decision.delay_s):
+                    self._let_go(message)
+                    return
                 attempt, outcome = attempt + 1, None
-            await self._give_up(message, outcome, attempt, first_s)
         except asyncio.CancelledError:
             self._slot[Field.CANCELLED] += 1
             raise
         except Exception as error:
-            logger.exception("internal error")
-            self._slot[FAILED] += 1
-            self._log(logging.ERROR, "message failed", message, failure(error), 0)
+            self._failures.unsettled(message, error, attempt)
         finally:
-            self._leave(message)
+            self._in_flight -= 1
+            self._slot[IN_FLIGHT] = self._in_flight
+            if self._lanes is not None:
+                self._go_on_in_lane(self._lanes, message)
+            if self._waiters:
+                self._tell_waiters()
 
-    async def _attempt(self, message: Message, attempt: int) -> Outcome | None:
-        """Run the steps and publish; None when all of it is done."""
-        request = Request(
-            "STREAM", message.subject, message.id, message.data, message.headers, {}, {}, attempt, message.origin,
-            message.number,
-        )  # fmt: skip
-        try:
-            result = await self._sequence.run(request, clock.monotonic() + self._timeout_s)
-            target = self._target or message.reply
-            if target and result.data is not None:
-                headers = result.headers
-                if self._target_headers:
-                    headers = {**self._target_headers, **headers}
-                identity = f"{message.id}.{self._identity}" if self._durable else ""
-                output = Output(target, result.data, headers, message, identity, message.record_key)
-                await self._stream.publish(output)
-                self._slot[PUBLISHED] += 1
-        except CallFailed as error:
-            outcome = failure(error.error, error.function)
-            field = COUNTED_CAUSES.get(outcome.cause)
-            if field is not None:
-                self._slot[field] += 1
-            return outcome
-        except PublishError as error:
-            return failure(error)
-        return None
+    async def _pause(self, delay_s: float) -> bool:
+        """Wait; False, and at once, if the process is to end and the broker keeps the message."""
+        await asyncio.wait((self._leaving,), timeout=delay_s)
+        return not self._leaving.done()
 
-    def _leave(self, message: Message) -> None:
-        """Its place is free."""
+    def _let_go(self, message: Message) -> None:
+        """Let another process have it."""
+        if self._stream.redelivers:
+            self._stream.give_back(message, 0.0)
+
+    def _go_on_in_lane(self, lanes: Lanes, message: Message) -> None:
+        """Start what waited behind a message; let it go, in its order, if the process is to end."""
+        following = lanes.leave(message)
+        while following is not None and self._leaving.done():
+            self._let_go(following)
+            self._in_flight -= 1
+            following = lanes.leave(following)
+        if following is not None:
+            self._loop.call_soon(self._follow, following)
+
+    def _follow(self, message: Message) -> None:
         if self._ended:
-            return
-        self._in_flight -= 1
-        self._slot[IN_FLIGHT] = self._in_flight
-        if self._lanes is not None:
-            following = self._lanes.leave(message)
-            if following is not None:
-                self._loop.call_soon(self._start, following)
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def _give_up(self, message: Message, outcome: Outcome, attempt: int, first_s: float) -> None:
-        """Its dead letter first, then the broker may forget it; at last whoever waits for an answer."""
-        self._slot[FAILED] += 1
-        self._log(logging.ERROR, "message failed", message, outcome, attempt)
-        if self._dead is not None:
-            await self._bury(self._dead, message, outcome, attempt, first_s)
-        self._stream.terminate(message)
-        try:
-            await self._stream.answer_error(message, outcome.code, outcome.message)
-        except PublishError as error:
-            self._log(logging.ERROR, "the error answer was not accepted", message, failure(error), attempt)
-
-    async def _bury(self, dead: DeadLetters, message: Message, outcome: Outcome, attempt: int, first_s: float) -> None:
-        """Until it is safe: its message is in flight meanwhile, so when many cannot be buried the handler stands."""
-        delay_s, longest_s = BURY_AGAIN_S
-        while True:
-            try:
-                await dead.put(message, outcome, attempt, first_s)
-                break
-            except PublishError as error:
-                text = "dead letter not accepted" if self._durable else "dead letter lost"
-                self._log(logging.ERROR, text, message, failure(error), attempt, retry_in_s=delay_s)
-                if not self._durable:  # neither broker nor disk takes it
-                    return
-            await asyncio.sleep(delay_s)
-            delay_s = min(longest_s, 2 * delay_s)
-        self._slot[Field.DEAD] += 1
-
-    def _log(
-        self,
-        level: int,
-        text: str,
-        message: Message,
-        outcome: Outcome,
-        attempt: int,
-        retry_in_s: float | None = None,
-    ) -> None:
-        log.event(
-            logger,
-            level,
-            text,
-            handler=self._handler.name,
-            function=outcome.function,
-            subject=message.subject,
-            message_id=message.id,
-            attempt=attempt,
-            cause=outcome.cause,
-            code=outcome.code,
-            reason=outcome.message,
-            retry_in_s=retry_in_s,
-        )
+            self._in_flight -= 1
+        else:
+            self._start(message)
 
     def _change(self) -> asyncio.Future[None]:
         """A future that is done at the next end of a message."""
         waiter = self._loop.create_future()
         self._waiters.append(waiter)
         return waiter
+
+    def _tell_waiters(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)

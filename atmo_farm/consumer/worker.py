@@ -1,47 +1,70 @@
-"""One message's life in a consumer: a place in flight, attempts, its output or its failure, its counts."""
+"""One message's life in a consumer: a place in flight, its lane, attempts, its output or its failure, its counts."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 
-from atmo_farm import clock, log
+from atmo_farm import clock
 from atmo_farm.capabilities.request import Request
 from atmo_farm.consumer import eager
-from atmo_farm.consumer.sequence import CallFailed, Sequence
-from atmo_farm.delivery.outcome import Outcome, failure
-from atmo_farm.delivery.retry import RetryPolicy
+from atmo_farm.consumer.failures import Failures
+from atmo_farm.consumer.sequence import Sequence
+from atmo_farm.delivery.dead_letters import DeadLetters
+from atmo_farm.delivery.lanes import Lanes, lane_of
+from atmo_farm.delivery.outcome import KILLER, Outcome
+from atmo_farm.delivery.settlement import Action, Settlement
 from atmo_farm.directive.model import Handler
-from atmo_farm.errors import PublishError
 from atmo_farm.ipc.arena import Field
 from atmo_farm.streams.base import Message, Output, Stream
 
-logger = logging.getLogger("atmo_farm.consumer")
-
 # Plain numbers: an enum member costs a lookup on its class for each message.
-IN_FLIGHT, RECEIVED, DONE, FAILED = int(Field.IN_FLIGHT), int(Field.RECEIVED), int(Field.OK), int(Field.FAILED)
-PUBLISHED = int(Field.PUBLISHED)
-COUNTED_CAUSES = {"timeout": Field.TIMEOUTS, "trap": Field.TRAPS, "memory": Field.TRAPS}
+IN_FLIGHT, RECEIVED, DONE, PUBLISHED = map(int, (Field.IN_FLIGHT, Field.RECEIVED, Field.OK, Field.PUBLISHED))
+
+ALONE_FROM = 2
+"""So many deaths of its process, and a message runs with no other beside it."""
+KILLS = 3
+"""So many, and it is not tried again."""
 
 
 class Worker:
-    """Takes messages from the stream, at most `maxInFlight` at once, and sees each one through."""
+    """Takes messages from the stream, at most `maxInFlight` at once, and sees each one through.
 
-    def __init__(self, handler: Handler, sequence: Sequence, stream: Stream, slot: memoryview):
+    `suspects`: message number → how many processes died while its guest ran; whoever gives it may change it later.
+    `dead`: None where `deadLetter` is off.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        sequence: Sequence,
+        stream: Stream,
+        slot: memoryview,
+        output_id: str = "",
+        dead: DeadLetters | None = None,
+        suspects: Mapping[int, int] | None = None,
+    ):
         self._handler = handler
         self._sequence = sequence
         self._stream = stream
         self._slot = slot
-        self._retry = RetryPolicy(handler.retry, random.random)
+        self._output_id = output_id or handler.name
+        self._failures = Failures(handler, stream, slot, dead, self._pause)
+        self._suspects = suspects if suspects is not None else {}
+        self._settlement = Settlement(handler.retry, handler.idempotent, random.random)
         self._loop = asyncio.get_running_loop()
         self._timeout_s = handler.timeout_s
         self._max_in_flight = handler.max_in_flight
+        self._lanes = Lanes(lane_of(handler.ordering, handler.ordering_key)) if handler.ordering != "none" else None
+        self._gives_back = stream.redelivers and self._lanes is None
+        self._durable = stream.durable
         self._done: asyncio.Future[None] = self._loop.create_future()
         self._done.set_result(None)
         self._in_flight = 0
+        self._leaving: asyncio.Future[None] = self._loop.create_future()
+        self._ended = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._target = handler.respond_to.resource if handler.respond_to else ""
@@ -50,19 +73,40 @@ class Worker:
     def handle(self, message: Message) -> Awaitable[None]:
         """Take one message; what is returned is done when it has its place and its first leg is over."""
         self._slot[RECEIVED] += 1
+        if message.attempt > 1:
+            self._slot[Field.REDELIVERED] += 1
+        if self._suspects and self._suspects.get(message.number, 0) >= ALONE_FROM:
+            return self._handle_suspect(message)
         if self._in_flight >= self._max_in_flight:
             return self._handle_later(message)
         self._begin(message)
         return self._done
 
     async def _handle_later(self, message: Message) -> None:
-        while self._in_flight >= self._max_in_flight:
+        while self._in_flight >= self._max_in_flight and not self._leaving.done():
             await self._change()
-        self._begin(message)
+        if self._leaving.done():
+            self._let_go(message)
+        else:
+            self._begin(message)
 
-    def _begin(self, message: Message) -> None:
+    async def _handle_suspect(self, message: Message) -> None:
+        """With no other message beside it, from its beginning to its end; or not at all."""
+        await self.idle()
+        if self._leaving.done():
+            self._let_go(message)
+            return
+        self._begin(message, KILLER if self._suspects[message.number] >= KILLS else None)
+        await self.idle()
+
+    def _begin(self, message: Message, outcome: Outcome | None = None) -> None:
+        """Give it its place; with `outcome` that is how it ends."""
         self._in_flight += 1
-        task = eager.start(self._see_through(message), self._loop)
+        if self._lanes is None or self._lanes.enter(message):
+            self._start(message, outcome)
+
+    def _start(self, message: Message, outcome: Outcome | None = None) -> None:
+        task = eager.start(self._see_through(message, outcome), self._loop)
         if task is not None:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -73,99 +117,115 @@ class Worker:
         while self._in_flight:
             await self._change()
 
+    def leave(self) -> None:
+        """The process is to end: what only waits (for a place, its lane, another attempt) goes back to a broker that
+        keeps it, and what runs may finish."""
+        if self._durable and not self._leaving.done():
+            self._leaving.set_result(None)
+            self._tell_waiters()
+
     async def cancel(self) -> int:
         """Cut off what is still in flight, and return how many messages that were."""
-        cut = list(self._tasks)
-        for task in cut:
+        self._ended = True
+        cut = self._in_flight
+        if self._lanes is not None:
+            self._in_flight -= self._lanes.clear()
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*cut, return_exceptions=True)
-        return len(cut)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return cut
 
-    async def _see_through(self, message: Message) -> None:
+    async def _see_through(self, message: Message, outcome: Outcome | None) -> None:
         """All attempts, then the end. Nothing may escape from here: a message that vanishes silently is a bug."""
-        attempt = 1
+        attempt, first_s = message.attempt, 0.0
         try:
             while True:
-                request = Request("STREAM", message.subject, message.id, message.data, message.headers, {}, {}, attempt)
-                try:
-                    result = await self._sequence.run(request, clock.monotonic() + self._timeout_s)
-                    target = self._target or message.reply
-                    if target and result.data is not None:
-                        headers = result.headers
-                        if self._target_headers:
-                            headers = {**self._target_headers, **headers}
-                        await self._stream.publish(Output(target, result.data, headers, message))
-                        self._slot[PUBLISHED] += 1
-                except CallFailed as error:
-                    outcome = self._count(failure(error.error, error.function))
-                except PublishError as error:
-                    outcome = failure(error)
-                else:
-                    self._slot[DONE] += 1
+                # Written out here and not in a coroutine of its own: nearly all messages cost nothing but this.
+                if outcome is None:
+                    request = Request(
+                        "STREAM", message.subject, message.id, message.data, message.headers, {}, {}, attempt,
+                        message.origin, message.number,
+                    )  # fmt: skip
+                    try:
+                        result = await self._sequence.run(request, clock.monotonic() + self._timeout_s)
+                        target = self._target or message.reply
+                        if target and result.data is not None:
+                            headers = result.headers
+                            if self._target_headers:
+                                headers = {**self._target_headers, **headers}
+                            identity = f"{message.id}.{self._output_id}" if self._durable else ""
+                            output = Output(target, result.data, headers, message, identity, message.record_key)
+                            await self._stream.publish(output)
+                            self._slot[PUBLISHED] += 1
+                    except Exception as error:
+                        outcome = self._failures.outcome(error)
+                    else:
+                        self._slot[DONE] += 1
+                        if self._durable:
+                            self._stream.ack(message)
+                        return
+                first_s = first_s or clock.wall()
+                decision = self._settlement.decide(outcome, attempt)
+                if decision.action is not Action.RETRY:
+                    if not await self._failures.give_up(message, outcome, attempt, first_s):
+                        self._let_go(message)
                     return
-                delay_s = self._retry.delay_s(outcome, attempt)
-                if delay_s is None:
-                    await self._give_up(message, outcome, attempt)
+                self._failures.retry(message, outcome, attempt, decision.delay_s)
+                if self._gives_back:
+                    self._stream.give_back(message, decision.delay_s)
                     return
-                self._slot[Field.RETRIED] += 1
-                self._log(logging.INFO, "message will be tried again", message, outcome, attempt, retry_in_s=delay_s)
-                await asyncio.sleep(delay_s)
-                attempt += 1
+                if not await self._pause(decision.delay_s):
+                    self._let_go(message)
+                    return
+                attempt, outcome = attempt + 1, None
         except asyncio.CancelledError:
             self._slot[Field.CANCELLED] += 1
             raise
         except Exception as error:
-            logger.exception("internal error")
-            self._slot[FAILED] += 1
-            self._log(logging.ERROR, "message failed", message, failure(error), 0)
+            self._failures.unsettled(message, error, attempt)
         finally:
             self._in_flight -= 1
             self._slot[IN_FLIGHT] = self._in_flight
-            while self._waiters:
-                waiter = self._waiters.popleft()
-                if not waiter.done():
-                    waiter.set_result(None)
+            if self._lanes is not None:
+                self._go_on_in_lane(self._lanes, message)
+            if self._waiters:
+                self._tell_waiters()
 
-    def _count(self, outcome: Outcome) -> Outcome:
-        field = COUNTED_CAUSES.get(outcome.cause)
-        if field is not None:
-            self._slot[field] += 1
-        return outcome
+    async def _pause(self, delay_s: float) -> bool:
+        """Wait; False, and at once, if the process is to end and the broker keeps the message."""
+        await asyncio.wait((self._leaving,), timeout=delay_s)
+        return not self._leaving.done()
 
-    async def _give_up(self, message: Message, outcome: Outcome, attempt: int) -> None:
-        self._slot[FAILED] += 1
-        self._log(logging.ERROR, "message failed", message, outcome, attempt)
-        try:
-            await self._stream.answer_error(message, outcome.code, outcome.message)
-        except PublishError as error:
-            self._log(logging.ERROR, "the error answer was not accepted", message, failure(error), attempt)
+    def _let_go(self, message: Message) -> None:
+        """Let another process have it."""
+        if self._stream.redelivers:
+            self._stream.give_back(message, 0.0)
 
-    def _log(
-        self,
-        level: int,
-        text: str,
-        message: Message,
-        outcome: Outcome,
-        attempt: int,
-        retry_in_s: float | None = None,
-    ) -> None:
-        log.event(
-            logger,
-            level,
-            text,
-            handler=self._handler.name,
-            function=outcome.function,
-            subject=message.subject,
-            message_id=message.id,
-            attempt=attempt,
-            cause=outcome.cause,
-            code=outcome.code,
-            reason=outcome.message,
-            retry_in_s=retry_in_s,
-        )
+    def _go_on_in_lane(self, lanes: Lanes, message: Message) -> None:
+        """Start what waited behind a message; let it go, in its order, if the process is to end."""
+        following = lanes.leave(message)
+        while following is not None and self._leaving.done():
+            self._let_go(following)
+            self._in_flight -= 1
+            following = lanes.leave(following)
+        if following is not None:
+            self._loop.call_soon(self._follow, following)
+
+    def _follow(self, message: Message) -> None:
+        if self._ended:
+            self._in_flight -= 1
+        else:
+            self._start(message)
 
     def _change(self) -> asyncio.Future[None]:
         """A future that is done at the next end of a message."""
         waiter = self._loop.create_future()
         self._waiters.append(waiter)
         return waiter
+
+    def _tell_waiters(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)

@@ -164,6 +164,7 @@ class Master:
                 worker=worker.number,
                 generation=worker.generation.number,
                 master_pid=os.getppid(),
+                state=self._places.state,
                 proxy=None if worker.proxy is None else self._socket(worker.proxy),
             )
         )

@@ -12,7 +12,7 @@ from atmo_farm.errors import PublishError
 from atmo_farm.streams import subjects
 from atmo_farm.streams.base import Handle, Message, Output, StreamEvents
 from atmo_farm.streams.codec import NO_HEADERS, Codec
-from atmo_farm.streams.headers import checked_name, clean, encode, error_answer
+from atmo_farm.streams.headers import REPLAY_FOR, checked_name, clean, encode, error_answer
 from atmo_farm.streams.pending import MAX_BYTES, MAX_MESSAGES, Pending
 
 
@@ -39,6 +39,8 @@ class MemoryBroker:
     def __init__(self, max_payload: int = 1 << 20):
         self.max_payload = max_payload
         self.refusing = False
+        self.kept: list[str] = []
+        """Subjects, as patterns, of which somebody keeps the messages (streams.memory_durable)."""
         self._subscribers: list[_Subscriber] = []
         self._turns: dict[str, int] = {}
         self._inboxes = 0
@@ -81,6 +83,8 @@ class MemoryBroker:
 class MemoryStream:
     """`streams.base.Stream` on a MemoryBroker."""
 
+    durable = redelivers = False
+
     def __init__(
         self,
         broker: MemoryBroker,
@@ -89,12 +93,14 @@ class MemoryStream:
         group: str | None,
         events: StreamEvents,
         envelope: Literal["auto", "raw", "grav"] = "auto",
+        whom: str = "",
         max_pending: int = MAX_MESSAGES,
         max_pending_bytes: int = MAX_BYTES,
     ):
         self._broker = broker
         self._subject = subject
         self._group = group or ""
+        self._whom = whom
         self._codec = Codec(envelope)
         self._pending: Pending[Delivery] = Pending(self._message, events.dropped, max_pending, max_pending_bytes)
         self._unsubscribe: Callable[[], None] | None = None
@@ -109,12 +115,25 @@ class MemoryStream:
 
     async def publish(self, output: Output) -> None:
         """Pass it to the broker's subscribers."""
-        self._send(output.subject, output.headers, self._codec.payload(output))
+        send(self._broker, output.subject, output.headers, self._codec.payload(output))
+
+    def ack(self, message: Message) -> None:
+        """Nothing: the broker has forgotten it."""
+
+    def give_back(self, message: Message, delay_s: float) -> None:
+        """Nothing: the broker has forgotten it."""
+
+    def terminate(self, message: Message) -> None:
+        """Nothing: the broker has forgotten it."""
+
+    async def bury(self, letter: Output) -> None:
+        """PublishError: nobody keeps it here."""
+        raise PublishError(f"nobody keeps {letter.id} here", transient=False)
 
     async def answer_error(self, message: Message, code: int, text: str) -> None:
         """An empty message with the service error headers, if somebody waits for one."""
         if message.reply:
-            self._send(message.reply, error_answer(code, text), b"")
+            send(self._broker, message.reply, error_answer(code, text), b"")
 
     async def stop(self) -> None:
         """Unsubscribe and hand over what is pending."""
@@ -134,26 +153,34 @@ class MemoryStream:
         """Messages received and not yet handed over."""
         return len(self._pending)
 
-    def _send(self, subject: str, headers: Mapping[str, str], data: bytes) -> None:
-        sent = {checked_name(name): clean(value) for name, value in headers.items()}
-        size = len(data) + (len(encode(sent)) if sent else 0)
-        if size > self._broker.max_payload:
-            raise PublishError(
-                f"{size} bytes are more than the broker's max_payload of {self._broker.max_payload}", transient=False
-            )
-        if self._broker.refusing:
-            raise PublishError("the broker is out of reach", transient=True)
-        self._broker.publish(subject, data, sent)
-
     def _end_subscription(self) -> None:
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
 
     def _receive(self, delivery: Delivery) -> None:
+        if delivery.headers.get(REPLAY_FOR, self._whom) != self._whom:
+            return
         self._pending.offer(delivery, len(delivery.subject) + len(delivery.data))
         self._pending.tell_drops()
 
     def _message(self, delivery: Delivery) -> Message:
-        headers = {name.lower(): value for name, value in delivery.headers.items()} if delivery.headers else NO_HEADERS
-        return self._codec.message(delivery.subject, delivery.reply, headers, delivery.data)
+        return self._codec.message(delivery.subject, delivery.reply, received(delivery), delivery.data)
+
+
+def received(delivery: Delivery) -> dict[str, str]:
+    """The headers as a message has them."""
+    return {name.lower(): value for name, value in delivery.headers.items()} if delivery.headers else NO_HEADERS
+
+
+def send(broker: MemoryBroker, subject: str, headers: Mapping[str, str], data: bytes) -> None:
+    """Publish as a client does that knows the server's bounds. PublishError."""
+    sent = {checked_name(name): clean(value) for name, value in headers.items()}
+    size = len(data) + (len(encode(sent)) if sent else 0)
+    if size > broker.max_payload:
+        raise PublishError(
+            f"{size} bytes are more than the broker's max_payload of {broker.max_payload}", transient=False
+        )
+    if broker.refusing:
+        raise PublishError("the broker is out of reach", transient=True)
+    broker.publish(subject, data, sent)

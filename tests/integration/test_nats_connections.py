@@ -20,7 +20,7 @@ import pytest
 
 from atmo_farm.directive.model import Tls
 from atmo_farm.errors import CannotStart, PublishError
-from atmo_farm.streams import nats as nats_stream
+from atmo_farm.streams import nats_link
 from atmo_farm.streams.base import Output
 from atmo_farm.streams.nats import NatsStream
 from tests.farm import Farm, nats_directive, wait_for, write_app
@@ -232,7 +232,7 @@ def test_refused(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """One clear reason, told once in five attempts, without a secret in it or the log; `open` can be given up."""
-    monkeypatch.setattr(nats_stream, "RECONNECT_WAIT_S", 0.01)
+    monkeypatch.setattr(nats_link, "RECONNECT_WAIT_S", 0.01)
     way, reason = REFUSED[what]
     config, given = way(keys)
     server, options = start_nats(config), dict(given)
@@ -261,7 +261,7 @@ def test_refused(
 )
 def test_no_server_there(port_of: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody listens, or something else does: waited for."""
-    monkeypatch.setattr(nats_stream, "RECONNECT_WAIT_S", 0.01)
+    monkeypatch.setattr(nats_link, "RECONNECT_WAIT_S", 0.01)
 
     async def body() -> list[str]:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -447,7 +447,7 @@ def test_a_server_that_comes_back(start_nats: StartNats) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ping_interval_s", "noticed_s"), [(0.1, 2), (nats_stream.PING_INTERVAL_S, 30)], ids=["short", "default"]
+    ("ping_interval_s", "noticed_s"), [(0.1, 2), (nats_link.PING_INTERVAL_S, 30)], ids=["short", "default"]
 )
 def test_a_half_open_server(start_nats: StartNats, ping_interval_s: float, noticed_s: float) -> None:
     """Stopped, not dead: its port takes connections and nobody answers. Noticed in time; it goes on when it goes on."""

@@ -1,8 +1,6 @@
 """Steps, groups, state, with, onErr and response, with functions written in Python in place of guests."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import pytest
 
@@ -10,41 +8,10 @@ from atmo_farm.capabilities.request import FieldType, Request
 from atmo_farm.capabilities.rules import Rules
 from atmo_farm.capabilities.services import Capabilities
 from atmo_farm.consumer.sequence import CallFailed, Result, Sequence
-from atmo_farm.directive.model import Call, OnErr, Step
+from atmo_farm.directive.model import OnErr, Step
 from atmo_farm.errors import GuestTimedOut, GuestTrapped, RunnableError
-from atmo_farm.runtime.function import Unfinished
 from atmo_farm.runtime.services import Services
-
-Body = Callable[[bytes, Services], Coroutine[Any, Any, bytes | None]]
-
-
-class Python:
-    """A function whose code is Python, behind the interface of runtime.Function."""
-
-    def __init__(self, body: Body):
-        self._body = body
-
-    def begin(self, data: bytes, services: Services, deadline: float) -> Unfinished:
-        return Unfinished(self._body(data, services))
-
-
-class Silent:
-    def line(self, level: int, text: str, function: str, request_id: str) -> None:
-        raise AssertionError("no function logs here")
-
-
-def returns(value: bytes | None) -> Python:
-    async def body(data: bytes, services: Services) -> bytes | None:
-        return value
-
-    return Python(body)
-
-
-def fails(error: Exception) -> Python:
-    async def body(data: bytes, services: Services) -> bytes | None:
-        raise error
-
-    return Python(body)
+from tests.unit.consumer.functions import Python, Silent, call, fails, returns, step
 
 
 def shows(*keys: str) -> Python:
@@ -54,14 +21,6 @@ def shows(*keys: str) -> Python:
         return b"|".join(services.request_get_field(FieldType.STATE, key) for key in keys)
 
     return Python(body)
-
-
-def call(fn: str, key: str = "", **keys: object) -> Call:
-    return Call(fn, f"default::{fn}", key or fn, **keys)  # type: ignore[arg-type]
-
-
-def step(*calls: Call) -> Step:
-    return Step(calls, is_group=len(calls) > 1)
 
 
 def run(steps: list[Step], functions: dict[str, Python], response: str = "", body: bytes = b"in") -> Result:

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from atmo_farm.errors import CannotStart, PublishError
-from atmo_farm.streams import nats
+from atmo_farm.streams import nats_link
 from atmo_farm.streams.base import Output
 from atmo_farm.streams.nats import NatsStream
 from tests.streams import INFO, Events, Handled, Peer, ScriptedServer, nats_connection, run, scripted_server
@@ -17,8 +17,8 @@ from tests.streams import INFO, Events, Handled, Peer, ScriptedServer, nats_conn
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short waits, for a scripted server is quick."""
-    monkeypatch.setattr(nats, "RECONNECT_WAIT_S", 0.01)
-    monkeypatch.setattr(nats, "FLUSH_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(nats_link, "RECONNECT_WAIT_S", 0.01)
+    monkeypatch.setattr(nats_link, "FLUSH_TIMEOUT_S", 0.3)
 
 
 def stream_of(server: ScriptedServer, events: Events, **keys: object) -> NatsStream:

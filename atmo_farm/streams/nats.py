@@ -27,8 +27,8 @@ Received = tuple[bytes, bytes, bytes, bytes]
 
 
 class NatsStream:
-    """`streams.base.Stream` for one handler. `group` None: this subscriber gets every message; `whom`: what was replayed for
-    another one than `<identifier>.<handler>` is passed over."""
+    """`streams.base.Stream` for one handler. `group` None: this subscriber gets every message; `whom`: what was
+    replayed for another one than `<identifier>.<handler>` is passed over."""
 
     durable = redelivers = False
 

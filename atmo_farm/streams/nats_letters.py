@@ -107,11 +107,11 @@ class NatsLetters:
             with contextlib.suppress(PublishError):
                 await self._ask(f"CONSUMER.DELETE.{self._stream}.{reader}")
 
-    async def load(self, id: str) -> Kept | None:  # noqa: A002
+    async def load(self, letter_id: str) -> Kept | None:
         """One with its payload; None when it is not there, or is another handler's."""
-        if not self._stream or not id.isdecimal():
+        if not (self._stream and letter_id.isascii() and letter_id.isdecimal() and len(letter_id) < 20):
             return None
-        request = {"seq": int(id)}
+        request = {"seq": int(letter_id)}
         if not self._is_direct:
             try:
                 found = await self._ask(f"STREAM.MSG.GET.{self._stream}", request)
@@ -129,12 +129,12 @@ class NatsLetters:
             subject, time, data = added.get("Nats-Subject", ""), added.get("Nats-Time-Stamp", ""), answer.data
         if subject != self._resource:
             return None
-        return attrs.evolve(_kept(int(id), _seconds(time), headers), size=len(data), data=data)
+        return attrs.evolve(_kept(int(letter_id), _seconds(time), headers), size=len(data), data=data)
 
-    async def remove(self, id: str) -> bool:  # noqa: A002
+    async def remove(self, letter_id: str) -> bool:
         """Whether it was there. The id is one that `letters` or `load` gave: others are not looked at again."""
         try:
-            await self._ask(f"STREAM.MSG.DELETE.{self._stream}", {"seq": int(id), "no_erase": True})
+            await self._ask(f"STREAM.MSG.DELETE.{self._stream}", {"seq": int(letter_id), "no_erase": True})
         except _NoMessageError:
             return False
         return True

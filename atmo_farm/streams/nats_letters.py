@@ -36,6 +36,7 @@ from atmo_farm.streams.nats_requests import (
 logger = logging.getLogger("atmo_farm.streams")
 
 CONNECT_S = 2
+CONNECT_AGAIN_S = 0.1
 BATCH = 256
 IDLE_S = 60
 """How long the server keeps a reader of which it hears nothing."""
@@ -60,6 +61,8 @@ class NatsLetters:
         self._resource = resource
         self._client = WireClient(self._options.wants_tls)
         self._requests = Requests(self._client)
+        self._cause: Exception | None = None
+        """What the last attempt to connect ended with."""
         self._stream = ""
         self._is_direct = False
         self._covered: dict[str, bool] = {}
@@ -69,14 +72,19 @@ class NatsLetters:
         """Connect, once. TimedOut when that is not possible now."""
         try:
             await self._client.connect(
-                **self._options.arguments, allow_reconnect=False, connect_timeout=CONNECT_S, error_cb=self._on_error
+                **self._options.arguments,
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=CONNECT_AGAIN_S,  # type: ignore[arg-type]  # a float works
+                connect_timeout=CONNECT_S,
+                error_cb=self._on_error,
             )
             found = await stream_of(self._requests, self._resource)
             if found is not None:
                 self._stream, self._is_direct = found.name, found.is_direct
         except (errors.Error, OSError) as error:
             self._client.abort()
-            reason = nats_options.reason(error, self._options.secrets)
+            reason = nats_options.reason(self._cause or error, self._options.secrets)
             raise TimedOut(f"{self._where} is out of reach: {reason}") from error
         except BaseException:
             self._client.abort()
@@ -209,6 +217,9 @@ class NatsLetters:
             raise PublishError(f"stream {self._stream}: {error}", transient=True) from error
 
     async def _on_error(self, error: Exception) -> None:
+        if not self._client.is_connected:
+            self._cause = error
+            return
         reason = nats_options.reason(error, self._options.secrets)
         log.event(logger, logging.WARNING, "NATS error", connection=self._where, reason=reason)
 

@@ -176,7 +176,7 @@ class Consumer:
         self._tell("JetStream consumer updated", stream, changes=differences)
         return info
 
-    def _tell(self, text: str, stream: str, **fields: log.Value) -> None:
+    def _tell(self, text: str, stream: str, **fields: Any) -> None:
         name = self._jetstream.durable
         log.event(logger, logging.INFO, text, handler=self._handler, stream=stream, consumer=name, **fields)
 
@@ -204,7 +204,8 @@ class Consumer:
         name = self._jetstream.durable
         return CannotStart(
             f"{self._where}: the consumer {name} of the stream {stream} cannot serve the handler {self._handler}: "
-            f"{why}; write another `durable`, or delete it (its place in the stream is lost): nats consumer rm {stream} {name}"
+            f"{why}; write another `durable`, or delete it (its place in the stream is lost): "
+            f"nats consumer rm {stream} {name}"
         )
 
 

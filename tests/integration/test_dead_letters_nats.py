@@ -278,10 +278,9 @@ authorization {
 """
 
 
-def test_a_user_who_may_not_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_who_may_not_ask(tmp_path: Path) -> None:
     """Without the right to JetStream's API it is tried: where there is a stream, it is used; else letters are for the
     spool."""
-    monkeypatch.setattr("atmo_farm.streams.nats_requests.ANSWER_S", 0.2)
     server = NatsServer(tmp_path, jetstream(tmp_path / "js") + USERS)
     server.start()
 

@@ -46,6 +46,9 @@ NO_MESSAGE = (10037, 10043, 10057)
 
 MSG_ID, TTL, SIZE = "Nats-Msg-Id", "Nats-TTL", "Nats-Msg-Size"
 
+LAST_S = 9e9
+"""The last moment, in the year 2255, that the server's clock can be compared with."""
+
 ADDED = 4
 """Headers that the server puts after a message's own in a direct answer: Nats-Stream, -Subject, -Sequence,
 -Time-Stamp."""
@@ -108,6 +111,8 @@ class NatsLetters:
                         sequence, stored_s, left = _place(answer.reply)
                         if sequence > last:
                             return
+                        if since_s is not None and stored_s < since_s:
+                            continue
                         yield _kept(sequence, stored_s, wire_headers.pairs(answer.block))
                     if not left:
                         return
@@ -190,7 +195,7 @@ class NatsLetters:
             "num_replicas": 1,
         }
         if since_s is not None:
-            config |= {"deliver_policy": "by_start_time", "opt_start_time": _rfc3339(since_s)}
+            config |= {"deliver_policy": "by_start_time", "opt_start_time": _rfc3339(min(max(since_s, 0), LAST_S))}
         request = {"stream_name": self._stream, "config": config}
         return str((await self._ask(f"CONSUMER.CREATE.{self._stream}", request))["name"])
 

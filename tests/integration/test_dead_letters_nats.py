@@ -349,6 +349,8 @@ def test_since(server: NatsServer) -> None:
             _, new = await all_of(place)
             assert [kept.key for kept in await all_of(place, new.kept_s - 0.01)] == ["new"]
             assert await all_of(place, new.kept_s + 60) == []
+            assert await all_of(place, 1e11) == []
+            assert len(await all_of(place, -1e11)) == 2
 
     run(body())
 

@@ -102,23 +102,23 @@ class NatsLetters:
         if not self._stream:
             return
         last = int((await self._ask(f"STREAM.INFO.{self._stream}"))["state"]["last_seq"])
-        reader = await self._open_reader(since_s)
-        try:
-            async with Conversation(self._client, self._requests) as conversation:
-                while True:
-                    left = 0
-                    async for answer in self._batch(conversation, reader):
-                        sequence, stored_s, left = _place(answer.reply)
-                        if sequence > last:
-                            return
-                        if since_s is not None and stored_s < since_s:
-                            continue
-                        yield _kept(sequence, stored_s, wire_headers.pairs(answer.block))
-                    if not left:
-                        return
-        finally:
-            with contextlib.suppress(PublishError):
-                await self._ask(f"CONSUMER.DELETE.{self._stream}.{reader}")
+        sequence, left = 0, 1
+        while left:
+            before = sequence
+            async with self._reader(sequence + 1, since_s) as (conversation, reader):
+                try:
+                    while left:
+                        left = 0
+                        async for answer in self._batch(conversation, reader):
+                            sequence, stored_s, left = _place(answer.reply)
+                            if sequence > last:
+                                return
+                            if since_s is None or stored_s >= since_s:
+                                yield _kept(sequence, stored_s, wire_headers.pairs(answer.block))
+                except _ReaderGoneError:  # whoever takes these took longer than the server keeps a reader
+                    if sequence == before:
+                        raise
+                    left = 1
 
     async def load(self, letter_id: str) -> Kept | None:
         """One with its payload; None when it is not there, or is another handler's."""
@@ -183,10 +183,12 @@ class NatsLetters:
         except JetStreamError as error:
             raise PublishError(f"{subject}: {error}", transient=error.code != TOO_LARGE) from error
 
-    async def _open_reader(self, since_s: float | None) -> str:
-        """A consumer that gives headers alone and forgets itself."""
+    @contextlib.asynccontextmanager
+    async def _reader(self, first: int, since_s: float | None) -> AsyncIterator[tuple[Conversation, str]]:
+        """A consumer that gives headers alone, from this sequence on, and what comes of it."""
         config: dict[str, Any] = {
-            "deliver_policy": "all",
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": first,
             "ack_policy": "none",
             "filter_subject": self._resource,
             "headers_only": True,
@@ -194,10 +196,17 @@ class NatsLetters:
             "mem_storage": True,
             "num_replicas": 1,
         }
-        if since_s is not None:
+        if since_s is not None and first == 1:
+            del config["opt_start_seq"]
             config |= {"deliver_policy": "by_start_time", "opt_start_time": _rfc3339(min(max(since_s, 0), LAST_S))}
         request = {"stream_name": self._stream, "config": config}
-        return str((await self._ask(f"CONSUMER.CREATE.{self._stream}", request))["name"])
+        name = (await self._ask(f"CONSUMER.CREATE.{self._stream}", request))["name"]
+        try:
+            async with Conversation(self._client, self._requests) as conversation:
+                yield conversation, name
+        finally:
+            with contextlib.suppress(PublishError):
+                await self._ask(f"CONSUMER.DELETE.{self._stream}.{name}")
 
     async def _batch(self, conversation: Conversation, reader: str) -> AsyncIterator[Answer]:
         """At most BATCH messages; fewer or none when there are no more."""
@@ -208,7 +217,7 @@ class NatsLetters:
             if answer.status in ("404", "408"):
                 return
             if answer.status:
-                raise PublishError(f"the reader of {self._stream} is gone: {answer.status}", transient=True)
+                raise _ReaderGoneError(f"the reader of {self._stream} is gone: {answer.status}", transient=True)
             yield answer
             if _place(answer.reply)[2] == 0:
                 return
@@ -230,7 +239,11 @@ class NatsLetters:
 
 
 class _NoMessageError(PublishError):
-    pass
+    """There is none of this sequence."""
+
+
+class _ReaderGoneError(PublishError):
+    """The server has forgotten it."""
 
 
 def _kept(sequence: int, stored_s: float, headers: tuple[tuple[str, str], ...]) -> Kept:

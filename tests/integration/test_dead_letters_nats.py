@@ -336,6 +336,28 @@ def test_many_letters_while_some_are_removed(server: NatsServer, amount: Callabl
     run(body(), patience_s=60 + count / 500)
 
 
+def test_a_reader_that_the_server_has_forgotten(server: NatsServer) -> None:
+    """Whoever takes letters slowly gets all of them, each once."""
+    resource, count = "atmo.dead.slow.h", 600
+
+    async def body() -> None:
+        async with client(server) as other, letters(server, resource) as place:
+            js = other.jetstream()
+            for number in range(count):
+                await js.publish(resource, b"", headers={"Atmo-Dead-Id": str(number)})
+            async with letters(server, resource) as place:
+                seen = []
+                async for kept in place.letters():
+                    seen.append(Letter(kept).told["id"])
+                    if len(seen) in (100, 400):
+                        for consumer in await js.consumers_info("ATMO_DEAD"):
+                            await js.delete_consumer("ATMO_DEAD", consumer.name)
+            assert seen == list(map(str, range(count)))
+            assert await js.consumers_info("ATMO_DEAD") == [], "none is left behind"
+
+    run(body())
+
+
 def test_since(server: NatsServer) -> None:
     """What was kept before is not told."""
     resource = "atmo.dead.since.h"

@@ -116,6 +116,29 @@ def test_a_crash_in_the_middle_loses_nothing() -> None:
     assert not whole.all
 
 
+def test_who_goes_away_leaves_nothing_half_done() -> None:
+    """A replay that is cancelled while a letter is out still removes that letter, and no other."""
+
+    class Slow(Outside):
+        out = asyncio.Event()
+
+        async def send(self, output: Output) -> None:
+            self.out.set()
+            await asyncio.sleep(0.01)
+            await super().send(output)
+
+    async def body() -> None:
+        place, outside = Memory(*map(kept, range(3))), Slow()
+        replay = asyncio.ensure_future(job(place).replay(WAY, outside.send))
+        await outside.out.wait()
+        replay.cancel()
+        await asyncio.wait((replay,))
+        assert [output.subject for output in outside.sent] == ["in.0"]
+        assert list(place.all) == ["1", "2"]
+
+    run(body())
+
+
 def test_a_broker_that_goes_away_stops_it() -> None:
     """What was not sent is there, and it says how far it came."""
     place, outside = Memory(*map(kept, range(3))), Outside(in_1=PublishError("no broker", transient=True))

@@ -33,3 +33,5 @@ class ChildContext:
     master_pid: int
     proxy: Path | None = None
     """The socket of the data-source proxy; None where the handler's functions ask for no data."""
+    suspects: Mapping[int, int] = attrs.field(factory=dict)
+    """What the crash ledger has: `Message.number` → how many processes died while its guest ran."""

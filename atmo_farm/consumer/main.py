@@ -25,7 +25,7 @@ from atmo_farm.ipc.channel import ChildChannel
 from atmo_farm.ipc.client import ProxyClient
 from atmo_farm.ipc.exits import ChildExit
 from atmo_farm.ipc.heartbeat import Heartbeat
-from atmo_farm.ipc.messages import Command, LogLevel
+from atmo_farm.ipc.messages import Command, LogLevel, ReopenLog, Suspect
 from atmo_farm.runtime.engine import Engine
 from atmo_farm.runtime.function import Function
 from atmo_farm.streams.nats import NatsStream
@@ -60,6 +60,7 @@ class Consumer:
         self._functions: dict[str, Function] = {}
         self._serving: tuple[NatsStream, Worker] | None = None
         """From the moment on at which messages may come."""
+        self._suspects = dict(context.suspects)
         self._booted = False
         self._drops = 0
         """Messages lost since the last line that said so."""
@@ -113,7 +114,9 @@ class Consumer:
             events=self,
             envelope=handler.envelope,
         )
-        worker = Worker(handler, sequence, stream, self._slot)
+        if stream.durable:
+            engine.entered = self._slot[Field.ENTERED : Field.ENTERED + 1]
+        worker = Worker(handler, sequence, stream, self._slot, suspects=self._suspects)
         await stream.open()
         self._serving = stream, worker
         await stream.consume(worker.handle)
@@ -205,5 +208,7 @@ class Consumer:
     def _command(self, command: Command) -> None:
         if isinstance(command, LogLevel):
             log.set_level(command.level)
-        else:
+        elif isinstance(command, Suspect):
+            self._suspects[command.number] = command.deaths
+        elif isinstance(command, ReopenLog):
             log.reopen()

@@ -137,7 +137,9 @@ class Consumer:
     async def _adapt(self, stream: str, info: dict[str, Any]) -> dict[str, Any]:
         """Bring the one that is there to what is wanted."""
         config, wanted = info["config"], self._wanted()
-        wrong = [f"{key} is {config[key]!r}" for key in _MUST_NOT_BE if config.get(key) not in (None, "", "none", [], False)]
+        wrong = [
+            f"{key} is {config[key]!r}" for key in _MUST_NOT_BE if config.get(key) not in (None, "", "none", [], False)
+        ]
         for key in ("ack_policy", "deliver_policy"):
             if config.get(key, _DEFAULTS[key]) != wanted[key]:
                 wrong.append(f"{key} is {config.get(key)!r}, not {wanted[key]!r}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.mariadb import MariaDbServer
-from tests.servers.nats import NatsServer
+from tests.servers.nats import NatsServer, jetstream
 from tests.servers.postgresql import PostgresServer
 from tests.servers.redis import RedisServer
 
@@ -72,6 +72,12 @@ def start_nats(tmp_path: Path) -> Iterator[Callable[[str], NatsServer]]:
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def start_jetstream(start_nats: Callable[[str], NatsServer], tmp_path: Path) -> Callable[[], NatsServer]:
+    """`start_jetstream()` starts a server for this test alone with JetStream, which keeps its files over a restart."""
+    return lambda: start_nats(jetstream(tmp_path / "jetstream"))
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import click
@@ -100,13 +100,12 @@ def _shown(report: Mapping[str, Any]) -> list[str]:
         numbers = [str(entry.get(key, 0)) if key in counted else "-" for key in COLUMNS.values()]
         why = entry["waits_for"] or entry["failure"]
         rows.append([entry["name"], entry["state"], f"{entry['ready']}/{entry['wanted']}", *numbers, why])
-    return [head, *([farm["note"]] if farm["note"] else []), *_table(rows)]
+    return [head, *([farm["note"]] if farm["note"] else []), *table(rows, range(3, len(COLUMNS) + 3))]
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Aligned: texts to the left, numbers to the right."""
+def table(rows: Sequence[Sequence[str]], numbers: Collection[int]) -> list[str]:
+    """Aligned: texts to the left, columns of numbers to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    numbers = range(3, len(widths) - 1)
     return [
         "  ".join(
             cell.rjust(width) if column in numbers else cell.ljust(width)

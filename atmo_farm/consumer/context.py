@@ -31,6 +31,8 @@ class ChildContext:
     """0, 1, … below the handler's `workers`."""
     generation: int
     master_pid: int
+    state: Path
+    """The farm's state folder."""
     proxy: Path | None = None
     """The socket of the data-source proxy; None where the handler's functions ask for no data."""
     suspects: Mapping[int, int] = attrs.field(factory=dict)

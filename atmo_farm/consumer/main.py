@@ -20,6 +20,8 @@ from atmo_farm.consumer.data import needed_sources, wait_for_sources
 from atmo_farm.consumer.guest_log import HandlerGuestLog
 from atmo_farm.consumer.sequence import Sequence
 from atmo_farm.consumer.worker import Worker
+from atmo_farm.delivery.dead_letters import DeadLetters
+from atmo_farm.delivery.spool import Spool
 from atmo_farm.ipc.arena import Field, State
 from atmo_farm.ipc.channel import ChildChannel
 from atmo_farm.ipc.client import ProxyClient
@@ -106,6 +108,7 @@ class Consumer:
         data = await self._reach_data(rules) if context.proxy is not None else None
         capabilities = Capabilities(rules, HandlerGuestLog(handler.name), data)
         sequence = Sequence(handler.steps, handler.response, self._functions, capabilities)
+        identity = f"{context.directive.identifier}.{handler.name}"
         stream = NatsStream(
             context.directive.connections.nats[handler.connection],
             handler.resource,
@@ -113,10 +116,12 @@ class Consumer:
             client_name=f"atmo-farm/{context.directive.identifier}/{handler.name}/{context.worker}",
             events=self,
             envelope=handler.envelope,
+            dead_letter=handler.dead_letter,
+            whom=identity,
         )
         if stream.durable:
             engine.entered = self._slot[Field.ENTERED : Field.ENTERED + 1]
-        worker = Worker(handler, sequence, stream, self._slot, suspects=self._suspects)
+        worker = Worker(handler, sequence, stream, self._slot, identity, self._dead_letters(stream), self._suspects)
         await stream.open()
         self._serving = stream, worker
         await stream.consume(worker.handle)
@@ -125,6 +130,20 @@ class Consumer:
             _libc.malloc_trim(0)
         self.connected()
         self._write_gauges(stream)
+
+    def _dead_letters(self, stream: NatsStream) -> DeadLetters | None:
+        handler, context = self._handler, self._context
+        if handler.dead_letter is None:
+            return None
+        return DeadLetters(
+            handler.name,
+            context.directive.identifier,
+            context.generation,
+            handler.dead_letter.resource,
+            stream.bury,
+            Spool(context.state, handler.name, context.settings.spool_size),
+            spool_all=not stream.durable,
+        )
 
     async def _reach_data(self, rules: Rules) -> DataSources:
         """Connect to the proxy, and wait until every source is there that the handler's functions can ask."""

@@ -33,8 +33,7 @@ from atmo_farm.streams.base import Message, Output
 
 PREFIX = "Atmo-Dead-"
 REPLAYS = "Atmo-Replays"
-REPLAY_FOR = "Atmo-Replay-For"
-"""Whom a replayed message is meant for, as `<identifier>.<handler>`: other handlers that get it too pass it over."""
+REPLAY_FOR = wire_headers.REPLAY_FOR
 
 LONGEST_TEXT = 1000
 

@@ -6,66 +6,51 @@ import fnmatch
 from collections.abc import Mapping
 from functools import cached_property
 
-import attrs
-
 from atmo_farm.delivery.dead_letters import PREFIX, REPLAYS
+from atmo_farm.streams.base import Kept
 
 FIELDS = ("id", "origin", "cause", "code", "text", "function")
 """What `Match` looks at, by the names that people write."""
 
-_ID, _MSG_ID = "id", "msg-id"
 
-
-@attrs.frozen(slots=False)
 class Letter:
-    """One dead letter, with or without its payload."""
+    """What one says."""
 
-    id: str
-    """By which people name it: its number in the stream, or the name of its file in the spool."""
-    key: str
-    """By which the broker knows whether it has it already (`Output.id`)."""
-    headers: tuple[tuple[str, str], ...] = attrs.field(repr=False)
-    """The original's as they came, then `Atmo-Dead-…`; bytes that are no UTF-8 as lone surrogates."""
-    size: int
-    """Bytes of the payload."""
-    kept_s: float
-    """When it was kept, wall-clock seconds."""
-    record_key: bytes | None = None
-    data: bytes = attrs.field(default=b"", repr=False)
-    """Empty unless it was loaded."""
+    def __init__(self, kept: Kept):
+        self.kept = kept
 
     @cached_property
     def told(self) -> Mapping[str, str]:
         """What was known of its end: `origin`, `cause`, … (names as in `Atmo-Dead-…`, in lower case)."""
         start = PREFIX.lower()
-        return {name.lower().removeprefix(start): value for name, value in self.headers if _is_ours(name)}
+        return {name.lower().removeprefix(start): value for name, value in self.kept.headers if _is_ours(name)}
 
     @property
     def original(self) -> tuple[tuple[str, str], ...]:
         """The original's headers, without the replay count."""
-        return tuple(pair for pair in self.headers if not (_is_ours(pair[0]) or pair[0].lower() in _REPLAY))
+        return tuple(pair for pair in self.kept.headers if not (_is_ours(pair[0]) or pair[0].lower() in _REPLAY))
 
     @property
     def replays(self) -> int:
         """How often it was replayed before it died again."""
-        count = next((value for name, value in self.headers if name.lower() == REPLAYS.lower()), "")
+        count = next((value for name, value in self.kept.headers if name.lower() == REPLAYS.lower()), "")
         return int(count) if count.isdecimal() and len(count) < 10 else 0
 
     def summary(self) -> dict[str, str | int]:
         """What a list says of it."""
         told = self.told
         return {
-            "id": self.id,
+            "id": self.kept.id,
             "when": told.get("last", ""),
             "origin": told.get("origin", ""),
-            "message": told.get(_ID, ""),
+            "message": told.get("id", ""),
             "function": told.get("function", ""),
             "cause": told.get("cause", ""),
             "code": told.get("code", ""),
             "text": told.get("text", ""),
             "attempts": _number(told.get("attempts", "")),
             "replays": self.replays,
-            "size": self.size,
+            "size": self.kept.size,
         }
 
 

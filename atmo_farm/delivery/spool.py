@@ -30,10 +30,9 @@ from pathlib import Path
 from typing import Any
 
 from atmo_farm import clock, log
-from atmo_farm.delivery.letters import Letter
 from atmo_farm.errors import CannotStart, PublishError
 from atmo_farm.folders import ensure_private_folder
-from atmo_farm.streams.base import Output
+from atmo_farm.streams.base import Kept, Output
 
 logger = logging.getLogger("atmo_farm.delivery")
 
@@ -77,17 +76,17 @@ class Spool:
         except OSError as error:
             raise PublishError(f"the spool {self._folder}: {error.strerror or error}", transient=True) from error
 
-    async def letters(self) -> AsyncIterator[Letter]:
-        """All that are whole, the oldest first, without payloads; of each other file there is a line in the log."""
+    async def letters(self, since_s: float | None = None) -> AsyncIterator[Kept]:
+        """Those that are whole, the oldest first, without payloads; of each other file there is a line in the log."""
         found = []
         with contextlib.suppress(FileNotFoundError), os.scandir(self._folder) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
-                    found.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
-        for number, (_, name) in enumerate(sorted(found)):
+                    found.append((entry.stat(follow_symlinks=False).st_mtime, entry.name))
+        for number, (kept_s, name) in enumerate(sorted(found)):
             if number % READ_AT_ONCE == 0:
                 await asyncio.sleep(0)
-            if name == LOCK or name.endswith(NEW):
+            if name == LOCK or name.endswith(NEW) or (since_s is not None and kept_s < since_s):
                 continue
             try:
                 yield self._read(name, payload=False)
@@ -97,7 +96,7 @@ class Spool:
                 text = "a file among the dead letters is passed over"
                 log.event(logger, logging.WARNING, text, file=str(self._folder / name), reason=str(error))
 
-    def load(self, id: str) -> Letter | None:  # noqa: A002 - what it is called everywhere
+    async def load(self, id: str) -> Kept | None:  # noqa: A002 - what it is called everywhere
         """A letter with its payload; None when there is none of this id, or its file is no letter any more."""
         try:
             return self._read(id + LETTER, payload=True) if id.isalnum() else None
@@ -170,7 +169,7 @@ class Spool:
         _sync(self._folder.parent)
         return used
 
-    def _read(self, name: str, payload: bool) -> Letter:
+    def _read(self, name: str, payload: bool) -> Kept:
         if not name.endswith(LETTER):
             raise NotALetterError("its name is not that of a letter")
         descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -221,10 +220,10 @@ def _encode(letter: Output) -> bytes:
     return MAGIC + b"%d %d %d %d\n" % sizes + text + b"\n" + letter.data
 
 
-def _decode(head: dict[str, Any], name: str, size: int, kept_s: float, data: bytes) -> Letter:
+def _decode(head: dict[str, Any], name: str, size: int, kept_s: float, data: bytes) -> Kept:
     key = None if head["key"] is None else base64.b64decode(head["key"])
     headers = tuple((str(name), str(value)) for name, value in head["headers"])
-    return Letter(name, str(head["id"]), headers, size, kept_s, key, data)
+    return Kept(name, str(head["id"]), headers, size, kept_s, key, data)
 
 
 def _first_line(line: bytes) -> list[int]:

@@ -119,15 +119,15 @@ class JournalFormatter:
         """The body as MESSAGE, and what one would search for as fields of their own; the journal adds the time."""
         lines = [f"MESSAGE={_body(message, fields)}", f"PRIORITY={_PRIORITIES.get(level, 7)}"]
         lines.append("SYSLOG_IDENTIFIER=atmo-farm")
-        lines += [f"ATMO_{name.upper()}={_escape(str(fields[name]))}" for name in _JOURNAL_FIELDS if name in fields]
+        lines += [f"ATMO_{name.upper()}={escape(str(fields[name]))}" for name in _JOURNAL_FIELDS if name in fields]
         return ("\n".join(lines) + "\n").encode()
 
 
 def _body(message: str, fields: Mapping[str, Value]) -> str:
     app, generation = fields.get("app", ""), fields.get("generation", "")
     place = [f"{app}#{generation}" if generation != "" else str(app), str(fields.get("process", ""))]
-    words = [f"[{_escape(' '.join(filter(None, place)))}]"] if any(place) else []
-    words.append(_escape(message))
+    words = [f"[{escape(' '.join(filter(None, place)))}]"] if any(place) else []
+    words.append(escape(message))
     words += [
         f"{name}={_quoted(value)}" for name, value in fields.items() if name not in ("app", "generation", "process")
     ]
@@ -138,10 +138,11 @@ def _quoted(value: Value) -> str:
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if _NEEDS_QUOTES.search(text):
         text = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return _escape(text)
+    return escape(text)
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """The text without what a terminal or a log might take for more than text."""
     return _UNSAFE.sub(_escaped, text)
 
 

@@ -165,6 +165,7 @@ class Master:
                 worker=worker.number,
                 generation=worker.generation.number,
                 master_pid=os.getppid(),
+                state=self._places.state,
                 proxy=None if worker.proxy is None else self._socket(worker.proxy),
                 suspects=self._crashes.suspects(handler.name),
             )

@@ -74,6 +74,7 @@ KEYS = (
     Key("defaults.retry.maxDelay", "defaults.retry_max_delay_s", duration(0, _DAY)),
     Key("defaults.retry.multiplier", "defaults.retry_multiplier", number(1, 100)),
     Key("defaults.retry.jitter", "defaults.retry_jitter", number(0, 1)),
+    Key("deadLetters.spoolSize", "spool_size", size(1 << 10, 1 << 40)),
     Key("dataSources.poolSize", "data_sources.pool_size", integer(1, 1000)),
     Key("dataSources.connectTimeout", "data_sources.connect_timeout_s", duration(0.05, _DAY)),
     Key("dataSources.statementTimeout", "data_sources.statement_timeout_s", duration(0.001, _DAY)),

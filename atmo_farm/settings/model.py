@@ -103,6 +103,8 @@ class Settings:
     """How long a child may take until it is ready or says what it waits for."""
     load_timeout_s: float = 60.0
     """How long reading, checking and compiling an application may take."""
+    spool_size: int = 64 << 20
+    """Bytes of dead letters that one handler may keep on this machine."""
     data_sources: DataSourceSettings = DataSourceSettings()
     tracer: Tracer = Tracer()
     defaults: HandlerDefaults = HandlerDefaults()

@@ -16,7 +16,7 @@ rules. Streams that are not durable have nothing to settle: the same calls do no
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol
 
 import attrs
@@ -98,6 +98,39 @@ class StreamEvents(Protocol):
 
     def closed(self, reason: str) -> None:
         """The connection is gone for good; the process must end (exit code 11) and be replaced."""
+
+
+@attrs.frozen
+class Kept:
+    """A dead letter where it is kept."""
+
+    id: str
+    """By which people name it: its number in the stream, or the name of its file in the spool."""
+    key: str
+    """By which the broker knows whether it has it already (`Output.id`)."""
+    headers: tuple[tuple[str, str], ...] = attrs.field(repr=False)
+    """The original's as they came, then the letter's own; bytes that are no UTF-8 as lone surrogates."""
+    size: int
+    """Bytes of the payload."""
+    kept_s: float
+    """Since when, wall-clock seconds."""
+    record_key: bytes | None = None
+    data: bytes = attrs.field(default=b"", repr=False)
+    """The payload; empty in a list."""
+
+
+class Letters(Protocol):
+    """A place where the dead letters of one handler are kept. PublishError: it does not answer, or refuses."""
+
+    def letters(self, since_s: float | None = None) -> AsyncIterator[Kept]:
+        """Those that are there now, the oldest first, without payloads; any may be removed meanwhile. `since_s`: kept
+        at or after this wall-clock second."""
+
+    async def load(self, id: str) -> Kept | None:  # noqa: A002 - what it is called everywhere
+        """One with its payload; None when there is none of this id."""
+
+    async def remove(self, id: str) -> bool:  # noqa: A002
+        """Whether it was there."""
 
 
 class Stream(Protocol):

@@ -22,14 +22,18 @@ class Codec:
         self._wraps_all = envelope == "grav"
         self._new_id = new_ids()
 
-    def message(self, subject: str, reply: str, headers: dict[str, str], data: bytes, block: bytes = b"") -> Message:
-        """A received message, taken out of its envelope if it came in one; header names in lower case."""
+    def message(
+        self, subject: str, reply: str, headers: dict[str, str], data: bytes, block: bytes = b"", identity: str = ""
+    ) -> Message:
+        """A received message, taken out of its envelope if it came in one; header names in lower case. `identity` is
+        the broker's own id for it, if it has one."""
         uuid, raw = "", None
         if self._unwraps and grav.MARK in data:
             envelope = grav.unwrap(data)
             if envelope is not None:
                 raw, uuid, data = data, envelope.uuid, envelope.data
-        return Message(subject, data, headers, headers.get(MESSAGE_ID) or self._new_id(), reply, uuid, raw, block)
+        identity = identity or headers.get(MESSAGE_ID) or self._new_id()
+        return Message(subject, data, headers, identity, reply, uuid, raw, block)
 
     def payload(self, output: Output) -> bytes:
         """What goes out: in an envelope if what it answers came in one. PublishError for an illegal subject."""

@@ -14,7 +14,11 @@ SERVICE_ERROR_CODE = "Nats-Service-Error-Code"
 SERVICE_ERROR = "Nats-Service-Error"
 """The headers of an error answer, as NATS services send them."""
 
+REPLAY_FOR = "Atmo-Replay-For"
+"""Whom a replayed message is meant for, as `<identifier>.<handler>`: other handlers that get it too pass it over."""
+
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_REPLAY_MARK = REPLAY_FOR.encode()
 _UNSENDABLE = re.compile(r"[\r\n\x00:]")
 _NEWLINES = re.compile(r"[\r\n\x00]+")
 
@@ -28,6 +32,13 @@ def decode(block: bytes) -> dict[str, str]:
         if colon and name:
             headers[name.decode("ascii", "replace").lower()] = value.strip().decode("utf-8", "replace")
     return headers
+
+
+def is_for_another(block: bytes, own: str) -> bool:
+    """Whether a received block says that the message was replayed for another handler than `own`."""
+    if _REPLAY_MARK not in block:
+        return False
+    return decode(block).get(REPLAY_FOR.lower(), own) != own
 
 
 def encode(headers: Mapping[str, str]) -> bytes:

@@ -13,12 +13,16 @@ import attrs
 
 from atmo_farm import log
 from atmo_farm.directive.model import JetStream
-from atmo_farm.errors import AtmoFarmError, CannotStart
-from atmo_farm.streams.jetstream_api import CONSUMER_EXISTS, STREAM_NOT_FOUND, Api, ApiError
+from atmo_farm.errors import AtmoFarmError, CannotStart, PublishError
+from atmo_farm.streams.nats_requests import NO_JETSTREAM, STREAM_NOT_FOUND, JetStreamError, Requests
 
 logger = logging.getLogger("atmo_farm.streams")
 
 NANOSECONDS = 1_000_000_000
+
+CONSUMER_NOT_FOUND, CONSUMER_EXISTS = 10014, 10148
+_NOT_NOW = frozenset({-1, 10002, 10008, 10023, 10026, 10028, 10047})
+"""JetStream's numbers for: no leader, no room, too busy. -1 is no answer of JetStream."""
 
 _DEFAULTS: dict[str, Any] = {"deliver_policy": "all", "ack_policy": "explicit", "max_deliver": -1}
 """What stands for a key that the server leaves out."""
@@ -29,6 +33,10 @@ _MUST_NOT_BE = ("deliver_subject", "deliver_group", "backoff", "headers_only", "
 
 class StreamMissing(AtmoFarmError):
     """There is no such stream (any more)."""
+
+
+class NoJetStream(AtmoFarmError):
+    """Nobody serves JetStream's API to this user, now or ever."""
 
 
 @attrs.frozen
@@ -64,74 +72,77 @@ class Bound:
 class Consumer:
     """One handler's; `resource` is what it listens to."""
 
-    def __init__(self, api: Api, where: str, handler: str, resource: str, jetstream: JetStream):
-        self._api = api
+    def __init__(self, requests: Requests, where: str, handler: str, resource: str, jetstream: JetStream):
+        self._requests = requests
         self._where = where
         self._handler = handler
-        self._resource = resource
+        self._subjects = jetstream.filter_subjects or (resource,)
         self._jetstream = jetstream
-        self.stream = jetstream.stream
+        self._stream = jetstream.stream
 
     async def bind(self) -> Bound:
         """Find, make or change it.
 
-        StreamMissing; CannotStart if a consumer is there that cannot be used; PublishError if the server does not
-        answer, or not with that.
+        StreamMissing, NoJetStream; CannotStart if a consumer is there that cannot be used; PublishError if the server
+        does not answer, or cannot now.
         """
-        name = self._jetstream.durable
         try:
             stream = self._jetstream.stream or await self._find_stream()
-            info = await self._api.consumer(stream, name)
-            if info is None:
-                info = await self._create(stream)
-            else:
-                info = await self._adapt(stream, info)
-        except ApiError as error:
-            if error.number == STREAM_NOT_FOUND:
-                raise self._missing(self._jetstream.stream) from error
-            raise
-        self.stream = stream
+            info = await self._info(stream)
+            info = await self._create(stream) if info is None else await self._adapt(stream, info)
+        except JetStreamError as error:
+            raise self._translated(error) from error
+        self._stream = stream
         return Bound.from_info(info)
 
     async def look(self) -> Bound | None:
-        """How it is now; None if it is gone. PublishError as `bind`."""
+        """How it is now; None if it is gone. Raises as `bind`."""
         try:
-            info = await self._api.consumer(self.stream, self._jetstream.durable)
-        except ApiError as error:
-            if error.number == STREAM_NOT_FOUND:
-                return None
-            raise
+            info = await self._info(self._stream)
+        except JetStreamError as error:
+            raise self._translated(error) from error
         return Bound.from_info(info) if info is not None else None
 
+    def _translated(self, error: JetStreamError) -> AtmoFarmError:
+        if error.code == STREAM_NOT_FOUND:
+            return self._missing(self._jetstream.stream)
+        if error.code == NO_JETSTREAM:
+            return NoJetStream("the server has no JetStream for this user")
+        return PublishError(f"JetStream: {error}", transient=True)
+
     async def _find_stream(self) -> str:
-        for subject in self._jetstream.filter_subjects or (self._resource,):
-            stream = await self._api.stream_of(subject)
-            if stream:
-                return stream
+        for subject in self._subjects:
+            names = (await self._requests.jetstream("STREAM.NAMES", {"subject": subject})).get("streams")
+            if names:
+                return str(names[0])
         raise self._missing("")
 
     def _missing(self, name: str) -> StreamMissing:
-        subjects = ",".join(self._jetstream.filter_subjects or (self._resource,))
+        subjects = ",".join(self._subjects)
         what = f"the stream {name} is missing" if name else f"no stream keeps {subjects}"
-        command = f'nats stream add {name or "NAME"} --subjects "{subjects}"'
-        return StreamMissing(f"{what}; create it: {command}")
+        return StreamMissing(f"{what}; to make it: nats stream add {name or 'NAME'} --subjects '{subjects}' --defaults")
+
+    async def _info(self, stream: str) -> dict[str, Any] | None:
+        try:
+            return await self._requests.jetstream(f"CONSUMER.INFO.{stream}.{self._jetstream.durable}")
+        except JetStreamError as error:
+            if error.code == CONSUMER_NOT_FOUND:
+                return None
+            raise
+
+    async def _put(self, stream: str, config: dict[str, Any], action: str) -> dict[str, Any]:
+        request = {"stream_name": stream, "config": config, "action": action}
+        return await self._requests.jetstream(f"CONSUMER.CREATE.{stream}.{self._jetstream.durable}", request)
 
     async def _create(self, stream: str) -> dict[str, Any]:
-        name = self._jetstream.durable
         try:
-            info = await self._api.put_consumer(stream, self._wanted(), action="create")
-        except ApiError as error:
-            if error.number != CONSUMER_EXISTS:
-                raise self._refused(stream, str(error)) if not error.transient else error from error
-            found = await self._api.consumer(stream, name)  # another worker was faster
-            if found is None:
-                raise
-            return await self._adapt(stream, found)
-        begins = self._jetstream.deliver_policy
-        text = "JetStream consumer created"
-        log.event(
-            logger, logging.INFO, text, handler=self._handler, stream=stream, consumer=name, deliver_policy=begins
-        )
+            info = await self._put(stream, self._wanted(), "create")
+        except JetStreamError as error:
+            found = await self._info(stream) if error.code == CONSUMER_EXISTS else None
+            if found is not None:  # another worker was faster
+                return await self._adapt(stream, found)
+            raise self._or_refused(stream, error, "") from error
+        self._tell("JetStream consumer created", stream, deliver_policy=self._jetstream.deliver_policy)
         return info
 
     async def _adapt(self, stream: str, info: dict[str, Any]) -> dict[str, Any]:
@@ -159,21 +170,15 @@ class Consumer:
         if "filter_subjects" in changes:
             new.pop("filter_subject", None)
         try:
-            info = await self._api.put_consumer(stream, new, action="update")
-        except ApiError as error:
-            if error.transient:
-                raise
-            raise self._refused(stream, f"{differences}: {error}") from error
-        log.event(
-            logger,
-            logging.INFO,
-            "JetStream consumer updated",
-            handler=self._handler,
-            stream=stream,
-            consumer=self._jetstream.durable,
-            changes=differences,
-        )
+            info = await self._put(stream, new, "update")
+        except JetStreamError as error:
+            raise self._or_refused(stream, error, differences) from error
+        self._tell("JetStream consumer updated", stream, changes=differences)
         return info
+
+    def _tell(self, text: str, stream: str, **fields: Any) -> None:
+        name = self._jetstream.durable
+        log.event(logger, logging.INFO, text, handler=self._handler, stream=stream, consumer=name, **fields)
 
     def _wanted(self) -> dict[str, Any]:
         jetstream = self._jetstream
@@ -186,14 +191,21 @@ class Consumer:
             "max_ack_pending": jetstream.max_ack_pending,
             "max_deliver": -1,
             "replay_policy": "instant",
-            "filter_subjects": list(jetstream.filter_subjects or (self._resource,)),
+            "filter_subjects": list(self._subjects),
         }
+
+    def _or_refused(self, stream: str, error: JetStreamError, what: str) -> Exception:
+        """What the server says, as an end if it will say the same again."""
+        if error.code in _NOT_NOW or error.code in (NO_JETSTREAM, STREAM_NOT_FOUND):
+            return error
+        return self._refused(stream, f"{what}: {error}" if what else str(error))
 
     def _refused(self, stream: str, why: str) -> CannotStart:
         name = self._jetstream.durable
         return CannotStart(
-            f"{self._where}: the consumer {name} of the stream {stream} cannot serve the handler {self._handler}: {why}; "
-            f"write another `durable`, or delete it (its place in the stream is lost): nats consumer rm {stream} {name}"
+            f"{self._where}: the consumer {name} of the stream {stream} cannot serve the handler {self._handler}: "
+            f"{why}; write another `durable`, or delete it (its place in the stream is lost): "
+            f"nats consumer rm {stream} {name}"
         )
 
 

@@ -18,9 +18,9 @@ _SHORT, _LONG = 9, 11
 class Delivery:
     """One delivery of one message: `streams.base.Origin`, and what settles it."""
 
-    __slots__ = ("attempt", "consumer", "pending", "reply", "sequence", "size", "stream", "timestamp")
+    __slots__ = ("attempt", "consumer", "pending", "reply", "sequence", "stream", "timestamp")
 
-    def __init__(self, reply: bytes, size: int):
+    def __init__(self, reply: bytes):
         """ValueError for what is no such reply subject."""
         tokens = reply.split(b".")
         count = len(tokens)
@@ -28,7 +28,6 @@ class Delivery:
             raise ValueError("a reply subject that is not JetStream's")
         at = 2 if count == _SHORT else 4
         self.reply = reply
-        self.size = size
         self.stream = tokens[at].decode()
         self.consumer = tokens[at + 1]
         self.attempt = int(tokens[at + 2])
@@ -43,8 +42,8 @@ class Delivery:
         return f"{self.stream}.{self.sequence}.{self.timestamp}"
 
     def field(self, name: str) -> str:
-        """`atmo-stream`, `atmo-consumer`, `atmo-sequence`, `atmo-timestamp` (milliseconds since 1970), `atmo-deliveries`,
-        `atmo-pending` (how many wait behind it)."""
+        """`atmo-stream`, `atmo-consumer`, `atmo-sequence`, `atmo-timestamp` (milliseconds since 1970),
+        `atmo-deliveries`, `atmo-pending` (how many wait behind it)."""
         read = _FIELDS.get(name)
         return read(self) if read is not None else ""
 

@@ -12,7 +12,7 @@ from atmo_farm.errors import PublishError
 from atmo_farm.streams import subjects
 from atmo_farm.streams.base import Handle, Message, Output, StreamEvents
 from atmo_farm.streams.codec import NO_HEADERS, Codec
-from atmo_farm.streams.headers import checked_name, clean, encode, error_answer
+from atmo_farm.streams.headers import REPLAY_FOR, checked_name, clean, encode, error_answer
 from atmo_farm.streams.pending import MAX_BYTES, MAX_MESSAGES, Pending
 
 
@@ -93,12 +93,14 @@ class MemoryStream:
         group: str | None,
         events: StreamEvents,
         envelope: Literal["auto", "raw", "grav"] = "auto",
+        whom: str = "",
         max_pending: int = MAX_MESSAGES,
         max_pending_bytes: int = MAX_BYTES,
     ):
         self._broker = broker
         self._subject = subject
         self._group = group or ""
+        self._whom = whom
         self._codec = Codec(envelope)
         self._pending: Pending[Delivery] = Pending(self._message, events.dropped, max_pending, max_pending_bytes)
         self._unsubscribe: Callable[[], None] | None = None
@@ -157,6 +159,8 @@ class MemoryStream:
             self._unsubscribe = None
 
     def _receive(self, delivery: Delivery) -> None:
+        if delivery.headers.get(REPLAY_FOR, self._whom) != self._whom:
+            return
         self._pending.offer(delivery, len(delivery.subject) + len(delivery.data))
         self._pending.tell_drops()
 

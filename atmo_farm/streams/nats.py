@@ -27,7 +27,8 @@ Received = tuple[bytes, bytes, bytes, bytes]
 
 
 class NatsStream:
-    """`streams.base.Stream` for one handler. `group` None: this subscriber gets every message."""
+    """`streams.base.Stream` for one handler. `group` None: this subscriber gets every message; `whom`: what was replayed for
+    another one than `<identifier>.<handler>` is passed over."""
 
     durable = redelivers = False
 
@@ -41,6 +42,7 @@ class NatsStream:
         events: StreamEvents,
         envelope: Literal["auto", "raw", "grav"] = "auto",
         dead_letter: DeadLetter | None = None,
+        whom: str = "",
         ping_interval_s: float = PING_INTERVAL_S,
         max_pending: int = MAX_MESSAGES,
         max_pending_bytes: int = MAX_BYTES,
@@ -50,6 +52,7 @@ class NatsStream:
         self._client = self._link.client
         self._subject = subject
         self._group = group or ""
+        self._whom = whom
         self._codec = Codec(envelope)
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._done.set_result(None)
@@ -123,6 +126,8 @@ class NatsStream:
         return len(self._pending)
 
     def _receive(self, subject: bytes, reply: bytes, block: bytes, data: bytes) -> None:
+        if block and wire_headers.is_for_another(block, self._whom):
+            return
         self._pending.offer((subject, reply, block, data), len(subject) + len(block) + len(data))
 
     def _message(self, received: Received) -> Message:

@@ -57,6 +57,8 @@ class Found:
 
     name: str
     takes_ttl: bool
+    is_direct: bool = False
+    """Messages are read without the stream's leader."""
 
 
 _UNKNOWN = Found("", takes_ttl=False)
@@ -74,7 +76,9 @@ async def stream_of(requests: Requests, subject: str) -> Found | None:
         if error.code in (NO_JETSTREAM, STREAM_NOT_FOUND):
             return None
         raise PublishError(f"JetStream: {error}", transient=True) from error
-    return Found(names[0], bool(config.get("allow_msg_ttl"))) if config.get("retention") == "limits" else None
+    if config.get("retention") != "limits":  # what it keeps, it keeps for others
+        return None
+    return Found(names[0], bool(config.get("allow_msg_ttl")), bool(config.get("allow_direct")))
 
 
 class DeadStream:

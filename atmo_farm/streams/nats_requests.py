@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from itertools import count
@@ -10,6 +11,7 @@ from typing import Any
 
 import attrs
 from nats import errors
+from nats.aio.subscription import Subscription
 
 from atmo_farm.errors import PublishError
 from atmo_farm.streams import headers as wire_headers
@@ -25,6 +27,8 @@ ANSWER_S = 5.0
 class Answer:
     """A message that came back."""
 
+    reply: bytes
+    """Its own reply subject, or nothing."""
     block: bytes
     """Its header block, or nothing."""
     data: bytes
@@ -32,7 +36,7 @@ class Answer:
     @property
     def status(self) -> str:
         """`503` and the like; empty for an ordinary message."""
-        return self.block[8:12].strip().decode("ascii", "replace") if self.block else ""
+        return self.block[8:].partition(b"\r\n")[0].strip()[:3].decode("ascii", "replace")
 
 
 NO_JETSTREAM = 0
@@ -60,13 +64,24 @@ class Requests:
         self._client = client
         self._inbox = ""
         self._numbers: Iterator[int] = count()
-        self._waiting: dict[bytes, asyncio.Queue[Answer]] = {}
+        self._waiting: dict[bytes, asyncio.Future[Answer]] = {}
 
     async def ask(self, subject: str, data: bytes = b"", block: bytes = b"", answer_s: float = ANSWER_S) -> Answer:
         """The first answer. PublishError when it cannot be sent or none comes in time; transient where it may later."""
-        async with Conversation(self) as conversation:
-            await conversation.say(subject, data, block)
-            return await conversation.answer(answer_s)
+        if not self._inbox:
+            self._inbox = self._client.new_inbox()
+            await self._client.listen(self._inbox + ".*", "", self._receive)
+        reply = f"{self._inbox}.{next(self._numbers)}"
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[reply.encode()] = answer
+        try:
+            self.send(subject, reply, data, block)
+            async with asyncio.timeout(answer_s):
+                return await answer
+        except TimeoutError:
+            raise NoAnswerError("the broker does not answer", transient=True) from None
+        finally:
+            del self._waiting[reply.encode()]
 
     async def jetstream(self, what: str, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """JetStream's answer to a request of its API (`STREAM.INFO.name`). JetStreamError when it refuses; PublishError
@@ -75,19 +90,6 @@ class Requests:
         if answer.status == "503":
             raise JetStreamError(NO_JETSTREAM, "the server has no JetStream")
         return checked(answer.data)
-
-    async def join(self, queue: asyncio.Queue[Answer]) -> str:
-        """A reply subject whose messages go into the queue, until `leave`."""
-        if not self._inbox:
-            self._inbox = self._client.new_inbox()
-            await self._client.listen(self._inbox + ".*", "", self._receive)
-        reply = f"{self._inbox}.{next(self._numbers)}"
-        self._waiting[reply.encode()] = queue
-        return reply
-
-    def leave(self, reply: str) -> None:
-        """Take no more on it."""
-        self._waiting.pop(reply.encode(), None)
 
     def send(self, subject: str, reply: str, data: bytes, block: bytes) -> None:
         """Publish now. PublishError: too large (for good), or there is no connection."""
@@ -111,28 +113,32 @@ class Requests:
         except (errors.Error, OSError) as error:  # a TimeoutError is one
             raise PublishError("the broker does not answer", transient=True) from error
 
-    def _receive(self, subject: bytes, _reply: bytes, block: bytes, data: bytes) -> None:
-        queue = self._waiting.get(subject)
-        if queue is not None:
-            queue.put_nowait(Answer(block, data))
+    def _receive(self, subject: bytes, reply: bytes, block: bytes, data: bytes) -> None:
+        answer = self._waiting.get(subject)
+        if answer is not None and not answer.done():
+            answer.set_result(Answer(reply, block, data))
 
 
 class Conversation:
-    """A reply subject of its own, and what comes on it: `async with Conversation(requests) as c:`."""
+    """A subscription of its own, and what comes on it, whatever its subject: `async with Conversation(…) as c:`."""
 
-    def __init__(self, requests: Requests):
+    def __init__(self, client: WireClient, requests: Requests):
+        self._client = client
         self._requests = requests
         self._answers: asyncio.Queue[Answer] = asyncio.Queue()
-        self._reply = ""
+        self._reply = client.new_inbox()
+        self._subscription: Subscription | None = None
 
     async def __aenter__(self) -> Conversation:
-        self._reply = await self._requests.join(self._answers)
+        self._subscription = await self._client.listen(self._reply, "", self._receive)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._requests.leave(self._reply)
+        assert self._subscription is not None
+        with contextlib.suppress(errors.Error):
+            await self._subscription.unsubscribe()
 
-    async def say(self, subject: str, data: bytes = b"", block: bytes = b"") -> None:
+    def say(self, subject: str, data: bytes = b"", block: bytes = b"") -> None:
         """Publish with this reply subject."""
         self._requests.send(subject, self._reply, data, block)
 
@@ -147,6 +153,9 @@ class Conversation:
     def answer_now(self) -> Answer | None:
         """One that is already here."""
         return None if self._answers.empty() else self._answers.get_nowait()
+
+    def _receive(self, _subject: bytes, reply: bytes, block: bytes, data: bytes) -> None:
+        self._answers.put_nowait(Answer(reply, block, data))
 
 
 def checked(data: bytes) -> dict[str, Any]:

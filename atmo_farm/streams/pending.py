@@ -71,6 +71,18 @@ class Pending(Generic[Received]):
         """Begin to hand over."""
         self._pump = asyncio.get_running_loop().create_task(self._run(handle), name="stream pump")
 
+    @property
+    def size(self) -> int:
+        """Bytes that are queued."""
+        return self._bytes
+
+    def withdraw(self) -> list[Received]:
+        """Take out what is queued."""
+        left = [received for received, _ in self._queue]
+        self._queue.clear()
+        self._bytes = 0
+        return left
+
     async def finish(self) -> None:
         """Return when everything that is queued has been handed over; nothing is offered any more."""
         self._ended = True

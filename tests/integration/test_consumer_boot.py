@@ -38,7 +38,9 @@ def make_consumer(nats_server: NatsServer, tmp_path: Path) -> Iterator[Callable[
         assert not problems
         directive = application.directive
         slot = Arena().slot(0)
-        context = ChildContext(directive.handlers[0], directive, modules, settings, slot, child_end, 0, 1, os.getpid())
+        context = ChildContext(
+            directive.handlers[0], directive, modules, settings, slot, child_end, 0, 1, os.getpid(), tmp_path / "state"
+        )
         return Consumer(context)
 
     yield make

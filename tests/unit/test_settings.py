@@ -165,7 +165,7 @@ def test_all_problems_at_once_with_their_places(tmp_path: Path) -> None:
         f"{file}:4:3: log.level: stands twice; remove one of them",
         f"{file}:5:9: runDir: must be a single value",
         f"{file}:6:11: defaults: must hold keys and values",
-        f"{file}:7:1: zzz: there is no such setting; there is app, dataSources, defaults, http, log, "
+        f"{file}:7:1: zzz: there is no such setting; there is app, dataSources, deadLetters, defaults, http, log, "
         "requireConnections, runDir, stateDir, timeouts, tracer",
     ]
 

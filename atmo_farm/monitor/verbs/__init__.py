@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from atmo_farm.monitor.farm import Verb
-from atmo_farm.monitor.verbs import master, status
+from atmo_farm.monitor.verbs import dlq, master, status
 
 VERBS: Mapping[str, Verb] = {
     "status": status.status,
     "reload": master.reload,
     "stop": master.stop,
+    "dlq.list": dlq.list_,
+    "dlq.show": dlq.show,
+    "dlq.replay": dlq.replay,
+    "dlq.purge": dlq.purge,
 }

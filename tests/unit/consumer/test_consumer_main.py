@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -33,7 +34,7 @@ def test_dropped_log_lines_are_counted_on_over_a_respawn(monkeypatch: pytest.Mon
     ours, theirs = channel.pair()
 
     async def process(dropped: int) -> None:
-        consumer = Consumer(ChildContext(HANDLER, DIRECTIVE, {}, Settings(), slot, ours, 0, 1, 1))
+        consumer = Consumer(ChildContext(HANDLER, DIRECTIVE, {}, Settings(), slot, ours, 0, 1, 1, Path()))
         monkeypatch.setattr(log, "dropped", lambda: dropped)
         for _ in range(2):
             consumer._write_gauges(cast(NatsStream, Idle()))

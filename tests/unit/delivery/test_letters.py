@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from atmo_farm.delivery.letters import Letter, Match
+from atmo_farm.streams.base import Kept
 
 HEADERS = (
     ("Content-Type", "text/plain"),
@@ -20,7 +21,7 @@ HEADERS = (
 
 
 def letter(*more: tuple[str, str]) -> Letter:
-    return Letter("12", "key", (*HEADERS, *more), 3, 0.0)
+    return Letter(Kept("12", "key", (*HEADERS, *more), 3, 0.0))
 
 
 def test_what_it_says_and_what_the_original_said() -> None:
@@ -35,7 +36,8 @@ def test_what_it_says_and_what_the_original_said() -> None:
 @pytest.mark.parametrize("count", ["", "many", "-1", "9" * 400, "²"])
 def test_a_count_that_is_none(count: str) -> None:
     """A sender may write anything."""
-    assert Letter("1", "", (("Atmo-Replays", count), ("Atmo-Dead-Attempts", count)), 0, 0.0).summary()["attempts"] == 0
+    summary = Letter(Kept("1", "", (("Atmo-Replays", count), ("Atmo-Dead-Attempts", count)), 0, 0.0)).summary()
+    assert (summary["attempts"], summary["replays"]) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from atmo_farm.delivery import spool
 from atmo_farm.delivery.letters import Letter
 from atmo_farm.delivery.spool import Spool
 from atmo_farm.errors import PublishError
-from atmo_farm.streams.base import Output
+from atmo_farm.streams.base import Kept, Output
 from tests.streams import run
 
 BINARY = bytes(range(256)) * 3
@@ -28,7 +28,7 @@ def output(number: int, data: bytes = BINARY, **keys: object) -> Output:
     return Output("atmo.dead.a.h", data, {"Atmo-Dead-Id": str(number)}, None, f"m{number}", **keys)  # type: ignore[arg-type]
 
 
-async def all_of(kept: Spool) -> list[Letter]:
+async def all_of(kept: Spool) -> list[Kept]:
     return [letter async for letter in kept.letters()]
 
 
@@ -42,14 +42,14 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
         await kept.keep(letter)
         (listed,) = await all_of(kept)
         assert listed.data == b"" and listed.size == len(BINARY)
-        loaded = kept.load(listed.id)
+        loaded = await kept.load(listed.id)
         assert loaded is not None
         assert loaded.data == BINARY
         assert loaded.headers == (*original, ("Atmo-Dead-Id", "1"))
         assert (loaded.key, loaded.record_key) == ("m1", b"\xff\x00")
         assert await kept.remove(listed.id)
         assert not await kept.remove(listed.id)
-        assert kept.load(listed.id) is None
+        assert await kept.load(listed.id) is None
         assert await all_of(kept) == []
 
     run(body())
@@ -120,11 +120,11 @@ def test_what_is_no_letter_is_passed_over(tmp_path: Path, caplog: pytest.LogCapt
         (folder / "folder.letter").mkdir()
         os.mkfifo(folder / "pipe.letter")
         (folder / "left.new").write_bytes(whole[:20])
-        assert [letter.told["id"] for letter in await all_of(kept)] == ["1"]
+        assert [Letter(letter).told["id"] for letter in await all_of(kept)] == ["1"]
         assert len(caplog.records) == 10
         (folder / "payload.letter").write_bytes(whole[:-1] + b"\x00")
-        assert kept.load("payload") is None
-        assert kept.load("../h/" + (await all_of(kept))[0].id) is None
+        assert await kept.load("payload") is None
+        assert await kept.load("../h/" + (await all_of(kept))[0].id) is None
 
     run(body())
 
@@ -164,7 +164,7 @@ WRITER = """
 import asyncio, sys
 from pathlib import Path
 from atmo_farm.delivery.spool import Spool
-from atmo_farm.streams.base import Output
+from atmo_farm.streams.base import Kept, Output
 
 async def main():
     kept = Spool(Path(sys.argv[1]), "h", 64 << 20)
@@ -203,12 +203,12 @@ def test_writers_that_are_killed_lose_nothing(tmp_path: Path, amount: Callable[[
     async def body() -> None:
         kept = Spool(tmp_path, "h", 64 << 20)
         found = await all_of(kept)
-        names = [letter.told["id"] for letter in found]
+        names = [Letter(letter).told["id"] for letter in found]
         assert said <= set(names)
         assert len(names) == len(set(names))
         for letter in found:
-            loaded = kept.load(letter.id)
-            assert loaded is not None and loaded.data.startswith(letter.told["id"].encode())
+            loaded = await kept.load(letter.id)
+            assert loaded is not None and loaded.data.startswith(Letter(letter).told["id"].encode())
         await kept.keep(output(0))
         folder = tmp_path / "dead/h"
         assert int((folder / "lock").read_text()) == sum(file.stat().st_size for file in folder.glob("*.letter"))

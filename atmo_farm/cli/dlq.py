@@ -1,0 +1,337 @@
+"""`atmo-farm dlq list|show|replay|purge`: the dead letters of a handler of a running farm."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import click
+
+from atmo_farm.cli.farm import farm_options, find
+from atmo_farm.cli.session import F, exit_codes, say, verb_settings
+from atmo_farm.cli.status import table
+from atmo_farm.log.lines import escape
+from atmo_farm.units import parse_duration
+
+COLUMNS = ("id", "when", "origin", "cause", "code", "attempts", "replays", "size", "text")
+NUMBERS = ("attempts", "replays", "size")
+
+LONGEST_TEXT = 60
+"""Characters of a letter's text in a table."""
+
+SHOWN = 16 << 10
+"""Bytes of a payload on a terminal."""
+
+_CODES = exit_codes(0, 2, 4, 5, 70, _4="no such farm, handler or letter", _5="the broker is out of reach, or timed out")
+
+
+class Since(click.ParamType[float]):
+    """`30m`: so long ago, or a time of RFC 3339; the value is wall-clock seconds."""
+
+    name = "since"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The seconds; a usage error says what is accepted."""
+        if isinstance(value, float):
+            return value
+        try:
+            return time.time() - parse_duration(value)
+        except ValueError:
+            pass
+        try:
+            return datetime.fromisoformat(value).astimezone().timestamp()
+        except ValueError:
+            self.fail(f"{value!r} is neither a duration (30s, 5m, 24h) nor a time (2026-01-31T12:00:00Z)", param, ctx)
+
+
+class Rate(click.ParamType[float]):
+    """`10`, `10/s`, `600/m`, `5/h`: letters in a second."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The rate; a usage error says what is accepted."""
+        if isinstance(value, float):
+            return value
+        number, _, unit = str(value).partition("/")
+        try:
+            rate = float(number) / {"": 1, "s": 1, "m": 60, "h": 3600}[unit.strip()]
+        except (ValueError, KeyError):
+            rate = 0.0
+        if not 1e-6 <= rate <= 1e6:
+            self.fail(f"{value!r} is no rate; write 10/s, 600/m or 5/h", param, ctx)
+        return rate
+
+
+def _which(function: F) -> F:
+    """The options that say which letters are meant."""
+    options = (
+        click.option(
+            "--match",
+            multiple=True,
+            metavar="TEXT|FIELD=PATTERN",
+            help="Only those that hold TEXT, or of which FIELD (id, origin, cause, code, text, function) is PATTERN, "
+            "with * and ?. May be repeated: all must hold.",
+        ),
+        click.option("--since", type=Since(), metavar="DURATION|TIME", help="Only those that are not older: 30m, 24h."),
+        click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many, the oldest first."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _how(function: F) -> F:
+    """The options of what takes its time."""
+    options = (
+        click.option("--rate", type=Rate(), metavar="N/s", help="At most so many letters in a second.  [default: any]"),
+        click.option("--dry-run", is_flag=True, help="Only say how many they are."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@click.group(cls=click.Group, **verb_settings)
+def dlq() -> None:
+    """Read, replay and purge the dead letters of a handler.
+
+    A message that cannot be processed becomes a dead letter: docs/dead-letters.md.
+    """
+
+
+@dlq.command(
+    "list",
+    **verb_settings,
+    epilog=_CODES
+    + """
+
+\b
+Examples:
+  atmo-farm dlq list orders
+  atmo-farm dlq list orders --since 24h --match cause=timeout
+  atmo-farm dlq list orders --limit 100000 --json | jq -r .id""",
+)
+@click.argument("handler")
+@_which
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each letter.")
+@farm_options
+def list_(
+    handler: str, match: tuple[str, ...], since: float | None, limit: int | None, as_json: bool, **flags: Any
+) -> None:
+    """List dead letters, the oldest first; 100 without --limit."""
+    rows: list[list[str]] = []
+
+    def told(progress: Mapping[str, Any]) -> None:
+        letter = progress["letter"]
+        if as_json:
+            click.echo(json.dumps(letter))
+        else:
+            rows.append([_cell(letter[name], LONGEST_TEXT) for name in COLUMNS])
+
+    with find(**flags).connect() as farm:
+        result = farm.ask("dlq.list", _args(handler, match=list(match), since=since, limit=limit), told)
+    if rows:
+        for line in table([list(COLUMNS), *rows], [COLUMNS.index(name) for name in NUMBERS]):
+            click.echo(line)
+    if not result["letters"]:
+        say(f"{handler} has no dead letters" + (" of these" if match or since is not None else ""))
+    elif result["more"]:
+        say("there are more: --limit says how many are listed")
+
+
+@dlq.command(
+    **verb_settings,
+    epilog=_CODES
+    + """
+
+\b
+Examples:
+  atmo-farm dlq show orders 12
+  atmo-farm dlq show orders 12 --raw > message.bin""",
+)
+@click.argument("handler")
+@click.argument("id")
+@click.option("--raw", is_flag=True, help="Write the payload's bytes and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@farm_options
+def show(handler: str, id: str, raw: bool, as_json: bool, **flags: Any) -> None:  # noqa: A002 - the argument's name
+    """Print one dead letter: what is known of its end, the headers and the payload."""
+    if raw and as_json:
+        raise click.UsageError("--raw and --json exclude each other")
+    payload = bytearray()
+
+    def told(progress: Mapping[str, Any]) -> None:
+        chunk = base64.b64decode(progress["payload"])
+        if raw:
+            sys.stdout.buffer.write(chunk)
+        else:
+            payload.extend(chunk)
+
+    with find(**flags).connect() as farm:
+        wanted = None if raw or as_json else SHOWN
+        letter = farm.ask("dlq.show", _args(handler, letter=id, payload=wanted), told)
+    if raw:
+        sys.stdout.buffer.flush()
+    elif as_json:
+        click.echo(json.dumps({**letter, **_as_json(bytes(payload))}, indent=2))
+    else:
+        for line in _shown(letter, bytes(payload)):
+            click.echo(line)
+
+
+@dlq.command(
+    **verb_settings,
+    epilog=_CODES
+    + """
+
+\b
+Examples:
+  atmo-farm dlq replay orders 12
+  atmo-farm dlq replay orders --match cause=datasource --rate 50/s
+  atmo-farm dlq replay orders --since 2h --to orders.retry --dry-run""",
+)
+@click.argument("handler")
+@click.argument("id", required=False)
+@_which
+@_how
+@click.option("--to", metavar="SUBJECT", help="Publish there.  [default: where each came from]")
+@click.option(
+    "--max-replays",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Pass over what was replayed so often.",
+)
+@farm_options
+def replay(
+    handler: str,
+    id: str | None,  # noqa: A002 - the argument's name
+    match: tuple[str, ...],
+    since: float | None,
+    limit: int | None,
+    rate: float | None,
+    dry_run: bool,
+    to: str | None,
+    max_replays: int,
+    **flags: Any,
+) -> None:
+    """Publish dead letters again, all of them or those that are meant, and remove each that was accepted."""
+    _check_one(id, match, since, limit)
+    args = _args(
+        handler, letter=id, match=list(match), since=since, limit=limit, rate=rate, dry_run=dry_run, to=to,
+        max_replays=max_replays,
+    )  # fmt: skip
+    with find(**flags).connect() as farm:
+        counts = farm.ask("dlq.replay", args, _say)
+    click.echo(_summary("would be replayed" if dry_run else "replayed", counts))
+
+
+@dlq.command(
+    **verb_settings,
+    epilog=_CODES
+    + """
+
+\b
+Examples:
+  atmo-farm dlq purge orders 12
+  atmo-farm dlq purge orders --match 'text=*no such user*'
+  atmo-farm dlq purge orders --all""",
+)
+@click.argument("handler")
+@click.argument("id", required=False)
+@_which
+@_how
+@click.option("--all", "everything", is_flag=True, help="All that there are.")
+@farm_options
+def purge(
+    handler: str,
+    id: str | None,  # noqa: A002 - the argument's name
+    match: tuple[str, ...],
+    since: float | None,
+    limit: int | None,
+    rate: float | None,
+    dry_run: bool,
+    everything: bool,
+    **flags: Any,
+) -> None:
+    """Remove dead letters for ever."""
+    _check_one(id, match, since, limit)
+    if not (id or match or since is not None or limit or everything):
+        raise click.UsageError("say which: an ID, --match, --since, --limit, or --all")
+    args = _args(handler, letter=id, match=list(match), since=since, limit=limit, rate=rate, dry_run=dry_run)
+    with find(**flags).connect() as farm:
+        counts = farm.ask("dlq.purge", args, _say)
+    click.echo(_summary("would be purged" if dry_run else "purged", counts))
+
+
+def _check_one(id: str | None, match: tuple[str, ...], since: float | None, limit: int | None) -> None:  # noqa: A002
+    if id and (match or since is not None or limit):
+        raise click.UsageError("an ID is one letter; --match, --since and --limit are for several")
+
+
+def _args(handler: str, **keys: Any) -> dict[str, Any]:
+    return {"handler": handler, **{name: value for name, value in keys.items() if value is not None}}
+
+
+def _say(progress: Mapping[str, Any]) -> None:
+    if "replays" in progress:
+        say(f"{progress['passed_over']} is passed over: it was replayed {progress['replays']} times")
+    elif "reason" in progress:
+        say(f"{progress['failed']} stays: {escape(progress['reason'])}")
+    else:
+        say(f"{progress['done']} letters done")
+
+
+def _summary(done: str, counts: Mapping[str, int]) -> str:
+    words = [f"{counts['done']} {done}"]
+    for key, text in (
+        ("passed_over", "passed over, replayed too often"),
+        ("failed", "could not be sent"),
+        ("gone", "were gone"),
+    ):
+        if counts[key]:
+            words.append(f"{counts[key]} {text}")
+    return ", ".join(words)
+
+
+def _cell(value: Any, longest: int) -> str:
+    text = escape(str(value)) or "-"
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _shown(letter: Mapping[str, Any], payload: bytes) -> list[str]:
+    """What is known of it, the original's headers, the payload: nothing that a terminal would obey."""
+    told = {"letter": letter["id"], **letter["told"], "replays": str(letter["replays"])}
+    lines = [f"{name + ':':<12} {escape(value)}" for name, value in told.items()]
+    lines += ["", *(f"{escape(name)}: {escape(value)}" for name, value in letter["headers"]), ""]
+    try:
+        lines += [escape(line) for line in payload.decode().replace("\t", "    ").split("\n")]
+    except UnicodeDecodeError:
+        lines += _hex(payload)
+    if len(payload) < letter["size"]:
+        lines.append(f"… {letter['size']} bytes in all; --raw writes them")
+    return lines
+
+
+def _hex(data: bytes) -> list[str]:
+    """Rows of 16 bytes: offset, hexadecimal, text."""
+    rows = []
+    for start in range(0, len(data), 16):
+        row = data[start : start + 16]
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        rows.append(f"{start:08x}  {row.hex(' '):<47}  {text}")
+    return rows
+
+
+def _as_json(payload: bytes) -> dict[str, str]:
+    try:
+        return {"payload": payload.decode()}
+    except UnicodeDecodeError:
+        return {"payloadBase64": base64.b64encode(payload).decode()}

@@ -1,0 +1,150 @@
+"""`dlq.list`, `dlq.show`, `dlq.replay`, `dlq.purge`: the dead letters of one handler, on its broker and in the spool.
+
+The keys of their requests are those of `Asked`.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import difflib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Annotated, Any
+
+import attrs
+import msgspec
+
+from atmo_farm.delivery.letters import Letter, Match
+from atmo_farm.delivery.replay import Job, Wanted, Way, select
+from atmo_farm.delivery.spool import Spool
+from atmo_farm.directive.model import Handler
+from atmo_farm.errors import NotFound, PublishError, TimedOut, with_exit_code
+from atmo_farm.monitor.farm import Farm, Progress
+from atmo_farm.streams import subjects
+from atmo_farm.streams.base import Letters
+from atmo_farm.streams.nats_letters import NatsLetters
+
+USAGE = 2
+
+LIST_LIMIT = 100
+"""Letters that `dlq.list` tells of when nobody says how many."""
+
+CHUNK = 192 << 10
+"""Bytes of a payload in one progress."""
+
+Number = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+
+
+class Asked(msgspec.Struct):
+    """A request."""
+
+    handler: str
+    letter: str = ""
+    """The id of one."""
+    match: list[str] = []
+    since: float | None = None
+    """Wall-clock seconds."""
+    limit: Number | None = None
+    rate: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """Letters a second."""
+    dry_run: bool = False
+    to: str = ""
+    max_replays: Number = 3
+    payload: Number | None = None
+    """Bytes of it; None: all."""
+
+
+async def list_(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
+    """A progress `{"letter": {…}}` for each letter. The result: how many these were, and whether there are more."""
+    asked = _asked(args)
+    limit = LIST_LIMIT if asked.limit is None else asked.limit
+    told, more = 0, False
+    async with _opened(farm, asked) as (places, _, _):
+        wanted = attrs.evolve(_wanted(asked), limit=limit + 1)
+        async with contextlib.aclosing(select(places, wanted)) as found:  # type: ignore[type-var]
+            async for _, letter in found:
+                if told == limit:
+                    more = True
+                    break
+                told += 1
+                await progress({"letter": letter.summary()})
+    return {"letters": told, "more": more}
+
+
+async def show(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
+    """The payload in progresses `{"payload": base64}`; the result is the letter: what `dlq.list` tells, `headers` (the
+    original's, pairs) and `told` (what is known of its end)."""
+    asked = _asked(args)
+    async with _opened(farm, asked) as (places, handler, _):
+        letter = await _one(places, handler, asked)
+    data = letter.kept.data[: asked.payload]
+    for start in range(0, len(data), CHUNK):
+        await progress({"payload": base64.b64encode(data[start : start + CHUNK]).decode()})
+    return {**letter.summary(), "headers": [list(pair) for pair in letter.original], "told": dict(letter.told)}
+
+
+async def replay(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
+    """Publish letters again. Progress: how far it is, and which letters are passed over; the result is the counts."""
+    asked = _asked(args)
+    if asked.to and (problem := subjects.problem(asked.to)):
+        raise with_exit_code(f"to: {problem}", USAGE)
+    async with _opened(farm, asked) as (places, handler, broker):
+        if asked.letter:
+            await _one(places, handler, asked)
+        job = Job(places, _wanted(asked), progress, asked.rate, asked.dry_run)
+        who = f"{farm.directive().identifier}.{handler.name}"
+        await job.replay(Way(who, asked.to, asked.max_replays), broker.send)
+    return job.counts.told()
+
+
+async def purge(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
+    """Remove letters. Progress: how far it is; the result is the counts."""
+    asked = _asked(args)
+    async with _opened(farm, asked) as (places, handler, _):
+        if asked.letter:
+            await _one(places, handler, asked)
+        job = Job(places, _wanted(asked), progress, asked.rate, asked.dry_run)
+        await job.purge()
+    return job.counts.told()
+
+
+def _asked(args: Mapping[str, Any]) -> Asked:
+    try:
+        return msgspec.convert(args, Asked)
+    except msgspec.ValidationError as error:
+        raise with_exit_code(f"this request is not understood: {error}", USAGE) from error
+
+
+def _wanted(asked: Asked) -> Wanted:
+    return Wanted(asked.letter, tuple(map(Match, asked.match)), asked.since, asked.limit)
+
+
+async def _one(places: Sequence[Letters], handler: Handler, asked: Asked) -> Letter:
+    """The letter that is asked for by its id."""
+    if asked.letter:
+        async with contextlib.aclosing(select(places, Wanted(asked.letter))) as found:  # type: ignore[type-var]
+            async for _, letter in found:
+                return letter
+    raise NotFound(f"{handler.name} has no dead letter {asked.letter[:100]!r}")
+
+
+@contextlib.asynccontextmanager
+async def _opened(farm: Farm, asked: Asked) -> AsyncIterator[tuple[Sequence[Letters], Handler, NatsLetters]]:
+    """Where the handler's letters are. NotFound: no such handler, or it keeps none; TimedOut: no broker."""
+    directive = farm.directive()
+    name = asked.handler
+    handler = next((handler for handler in directive.handlers if handler.name == name), None)
+    if handler is None:
+        names = [handler.name for handler in directive.handlers]
+        close = difflib.get_close_matches(name, names, 1)
+        meant = f"did you mean {close[0]}?" if close else f"there is {', '.join(names[:20])}"
+        raise NotFound(f"there is no handler {name[:100]!r}; {meant}")
+    if handler.dead_letter is None or handler.source != "nats":
+        raise NotFound(f"the handler {name} keeps no dead letters (`deadLetter: off`)")
+    connection = directive.connections.nats[handler.connection]
+    client_name = f"atmo-farm/{directive.identifier}/{name}/dlq"
+    try:
+        async with NatsLetters(connection, handler.dead_letter.resource, client_name) as broker:
+            yield (broker, Spool(farm.state, name, farm.settings.spool_size)), handler, broker
+    except PublishError as error:
+        raise TimedOut(str(error)) from error

@@ -1,0 +1,249 @@
+"""The dead letters of one handler on NATS, for whoever reads, replays or purges them: a connection of its own."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime
+import json
+import logging
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import attrs
+from nats import errors
+
+from atmo_farm import log
+from atmo_farm.directive.model import NatsConnection
+from atmo_farm.errors import PublishError, TimedOut
+from atmo_farm.streams import headers as wire_headers
+from atmo_farm.streams import nats_options, subjects
+from atmo_farm.streams.base import Kept, Output
+from atmo_farm.streams.nats_client import WireClient
+from atmo_farm.streams.nats_dead import TOO_LARGE, stream_of
+from atmo_farm.streams.nats_requests import (
+    ANSWER_S,
+    API,
+    NO_JETSTREAM,
+    Answer,
+    Conversation,
+    JetStreamError,
+    Requests,
+    checked,
+    keyed,
+)
+
+logger = logging.getLogger("atmo_farm.streams")
+
+CONNECT_S = 2
+BATCH = 256
+IDLE_S = 60
+"""How long the server keeps a reader of which it hears nothing."""
+
+NO_MESSAGE = (10037, 10043, 10057)
+"""JetStream's numbers for: no message found, sequence not found, it could not be deleted."""
+
+MSG_ID, TTL, SIZE = "Nats-Msg-Id", "Nats-TTL", "Nats-Msg-Size"
+
+ADDED = 4
+"""Headers that the server puts after a message's own in a direct answer: Nats-Stream, -Subject, -Sequence,
+-Time-Stamp."""
+
+
+class NatsLetters:
+    """Use it as a context; then its calls raise PublishError when the broker does not answer or refuses."""
+
+    def __init__(self, connection: NatsConnection, resource: str, client_name: str):
+        """`resource` is where the letters are. CannotStart when the connection cannot be used as it is."""
+        self._options = nats_options.options(connection, client_name)
+        self._where = f"nats {connection.name}"
+        self._resource = resource
+        self._client = WireClient(self._options.wants_tls)
+        self._requests = Requests(self._client)
+        self._stream = ""
+        self._is_direct = False
+        self._covered: dict[str, bool] = {}
+        """Subject → whether a stream has it."""
+
+    async def __aenter__(self) -> NatsLetters:
+        """Connect, once. TimedOut when that is not possible now."""
+        try:
+            await self._client.connect(
+                **self._options.arguments, allow_reconnect=False, connect_timeout=CONNECT_S, error_cb=self._on_error
+            )
+            found = await stream_of(self._requests, self._resource)
+            if found is not None:
+                self._stream, self._is_direct = found.name, found.is_direct
+        except (errors.Error, OSError) as error:
+            self._client.abort()
+            reason = nats_options.reason(error, self._options.secrets)
+            raise TimedOut(f"{self._where} is out of reach: {reason}") from error
+        except BaseException:
+            self._client.abort()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._client.abort()
+
+    async def letters(self, since_s: float | None = None) -> AsyncIterator[Kept]:
+        """Those that are in the stream now; what comes later belongs to the next call."""
+        if not self._stream:
+            return
+        last = int((await self._ask(f"STREAM.INFO.{self._stream}"))["state"]["last_seq"])
+        reader = await self._open_reader(since_s)
+        try:
+            async with Conversation(self._client, self._requests) as conversation:
+                while True:
+                    left = 0
+                    async for answer in self._batch(conversation, reader):
+                        sequence, stored_s, left = _place(answer.reply)
+                        if sequence > last:
+                            return
+                        yield _kept(sequence, stored_s, wire_headers.pairs(answer.block))
+                    if not left:
+                        return
+        finally:
+            with contextlib.suppress(PublishError):
+                await self._ask(f"CONSUMER.DELETE.{self._stream}.{reader}")
+
+    async def load(self, id: str) -> Kept | None:  # noqa: A002
+        """One with its payload; None when it is not there, or is another handler's."""
+        if not self._stream or not id.isdecimal():
+            return None
+        request = {"seq": int(id)}
+        if not self._is_direct:
+            try:
+                found = await self._ask(f"STREAM.MSG.GET.{self._stream}", request)
+            except _NoMessageError:
+                return None
+            message = found["message"]
+            subject, time = message["subject"], message["time"]
+            headers = wire_headers.pairs(base64.b64decode(message.get("hdrs", "")))
+            data = base64.b64decode(message.get("data", ""))
+        else:
+            answer = await self._requests.ask(f"{API}DIRECT.GET.{self._stream}", json.dumps(request).encode())
+            if answer.status:
+                return None
+            headers, added = _split(wire_headers.pairs(answer.block))
+            subject, time, data = added.get("Nats-Subject", ""), added.get("Nats-Time-Stamp", ""), answer.data
+        if subject != self._resource:
+            return None
+        return attrs.evolve(_kept(int(id), _seconds(time), headers), size=len(data), data=data)
+
+    async def remove(self, id: str) -> bool:  # noqa: A002
+        """Whether it was there. The id is one that `letters` or `load` gave: others are not looked at again."""
+        try:
+            await self._ask(f"STREAM.MSG.DELETE.{self._stream}", {"seq": int(id), "no_erase": True})
+        except _NoMessageError:
+            return False
+        return True
+
+    async def send(self, output: Output) -> None:
+        """Publish; returns when a stream has it, or, where none covers the subject, when the server has passed it on to
+        somebody. PublishError, transient where it may be accepted later."""
+        subject = output.subject
+        if problem := subjects.problem(subject):
+            raise PublishError(f"cannot publish on {subject[:100]!r}: {problem}", transient=False)
+        if subject not in self._covered:
+            try:
+                names = (await self._requests.jetstream("STREAM.NAMES", {"subject": subject})).get("streams")
+            except JetStreamError as error:
+                if error.code != NO_JETSTREAM:
+                    raise PublishError(f"JetStream: {error}", transient=True) from error
+                names = None
+            self._covered[subject] = bool(names)
+        block = keyed(output.original, output.headers, output.id)
+        async with Conversation(self._client, self._requests) as conversation:
+            conversation.say(subject, output.data, block)
+            if not self._covered[subject]:
+                await self._requests.confirm()
+                said = conversation.answer_now()  # a server says it before it answers what came later
+                if said is not None and said.status == "503":
+                    raise PublishError(f"nobody listens on {subject}", transient=True)
+                return
+            answer = await conversation.answer(ANSWER_S)
+        if answer.status == "503":
+            raise PublishError(f"the stream of {subject} is gone", transient=True)
+        try:
+            checked(answer.data)
+        except JetStreamError as error:
+            raise PublishError(f"{subject}: {error}", transient=error.code != TOO_LARGE) from error
+
+    async def _open_reader(self, since_s: float | None) -> str:
+        """A consumer that gives headers alone and forgets itself."""
+        config: dict[str, Any] = {
+            "deliver_policy": "all",
+            "ack_policy": "none",
+            "filter_subject": self._resource,
+            "headers_only": True,
+            "inactive_threshold": IDLE_S * 10**9,
+            "mem_storage": True,
+            "num_replicas": 1,
+        }
+        if since_s is not None:
+            config |= {"deliver_policy": "by_start_time", "opt_start_time": _rfc3339(since_s)}
+        request = {"stream_name": self._stream, "config": config}
+        return str((await self._ask(f"CONSUMER.CREATE.{self._stream}", request))["name"])
+
+    async def _batch(self, conversation: Conversation, reader: str) -> AsyncIterator[Answer]:
+        """At most BATCH messages; fewer or none when there are no more."""
+        request = json.dumps({"batch": BATCH, "no_wait": True}).encode()
+        conversation.say(f"{API}CONSUMER.MSG.NEXT.{self._stream}.{reader}", request)
+        for _ in range(BATCH):
+            answer = await conversation.answer(ANSWER_S)
+            if answer.status in ("404", "408"):
+                return
+            if answer.status:
+                raise PublishError(f"the reader of {self._stream} is gone: {answer.status}", transient=True)
+            yield answer
+            if _place(answer.reply)[2] == 0:
+                return
+
+    async def _ask(self, what: str, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            return await self._requests.jetstream(what, request)
+        except JetStreamError as error:
+            if error.code in NO_MESSAGE:
+                raise _NoMessageError(str(error), transient=True) from error
+            raise PublishError(f"stream {self._stream}: {error}", transient=True) from error
+
+    async def _on_error(self, error: Exception) -> None:
+        reason = nats_options.reason(error, self._options.secrets)
+        log.event(logger, logging.WARNING, "NATS error", connection=self._where, reason=reason)
+
+
+class _NoMessageError(PublishError):
+    pass
+
+
+def _kept(sequence: int, stored_s: float, headers: tuple[tuple[str, str], ...]) -> Kept:
+    """Without what JetStream itself has put or reads there."""
+    own = {name: value for name, value in headers if name in (MSG_ID, TTL, SIZE)}
+    size = own.get(SIZE, "")
+    others = tuple(pair for pair in headers if pair[0] not in own)
+    return Kept(str(sequence), own.get(MSG_ID, ""), others, int(size) if size.isdecimal() else 0, stored_s)
+
+
+def _place(reply: bytes) -> tuple[int, float, int]:
+    """Of a message of a consumer, `$JS.ACK.….<sequence>.<its own>.<time, ns>.<left>[.<token>]`: its sequence, when it
+    was stored, and how many are left."""
+    words = reply.split(b".")
+    sequence, _, stored_ns, left = words[5:9] if len(words) == 9 else words[7:11]
+    return int(sequence), int(stored_ns) / 1e9, int(left)
+
+
+def _split(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[tuple[str, str], ...], dict[str, str]]:
+    """A message's own headers, and what the server has put after them in a direct answer."""
+    return headers[:-ADDED], dict(headers[-ADDED:])
+
+
+def _seconds(time: str) -> float:
+    """Of RFC 3339 with nanoseconds, in UTC."""
+    whole, _, fraction = time.rstrip("Z").partition(".")
+    moment = datetime.datetime.fromisoformat(whole + "+00:00")
+    return moment.timestamp() + (float(f"0.{fraction}") if fraction.isdecimal() else 0.0)
+
+
+def _rfc3339(wall_s: float) -> str:
+    return datetime.datetime.fromtimestamp(wall_s, datetime.UTC).isoformat()

@@ -10,7 +10,7 @@ import argparse
 import importlib
 import sys
 
-NAMES = ("invoke", "nats", "latency", "memory", "fanin", "hop", "redis", "sql", "greedy")
+NAMES = ("invoke", "nats", "jetstream", "latency", "memory", "fanin", "hop", "redis", "sql", "greedy")
 
 
 def main() -> int:

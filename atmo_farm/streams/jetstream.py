@@ -202,13 +202,13 @@ class JetStreamStream:
         headers = wire_headers.decode(block) if block else NO_HEADERS
         message = self._codec.message(subject.decode("utf-8", "replace"), "", headers, data, block, delivery.id)
         message.attempt = delivery.attempt
-        message.number = delivery.sequence
+        message.number = delivery.number
         message.origin = delivery
         return message
 
     def _settle(self, message: Message, word: bytes) -> None:
-        delivery = self._in_hand.get(message.number)
-        if delivery is not None and delivery is message.origin:
+        delivery = message.origin
+        if isinstance(delivery, Delivery) and self._in_hand.get(delivery.sequence) is delivery:
             self._let_go(delivery, word)
 
     def _let_go(self, delivery: Delivery, word: bytes) -> None:

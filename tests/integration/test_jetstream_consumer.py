@@ -269,8 +269,7 @@ def test_a_restarted_server(start_jetstream: StartServer) -> None:
         assert len(handled.messages) == 2
         stream.ack(handled.messages[1])
         await kit.until_info(lambda info: info["num_ack_pending"] == 0 and info["ack_floor"]["stream_seq"] == 2)
-        while not kit.client.is_connected:
-            await asyncio.sleep(0.01)
+        await kit.until_connected()
         await kit.publish(b"3")
         assert await handled.payloads(3) == [b"1", b"2", b"3"]
 

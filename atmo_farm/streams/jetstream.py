@@ -67,6 +67,7 @@ class JetStreamStream:
         self._client = self._link.client
         self._codec = Codec(handler.envelope)
         requests = Requests(self._client)
+        self._link.publish_refused.append(requests.refused)
         self._publisher = Publisher(self._link, requests, self._codec, handler.name, handler.output)
         self._dead = DeadStream(requests, handler.dead_letter) if handler.dead_letter else None
         prefetched = min(MOST_PREFETCHED, handler.max_in_flight // 4)

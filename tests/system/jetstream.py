@@ -1,7 +1,7 @@
 """A steady load of a handler on JetStream, and its ledger (tests/ledger.py).
 
-Input is kept by the stream IN, outputs on `out.>` by OUT, dead letters by ATMO_DEAD. Ids are numbers, in the header
-`Id` and at the end of the payload.
+Input is kept by the stream IN, outputs on `out.>` by OUT, dead letters by ATMO_DEAD. Ids are numbers from
+1, in the header `Id` and at the end of the payload.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ class JetStreamLoad:
             number = 0
             while not self._stop.is_set() and number < self._count:
                 while number < min(self._count, int((time.monotonic() - begin) * self._per_s)):
-                    published.add(asyncio.ensure_future(self._publish(client, number)))
                     number += 1
+                    published.add(asyncio.ensure_future(self._publish(client, number)))
                 published = {task for task in published if not task.done()}
                 await asyncio.sleep(0.004)
             await asyncio.gather(*published)

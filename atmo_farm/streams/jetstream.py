@@ -103,16 +103,15 @@ class JetStreamStream:
 
     def ack(self, message: Message) -> None:
         """Done with it."""
-        self._in_hand.settle(message, ACK)
+        self._in_hand.settle(message.origin, ACK)
 
     def give_back(self, message: Message, delay_s: float) -> None:
         """The server delivers it again after so long."""
-        if isinstance(message.origin, Delivery):
-            self._in_hand.give_back(message.origin, delay_s)
+        self._in_hand.give_back(message.origin, delay_s)
 
     def terminate(self, message: Message) -> None:
         """Never deliver it again."""
-        self._in_hand.settle(message, TERM)
+        self._in_hand.settle(message.origin, TERM)
 
     async def bury(self, letter: Output) -> None:
         """Returns when a stream has acknowledged it."""
@@ -187,7 +186,7 @@ class JetStreamStream:
         if delivery is None:
             return
         if block and wire_headers.is_for_another(block, self._whom):
-            self._in_hand.let_go(delivery, ACK)
+            self._in_hand.settle(delivery, ACK)
         elif self._held is not None:
             self._held.append((subject, delivery, block, data))
         else:
@@ -201,7 +200,7 @@ class JetStreamStream:
         headers = wire_headers.decode(block) if block else NO_HEADERS
         message = self._codec.message(subject.decode("utf-8", "replace"), "", headers, data, block, delivery.id)
         message.attempt = delivery.attempt
-        message.number = delivery.sequence
+        message.number = delivery.number
         message.origin = delivery
         return message
 

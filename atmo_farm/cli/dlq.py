@@ -128,8 +128,10 @@ def list_(
     rows: list[list[str]] = []
 
     def told(progress: Mapping[str, Any]) -> None:
-        letter = progress["letter"]
-        if as_json:
+        letter = progress.get("letter")
+        if letter is None:
+            _say(progress)
+        elif as_json:
             click.echo(json.dumps(letter))
         else:
             rows.append([_cell(letter[name], LONGEST_TEXT) for name in COLUMNS])
@@ -167,8 +169,10 @@ def show(handler: str, id: str, raw: bool, as_json: bool, **flags: Any) -> None:
     payload = bytearray()
 
     def told(progress: Mapping[str, Any]) -> None:
-        chunk = base64.b64decode(progress["payload"])
-        if raw:
+        chunk = base64.b64decode(progress.get("payload", ""))
+        if "note" in progress:
+            _say(progress)
+        elif raw:
             sys.stdout.buffer.write(chunk)
         else:
             payload.extend(chunk)
@@ -281,7 +285,9 @@ def _args(handler: str, **keys: Any) -> dict[str, Any]:
 
 
 def _say(progress: Mapping[str, Any]) -> None:
-    if "replays" in progress:
+    if "note" in progress:
+        say(escape(progress["note"]))
+    elif "replays" in progress:
         say(f"{progress['passed_over']} is passed over: it was replayed {progress['replays']} times")
     elif "reason" in progress:
         say(f"{progress['failed']} stays: {escape(progress['reason'])}")

@@ -21,6 +21,7 @@ from atmo_farm.streams import nats_options, subjects
 from atmo_farm.streams.base import Kept, Output
 from atmo_farm.streams.nats_client import WireClient
 from atmo_farm.streams.nats_dead import TOO_LARGE, stream_of
+from atmo_farm.streams.nats_link import PUBLISH_REFUSED
 from atmo_farm.streams.nats_requests import (
     ANSWER_S,
     API,
@@ -28,6 +29,7 @@ from atmo_farm.streams.nats_requests import (
     Answer,
     Conversation,
     JetStreamError,
+    NotAllowedError,
     Requests,
     checked,
     keyed,
@@ -64,6 +66,8 @@ class NatsLetters:
         self._resource = resource
         self._client = WireClient(self._options.wants_tls)
         self._requests = Requests(self._client)
+        self.problem = ""
+        """Why letters that may be there cannot be read; none is told of then."""
         self._cause: Exception | None = None
         """What the last attempt to connect ended with."""
         self._stream = ""
@@ -85,6 +89,8 @@ class NatsLetters:
             found = await stream_of(self._requests, self._resource)
             if found is not None:
                 self._stream, self._is_direct = found.name, found.is_direct
+        except NotAllowedError as error:
+            self.problem = str(error)
         except (errors.Error, OSError) as error:
             self._client.abort()
             reason = nats_options.reason(self._cause or error, self._options.secrets)
@@ -165,17 +171,14 @@ class NatsLetters:
                 if error.code != NO_JETSTREAM:
                     raise PublishError(f"JetStream: {error}", transient=True) from error
                 names = None
+            except NotAllowedError:
+                names = None
             self._covered[subject] = bool(names)
         block = keyed(output.original, output.headers, output.id)
-        async with Conversation(self._client, self._requests) as conversation:
-            conversation.say(subject, output.data, block)
-            if not self._covered[subject]:
-                await self._requests.confirm()
-                said = conversation.answer_now()  # a server says it before it answers what came later
-                if said is not None and said.status == "503":
-                    raise PublishError(f"nobody listens on {subject}", transient=True)
-                return
-            answer = await conversation.answer(ANSWER_S)
+        if not self._covered[subject]:
+            await self._requests.deliver(subject, output.data, block)
+            return
+        answer = await self._requests.ask(subject, output.data, block)
         if answer.status == "503":
             raise PublishError(f"the stream of {subject} is gone", transient=True)
         try:
@@ -234,6 +237,8 @@ class NatsLetters:
         if not self._client.is_connected:
             self._cause = error
             return
+        if refused := PUBLISH_REFUSED.search(str(error).lower()):
+            self._requests.refused(refused[1])
         reason = nats_options.reason(error, self._options.secrets)
         log.event(logger, logging.WARNING, "NATS error", connection=self._where, reason=reason)
 

@@ -59,7 +59,7 @@ async def list_(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mapp
     asked = _asked(args)
     limit = LIST_LIMIT if asked.limit is None else asked.limit
     told, more = 0, False
-    async with _opened(farm, asked) as (places, _, _):
+    async with _opened(farm, asked, progress) as (places, _, _):
         wanted = attrs.evolve(_wanted(asked), limit=limit + 1)
         async with contextlib.aclosing(select(places, wanted)) as found:  # type: ignore[type-var]
             async for _, letter in found:
@@ -75,7 +75,7 @@ async def show(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mappi
     """The payload in progresses `{"payload": base64}`; the result is the letter: what `dlq.list` tells, `headers` (the
     original's, pairs) and `told` (what is known of its end)."""
     asked = _asked(args)
-    async with _opened(farm, asked) as (places, handler, _):
+    async with _opened(farm, asked, progress) as (places, handler, _):
         letter = await _one(places, handler, asked)
     data = letter.kept.data[: asked.payload]
     for start in range(0, len(data), CHUNK):
@@ -88,7 +88,7 @@ async def replay(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Map
     asked = _asked(args)
     if asked.to and (problem := subjects.problem(asked.to)):
         raise with_exit_code(f"to: {problem}", USAGE)
-    async with _opened(farm, asked) as (places, handler, broker):
+    async with _opened(farm, asked, progress) as (places, handler, broker):
         if asked.letter:
             await _one(places, handler, asked)
         job = Job(places, _wanted(asked), progress, asked.rate, asked.dry_run)
@@ -100,7 +100,7 @@ async def replay(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Map
 async def purge(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
     """Remove letters. Progress: how far it is; the result is the counts."""
     asked = _asked(args)
-    async with _opened(farm, asked) as (places, handler, _):
+    async with _opened(farm, asked, progress) as (places, handler, _):
         if asked.letter:
             await _one(places, handler, asked)
         job = Job(places, _wanted(asked), progress, asked.rate, asked.dry_run)
@@ -129,7 +129,9 @@ async def _one(places: Sequence[Letters], handler: Handler, asked: Asked) -> Let
 
 
 @contextlib.asynccontextmanager
-async def _opened(farm: Farm, asked: Asked) -> AsyncIterator[tuple[Sequence[Letters], Handler, NatsLetters]]:
+async def _opened(
+    farm: Farm, asked: Asked, progress: Progress
+) -> AsyncIterator[tuple[Sequence[Letters], Handler, NatsLetters]]:
     """Where the handler's letters are. NotFound: no such handler, or it keeps none; TimedOut: no broker."""
     directive = farm.directive()
     name = asked.handler
@@ -145,6 +147,8 @@ async def _opened(farm: Farm, asked: Asked) -> AsyncIterator[tuple[Sequence[Lett
     client_name = f"atmo-farm/{directive.identifier}/{name}/dlq"
     try:
         async with NatsLetters(connection, handler.dead_letter.resource, client_name) as broker:
+            if broker.problem:
+                await progress({"note": f"what the broker may keep cannot be read: {broker.problem}"})
             yield (broker, Spool(farm.state, name, farm.settings.spool_size)), handler, broker
     except PublishError as error:
         raise TimedOut(str(error)) from error

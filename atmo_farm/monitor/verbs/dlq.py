@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import difflib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import attrs
@@ -93,7 +93,8 @@ async def replay(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Map
             await _one(places, handler, asked)
         job = Job(places, _wanted(asked), progress, asked.rate, asked.dry_run)
         who = f"{farm.directive().identifier}.{handler.name}"
-        await job.replay(Way(who, asked.to, asked.max_replays), broker.send)
+        with _alone(asked):
+            await job.replay(Way(who, asked.to, asked.max_replays), broker.send)
     return job.counts.told()
 
 
@@ -104,7 +105,8 @@ async def purge(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mapp
         if asked.letter:
             await _one(places, handler, asked)
         job = Job(places, _wanted(asked), progress, asked.rate, asked.dry_run)
-        await job.purge()
+        with _alone(asked):
+            await job.purge()
     return job.counts.told()
 
 
@@ -113,6 +115,22 @@ def _asked(args: Mapping[str, Any]) -> Asked:
         return msgspec.convert(args, Asked)
     except msgspec.ValidationError as error:
         raise with_exit_code(f"this request is not understood: {error}", USAGE) from error
+
+
+_at_work: set[str] = set()
+"""Handlers of which letters are being replayed or purged."""
+
+
+@contextlib.contextmanager
+def _alone(asked: Asked) -> Iterator[None]:
+    """Two at once would send letters twice."""
+    if asked.handler in _at_work:
+        raise TimedOut(f"letters of {asked.handler} are being replayed or purged already; try again")
+    _at_work.add(asked.handler)
+    try:
+        yield
+    finally:
+        _at_work.discard(asked.handler)
 
 
 def _wanted(asked: Asked) -> Wanted:

@@ -78,8 +78,8 @@ async def _drive(url: str, subject: str, durable: str, count: int) -> float:
     for _ in range(count):
         await client.publish(subject, PAYLOAD)
     await client.flush()
-    while await _kept(client, "OUT") < before + count or await _unsettled(client, durable):
-        await asyncio.sleep(0.02)  # noqa: ASYNC110 - the server tells nobody
+    while await _kept(client, "OUT") < before + count or await _unsettled(client, durable):  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
     seconds = time.perf_counter() - began
     assert await _kept(client, "OUT") == before + count, "an output is there twice"
     await client.close()

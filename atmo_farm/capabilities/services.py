@@ -74,6 +74,11 @@ class CallServices:
         self.changes: list[tuple[int, str, bytes]] | None = None
         self.headers: dict[str, str] | None = None
 
+    @property
+    def number(self) -> int:
+        """The message's number in the crash ledger."""
+        return self.request.number
+
     def log_msg(self, level: int, message: str) -> None:
         """Write the guest's line to the farm's log, marked as the guest's."""
         if self._rules.logger:

@@ -27,7 +27,7 @@ from atmo_farm.ipc.channel import ChildChannel
 from atmo_farm.ipc.client import ProxyClient
 from atmo_farm.ipc.exits import ChildExit
 from atmo_farm.ipc.heartbeat import Heartbeat
-from atmo_farm.ipc.messages import Command, LogLevel
+from atmo_farm.ipc.messages import Command, LogLevel, ReopenLog, Suspect
 from atmo_farm.runtime.engine import Engine
 from atmo_farm.runtime.function import Function
 from atmo_farm.streams.base import Stream
@@ -64,6 +64,7 @@ class Consumer:
         self._functions: dict[str, Function] = {}
         self._serving: tuple[Stream, Worker] | None = None
         """From the moment on at which messages may come."""
+        self._suspects = dict(context.suspects)
         self._booted = False
         self._drops = 0
         """Messages lost since the last line that said so."""
@@ -111,7 +112,9 @@ class Consumer:
         sequence = Sequence(handler.steps, handler.response, self._functions, capabilities)
         identity = f"{context.directive.identifier}.{handler.name}"
         stream = self._stream(identity)
-        worker = Worker(handler, sequence, stream, self._slot, identity, self._dead_letters(stream))
+        if stream.durable:
+            engine.entered = self._slot[Field.ENTERED : Field.ENTERED + 1]
+        worker = Worker(handler, sequence, stream, self._slot, identity, self._dead_letters(stream), self._suspects)
         await stream.open()
         self._serving = stream, worker
         await stream.consume(worker.handle)
@@ -234,5 +237,7 @@ class Consumer:
     def _command(self, command: Command) -> None:
         if isinstance(command, LogLevel):
             log.set_level(command.level)
-        else:
+        elif isinstance(command, Suspect):
+            self._suspects[command.number] = command.deaths
+        elif isinstance(command, ReopenLog):
             log.reopen()

@@ -6,6 +6,7 @@
                      {"event": "ask", "id": "71.3", "verb": "reload", "cause": "…"}       (the monitor only)
     master → child   {"command": "reopen_log"}
                      {"command": "log_level", "level": "debug"}
+                     {"command": "suspect", "number": 4711, "deaths": 2}
                      {"command": "told", "ids": ["71.3"], "what": {"progress": {…}}}      (to the monitor)
 
 `what` is what the control protocol answers: progress, and in the end a result or an error (docs/control-protocol.md).
@@ -90,6 +91,17 @@ class LogLevel:
 
 
 @attrs.frozen
+class Suspect:
+    """Processes of this handler died while the guest of one message ran."""
+
+    kind: ClassVar[str] = "suspect"
+    number: int = attrs.field(validator=attrs.validators.instance_of(int))
+    """`Message.number`."""
+    deaths: int = attrs.field(validator=attrs.validators.instance_of(int))
+    """How many processes, all in all."""
+
+
+@attrs.frozen
 class Told:
     """How it stands with what was asked."""
 
@@ -101,10 +113,10 @@ class Told:
 
 
 Event = Ready | Waiting | Failed | Ask
-Command = ReopenLog | LogLevel | Told
+Command = ReopenLog | LogLevel | Suspect | Told
 
 _EVENTS: Mapping[str, type[Event]] = {kind.kind: kind for kind in (Ready, Waiting, Failed, Ask)}
-_COMMANDS: Mapping[str, type[Command]] = {kind.kind: kind for kind in (ReopenLog, LogLevel, Told)}
+_COMMANDS: Mapping[str, type[Command]] = {kind.kind: kind for kind in (ReopenLog, LogLevel, Suspect, Told)}
 
 MessageT = TypeVar("MessageT")
 

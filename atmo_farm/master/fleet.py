@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from atmo_farm import clock, log
+from atmo_farm.delivery.crashes import CrashLedger
 from atmo_farm.errors import CannotStart
 from atmo_farm.ipc import channel
-from atmo_farm.ipc.arena import State
+from atmo_farm.ipc.arena import Field, State
 from atmo_farm.ipc.cards import Kind
 from atmo_farm.ipc.channel import MasterChannel
 from atmo_farm.ipc.exits import ChildExit
-from atmo_farm.ipc.messages import Ask, Command, Event, Failed, Told, Waiting
+from atmo_farm.ipc.messages import Ask, Command, Event, Failed, Suspect, Told, Waiting
 from atmo_farm.master import forking
 from atmo_farm.master.generation import Generation
 from atmo_farm.master.role import Role
@@ -55,7 +56,15 @@ Entry = Callable[[Worker, socket.socket], int]
 class Fleet:
     """The workers. `shed` closes in a child what belongs to the master; the fleet closes its own channels there."""
 
-    def __init__(self, entry: Entry, settings: Settings, selector: selectors.BaseSelector, shed: Callable[[], None]):
+    def __init__(
+        self,
+        entry: Entry,
+        settings: Settings,
+        selector: selectors.BaseSelector,
+        shed: Callable[[], None],
+        crashes: CrashLedger,
+    ):
+        self.crashes = crashes
         self._entry = entry
         self._settings = settings
         self._selector = selector
@@ -302,6 +311,7 @@ class Fleet:
         self._hear(worker, process, process.channel.receive_rest())
         self._unwatch(process.channel)
         process.channel.close()
+        self._suspect(worker, process, status)
         worker.slot.vacate()
         now = clock.monotonic()
         if worker.leaving:
@@ -314,6 +324,17 @@ class Fleet:
             worker.failure = process.failure or _cause(process, status)
             worker.cannot_boot = os.waitstatus_to_exitcode(status) == ChildExit.BOOT_FAILED
         self._log_end(worker, process, status, worker.respawn.next_at - now)
+
+    def _suspect(self, worker: Worker, process: Process, status: int) -> None:
+        """After a death that nobody wished for: the message whose guest ran may be to blame."""
+        number = worker.slot.numbers[Field.ENTERED]
+        code = os.waitstatus_to_exitcode(status)
+        if not number or process.killed_because or (code >= 0 and code != ChildExit.INTERNAL):
+            return
+        deaths = self.crashes.blame(worker.role.name, number)
+        text = "a message is suspected of the process's death"
+        log.event(logger, logging.ERROR, text, worker=worker.name, pid=process.pid, number=number, deaths=deaths)
+        self._send([one for one in self.workers if one.role.key == worker.role.key], Suspect(number, deaths))
 
     def _remove(self, worker: Worker) -> None:
         self.workers.remove(worker)

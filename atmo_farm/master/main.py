@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from atmo_farm import clock, log, processes
+from atmo_farm.delivery.crashes import CrashLedger
 from atmo_farm.directive.secrets import secrets
 from atmo_farm.errors import AtmoFarmError, CannotStart
 from atmo_farm.folders import CONTROL_SOCKET, Folders, ensure_private_folder, folders
@@ -58,7 +59,8 @@ class Master:
             log.bind(generation=generation.number)
             log.redact(secrets(generation.directive))
             freeze()
-            fleet = Fleet(self._run_child, self._settings, self._selector, self._shed)
+            self._crashes = CrashLedger(self._places.state)
+            fleet = Fleet(self._run_child, self._settings, self._selector, self._shed, self._crashes)
             arbiter = Arbiter(
                 generation, fleet, self._loader, self._settings, self._signals, self._selector, self._notifier
             )
@@ -165,6 +167,7 @@ class Master:
                 master_pid=os.getppid(),
                 state=self._places.state,
                 proxy=None if worker.proxy is None else self._socket(worker.proxy),
+                suspects=self._crashes.suspects(handler.name),
             )
         )
 

@@ -30,6 +30,8 @@ class Engine:
         self.scheduler = Scheduler(self.loop)
         self.ticker = Ticker(self.address)
         self.ticker.start()
+        self.entered: memoryview | None = None
+        """Where to note, as one 8-byte number, whose guest runs at this moment (`Services.number`); None: nowhere."""
         self.functions: set[Function] = set()
         self._modules: dict[Path, int] = {}
 

@@ -158,7 +158,14 @@ class Instance:
         ticker = self.engine.ticker
         if ticker.parked:
             ticker.wake.set()
-        done: bool = capi.future_poll(self._future)
+        entered = self.engine.entered
+        if entered is None:
+            done: bool = capi.future_poll(self._future)
+        else:
+            before = entered[0]
+            entered[0] = self.services.number if self.services is not None else 0
+            done = capi.future_poll(self._future)
+            entered[0] = before
         current.instance = outer
         return done
 

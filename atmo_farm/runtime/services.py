@@ -17,6 +17,10 @@ Answer = bytes | Awaitable[bytes]
 class Services(Protocol):
     """The view of one run of one function: made for the call, dropped after it."""
 
+    @property
+    def number(self) -> int:
+        """What the message is known by should its guest end the process; 0: by nothing."""
+
     def log_msg(self, level: int, message: str) -> None:
         """A log line of the guest; level: error 1, warn 2, info 3, debug 4, anything else is info."""
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 ACK_PREFIX = b"$JS.ACK."
 _SHORT, _LONG = 9, 11
 """Tokens; of the longer form at least."""
+_SPREAD = 0x9E3779B97F4A7C15
+"""The golden ratio in 64 bits."""
 
 
 class Delivery:
@@ -40,6 +42,11 @@ class Delivery:
         """The same at each delivery; the timestamp tells a stream's messages from those of one of the same name that
         was there before."""
         return f"{self.stream}.{self.sequence}.{self.timestamp}"
+
+    @property
+    def number(self) -> int:
+        """The same in 64 bits, never 0."""
+        return (self.sequence * _SPREAD + int(self.timestamp)) % 2**64 or 1
 
     def field(self, name: str) -> str:
         """`atmo-stream`, `atmo-consumer`, `atmo-sequence`, `atmo-timestamp` (milliseconds since 1970),

@@ -163,8 +163,10 @@ class Publisher:
             async with asyncio.timeout(ANSWER_S):
                 await self._client.confirm()
             problem = None
-        except (errors.Error, OSError):  # a TimeoutError is one
+        except TimeoutError:
             problem = PublishError("the broker does not answer", transient=True)
+        except (errors.Error, OSError):
+            pass
         finally:
             for done in unconfirmed:
                 if problem is not None:
@@ -229,9 +231,8 @@ def _block(output: Output) -> bytes:
         return wire_headers.encode(headers) if headers else b""
     if not headers:
         return f"NATS/1.0\r\nNats-Msg-Id: {output.id}\r\n\r\n".encode()
-    if any(name.lower() == MESSAGE_ID for name in headers):
-        return wire_headers.encode(headers)
-    return wire_headers.encode({"Nats-Msg-Id": output.id, **headers})
+    spelled = {"Nats-Msg-Id" if name.lower() == MESSAGE_ID else name: value for name, value in headers.items()}
+    return wire_headers.encode({"Nats-Msg-Id": output.id, **spelled})
 
 
 def _refusal(answer: bytes, subject: str) -> PublishError:

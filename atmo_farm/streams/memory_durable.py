@@ -207,4 +207,5 @@ class DurableMemoryStream:
 
 
 def _identified(output: Output) -> Mapping[str, str]:
-    return {**output.headers, "Nats-Msg-Id": output.id} if output.id else output.headers
+    headers = {**dict(output.original), **output.headers}
+    return {**headers, "Nats-Msg-Id": output.id} if output.id else headers

@@ -65,7 +65,7 @@ class JetStreamWorld:
     async def vanish(self, stream: Stream) -> None:
         assert isinstance(stream, JetStreamStream)
         stream._client.abort()
-        stream._stop_keeper()
+        stream._binding.stop()
 
     async def break_off(self) -> None:
         self._server.stop()

@@ -7,6 +7,7 @@ a few lines instead of a consumer. What a child does is its handler's `behaviour
 from __future__ import annotations
 
 import json
+import logging
 import os
 import select
 import signal
@@ -26,6 +27,8 @@ from atmo_farm.master.helper import Accepted, HelperSide, Job
 from atmo_farm.master.loader import Loader
 from atmo_farm.master.worker import Worker
 from atmo_farm.settings import Settings
+
+logger = logging.getLogger("atmo_farm.fake")
 
 
 class Kept(Generations):
@@ -117,12 +120,23 @@ def child(worker: Worker, sock: socket.socket) -> int:
         time.sleep(0.1)
         sock.sendall(b"x" * int(argument))
         return 1
+    if behaviour in ("enters", "blocks"):
+        number, _, how = argument.partition(" ")
+        numbers[Field.ENTERED] = int(number)
+        if behaviour == "blocks":
+            numbers[Field.HEARTBEAT_NS] = time.monotonic_ns()
+            time.sleep(1000)
+        elif worker.number == 0:
+            time.sleep(0.2)
+            if how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return int(how)
     if behaviour == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "silent":
         numbers[Field.HEARTBEAT_NS] = time.monotonic_ns()
         time.sleep(1000)
-    return serve(behaviour, argument, numbers, sock)
+    return serve(behaviour, argument, numbers, sock, worker.name)
 
 
 def flood(sock: socket.socket, kind: str) -> None:
@@ -133,7 +147,7 @@ def flood(sock: socket.socket, kind: str) -> None:
         sock.sendall(words if kind in ("lines", "objects") else (words + encode(Ready())) * 1000)
 
 
-def serve(behaviour: str, argument: str, numbers: memoryview, sock: socket.socket) -> int:
+def serve(behaviour: str, argument: str, numbers: memoryview, sock: socket.socket, name: str) -> int:
     """Beat, until the master is gone or says SIGTERM."""
     ends: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: ends.append(number))
@@ -142,8 +156,11 @@ def serve(behaviour: str, argument: str, numbers: memoryview, sock: socket.socke
     while not ends:
         numbers[Field.HEARTBEAT_NS] = time.monotonic_ns()
         readable, _, _ = select.select([sock], [], [], 0.1)
-        if readable and not sock.recv(1000):
-            return 12
+        if readable:
+            words = sock.recv(1000)
+            if not words:
+                return 12
+            log.event(logger, logging.INFO, "told", words=words.decode(), worker=name)
     if behaviour == "drains":
         time.sleep(float(argument))
     return 0

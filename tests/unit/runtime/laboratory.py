@@ -24,6 +24,7 @@ class FakeServices:
     def __init__(self, answer: Callable[..., Any] | None = None):
         self.calls: list[tuple[Any, ...]] = []
         self.output = ""
+        self.number = 0
         self.answer = answer or (lambda name, *arguments: f"answer of {name}".encode())
 
     def log_msg(self, level: int, message: str) -> None:

@@ -1,0 +1,178 @@
+"""The tie to the consumer: bound at the start, and again after each outage, when it is gone or nothing is heard of it.
+
+bind → (ordered: nobody else asks) → pull → (ordered: all that was unsettled is here) → …until something breaks
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+from atmo_farm import log
+from atmo_farm.errors import CannotStart, PublishError
+from atmo_farm.streams.jetstream_consumer import Bound, Consumer, NoJetStream, StreamMissing
+from atmo_farm.streams.jetstream_pull import Pull
+from atmo_farm.streams.nats_link import NatsLink
+
+logger = logging.getLogger("atmo_farm.streams")
+
+BIND_AGAIN_S = (0.2, 5.0)
+"""The first and the longest pause between two attempts."""
+JETSTREAM_PATIENCE_S = 5.0
+"""A server that begins has no JetStream for a moment."""
+LOOK_S = (0.05, 1.0)
+"""The first and the longest pause between two looks at what others still have."""
+
+
+class Order(Protocol):
+    """Who hands over in the stream's order."""
+
+    def hold(self) -> None:
+        """Keep what comes from now on."""
+
+    def complete(self, unsettled: int) -> bool:
+        """Whether all is here that is delivered and not settled, so many on the server."""
+
+    def release(self) -> None:
+        """Hand over what was kept, sorted, and go on."""
+
+    def forget(self) -> None:
+        """The consumer is another one: nothing of what is here can be settled."""
+
+
+class Binding:
+    """Of one stream; `ordered`: its handler has an order."""
+
+    def __init__(self, link: NatsLink, consumer: Consumer, pull: Pull, order: Order, handler: str, *, ordered: bool):
+        self._link = link
+        self._consumer = consumer
+        self._pull = pull
+        self._order = order
+        self._handler = handler
+        self._ordered = ordered
+        self._created = ""
+        self._broken = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self._refused = ""
+        link.back.append(self._broken.set)
+        link.publish_refused.append(self._api_refused)
+
+    async def start(self) -> None:
+        """Bind for the first time; CannotStart where that can never be. What follows goes on beside."""
+        bound = await self._bind_first()
+        self._keeper = asyncio.get_running_loop().create_task(self._keep(bound), name="jetstream consumer")
+
+    def broken(self, reason: str) -> None:
+        """The pull has ended: bind again."""
+        log.event(logger, logging.WARNING, "consumer to be bound again", handler=self._handler, reason=reason)
+        self._broken.set()
+
+    def stop(self) -> None:
+        """Bind no more."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            self._keeper = None
+
+    async def _bind_first(self) -> Bound:
+        where = f"{self._link.where}: handler {self._handler}"
+        patience = asyncio.get_running_loop().time() + JETSTREAM_PATIENCE_S
+        pause, longest = BIND_AGAIN_S
+        while True:
+            try:
+                return await self._consumer.bind()
+            except StreamMissing as error:
+                raise CannotStart(f"{where}: {error}") from error
+            except NoJetStream as error:
+                if asyncio.get_running_loop().time() > patience:
+                    raise CannotStart(f"{where}: {error}") from error
+            except PublishError as error:
+                if self._refused:
+                    raise CannotStart(f"{where}: {self._refused}") from error
+                self._link.waiting(str(error))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    async def _bind_again(self) -> Bound:
+        pause, longest = BIND_AGAIN_S
+        while True:
+            try:
+                return await self._consumer.bind()
+            except (StreamMissing, NoJetStream, PublishError) as error:
+                if self._link.client.is_connected:
+                    self._link.waiting(str(error))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    async def _keep(self, bound: Bound | None) -> None:
+        """Serve; when that breaks, whatever it was just doing, begin again."""
+        while True:
+            self._broken.clear()
+            serving = asyncio.ensure_future(self._serve(bound))
+            broken = asyncio.ensure_future(self._broken.wait())
+            try:
+                await asyncio.wait((serving, broken), return_when=asyncio.FIRST_COMPLETED)
+                if not broken.done():
+                    serving.result()
+                    await broken
+            except CannotStart as error:
+                self._link.end(str(error))
+                return
+            finally:
+                serving.cancel()
+                broken.cancel()
+                await asyncio.wait((serving,))
+            bound = None
+
+    async def _serve(self, bound: Bound | None) -> None:
+        """Returns when messages flow, from the consumer as it is now."""
+        again = bound is None
+        if bound is None:
+            bound = await self._bind_again()
+        if self._created not in ("", bound.created):
+            text = "the consumer was made anew: it begins where deliverPolicy says"
+            log.event(logger, logging.WARNING, text, handler=self._handler, stream=bound.stream)
+            self._order.forget()
+        self._created = bound.created
+        if self._ordered:
+            self._order.hold()
+            await self._until_alone(bound)
+        await self._pull.start(bound)
+        if again:
+            self._link.connected()
+        if self._ordered:
+            await self._until_complete()
+            self._order.release()
+
+    async def _until_alone(self, bound: Bound) -> None:
+        """An order needs that nobody else asks: who came first goes on, and this one stands by."""
+        if bound.waiting:
+            text = "another process serves this ordered consumer: this one stands by"
+            log.event(logger, logging.INFO, text, handler=self._handler)
+        pause, longest = LOOK_S
+        while bound.waiting:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+            bound = await self._look() or bound
+
+    async def _until_complete(self) -> None:
+        """Until everything is here that somebody got before and did not settle; the server waits for as long as the ack
+        wait before it delivers that again."""
+        pause, longest = LOOK_S
+        while True:
+            bound = await self._look()
+            if bound is not None and self._order.complete(bound.unsettled):
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    async def _look(self) -> Bound | None:
+        """The consumer now; None if that is not known."""
+        try:
+            return await self._consumer.look()
+        except (StreamMissing, NoJetStream, PublishError):
+            return None
+
+    def _api_refused(self, subject: str) -> None:
+        if subject.startswith("$js.api."):
+            self._refused = f"this user may not publish on {subject}"

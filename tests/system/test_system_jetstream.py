@@ -1,0 +1,280 @@
+"""Faults of JetStream's handlers under load: nothing is lost, work is done again only for what was in flight."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.farm import add_guest, wait_for
+from tests.servers.nats import NatsServer
+from tests.system.conftest import TestFarm
+from tests.system.jetstream import DURABLE, OUT, JetStreamLoad, make_streams
+
+Amount = Callable[[int, int], int]
+Figure = Callable[[str, object], None]
+IN_FLIGHT = 32
+IN_HAND = IN_FLIGHT + IN_FLIGHT // 4
+"""With what a worker has ahead."""
+HANDLER = f"""
+durable: {DURABLE}
+jetstream: {{ackWait: 1s}}
+maxInFlight: {IN_FLIGHT}
+respondTo: {{source: nats, resource: {OUT}}}
+"""
+
+
+@pytest.fixture
+def server(start_jetstream: Callable[[], NatsServer]) -> NatsServer:
+    return start_jetstream()
+
+
+@pytest.fixture
+def serve(make_farm: Callable[..., TestFarm], server: NatsServer) -> Callable[..., TestFarm]:
+    """`serve("fn: hello", "workers: 2")`: a farm with one durable handler that is not started, and its streams."""
+
+    def made(step: str, *more: str) -> TestFarm:
+        farm = make_farm(url=server.url)
+        make_streams(server.url, farm.subject("work"))
+        add_guest(farm.app, "c", "trapping", "trapping")
+        return farm.serve(work="\n".join((step, *more)) + HANDLER)
+
+    return made
+
+
+def load_of(farm: TestFarm, **keys: object) -> JetStreamLoad:
+    return JetStreamLoad(farm.url, farm.subject("work"), **keys)  # type: ignore[arg-type]
+
+
+@pytest.mark.fault(row="jetstream-kill-child")
+@pytest.mark.timeout(900)
+def test_kill_9_of_consumers(serve: Callable[..., TestFarm], amount: Amount, figure: Figure) -> None:
+    """Work goes on within a second, by whoever is there."""
+    kills = amount(3, 100)
+    farm = serve("fn: hello", "workers: 3")
+    with farm, load_of(farm) as load:
+        resumed = []
+        for number in range(kills):
+            load.wait_worked(len(load.worked_at) + 50)
+            killed_at = time.monotonic()
+            os.kill(farm.workers("work")[number % 3], signal.SIGKILL)
+            resumed.append(load.resumed_after_s(killed_at))
+            wait_for(lambda: len(farm.workers("work")) == 3)
+            time.sleep(amount(0, 1))
+        ledger = load.finish()
+        ledger.verify(repeated=kills * IN_HAND)
+        assert max(resumed) < 1
+        figure("kills", kills)
+        figure("slowest return, s", max(resumed))
+        figure("messages, none lost", len(ledger.published))
+        figure("work done again", ledger.repeated)
+
+
+@pytest.mark.fault(row="jetstream-kill-one-worker")
+@pytest.mark.timeout(900)
+def test_kill_9_of_the_only_consumer(serve: Callable[..., TestFarm], amount: Amount, figure: Figure) -> None:
+    """Its successor settles the next message within a second."""
+    kills = amount(1, 30)
+    farm = serve("fn: hello")
+    with farm, load_of(farm) as load:
+        resumed = []
+        for _ in range(kills):
+            load.wait_worked(len(load.worked_at) + 50)
+            killed_at = time.monotonic()
+            os.kill(farm.workers("work")[0], signal.SIGKILL)
+            resumed.append(load.resumed_after_s(killed_at + 0.01))
+            time.sleep(amount(0, 3))
+        load.finish().verify(repeated=kills * IN_HAND)
+        assert max(resumed) < 1
+        figure("slowest return, s", max(resumed))
+
+
+@pytest.mark.fault(row="jetstream-broker-stopped")
+@pytest.mark.timeout(300)
+def test_a_broker_that_is_stopped(
+    serve: Callable[..., TestFarm], server: NatsServer, amount: Amount, figure: Figure
+) -> None:
+    """Work goes on within five seconds after it is back."""
+    farm = serve("fn: hello", "workers: 2")
+    with farm, load_of(farm) as load:
+        load.wait_worked(100)
+        server.stop()
+        time.sleep(amount(2, 10))
+        server.start()
+        resumed_s = load.resumed_after_s(time.monotonic())
+        load.wait_worked(len(load.worked_at) + 100)
+        load.finish().verify(repeated=2 * IN_HAND)
+        assert resumed_s < 5
+        figure("consuming again after, s", resumed_s)
+
+
+@pytest.mark.fault(row="jetstream-half-open")
+@pytest.mark.timeout(300)
+def test_a_broker_that_stands(
+    serve: Callable[..., TestFarm], server: NatsServer, amount: Amount, figure: Figure
+) -> None:
+    """Stopped by SIGSTOP: what was in flight is settled or done again when it goes on."""
+    farm = serve("fn: hello", "workers: 2")
+    with farm, load_of(farm) as load:
+        load.wait_worked(100)
+        server.pause()
+        try:
+            time.sleep(amount(2, 40))
+            if amount(0, 1):
+                assert farm.log(message="waiting for default")
+        finally:
+            server.resume()
+        resumed_s = load.resumed_after_s(time.monotonic())
+        load.wait_worked(len(load.worked_at) + 100)
+        load.finish().verify(repeated=2 * IN_HAND)
+        figure("consuming again after, s", resumed_s)
+
+
+@pytest.mark.fault(row="jetstream-slow-handlers")
+def test_handlers_slower_than_the_ack_wait(serve: Callable[..., TestFarm]) -> None:
+    """They say that they are at it: nothing is delivered again meanwhile."""
+    farm = serve("fn: looping", "workers: 2")
+    with farm, load_of(farm, count=4, per_s=1000, data=lambda number: b"%d" % (300_000_000 + number)) as load:
+        load.wait_worked(4, 60)
+        ledger = load.finish()
+        assert sorted(ledger.worked.values()) == [1] * 4 and ledger.unsettled == 0
+        assert farm.logged("message will be tried again") == 0
+
+
+@pytest.mark.fault(row="jetstream-poison")
+@pytest.mark.timeout(300)
+def test_one_in_a_hundred_is_poison(serve: Callable[..., TestFarm], amount: Amount, figure: Figure) -> None:
+    """Each is tried as often as it may be and is in the dead letters then; all others come out."""
+    farm = serve("fn: trapping", "retry: {attempts: 3, initialDelay: 50ms, on: [trap]}")
+    count = amount(1000, 100_000)
+
+    def data(number: int) -> bytes:
+        return b"unreachable" if number % 100 == 0 else b"%d" % number
+
+    with farm, load_of(farm, count=count, per_s=500, data=data) as load:
+        load.wait_worked(count - count // 100, count / 500 + 30)
+        ledger = load.finish()
+        ledger.verify(dead=count // 100)
+        gone = farm.log(message="message failed")
+        assert len(gone) == count // 100 and all(line["attempt"] == 3 for line in gone)
+        figure("poison messages, all in the dead letters", len(ledger.dead))
+
+
+@pytest.mark.fault(row="jetstream-killer")
+@pytest.mark.timeout(120)
+def test_a_message_that_kills_its_process(serve: Callable[..., TestFarm], figure: Figure) -> None:
+    """Three times: then it is a dead letter and does not run again; the others go on."""
+    farm = serve("fn: looping", "workers: 2", "timeout: 60s")
+
+    def data(number: int) -> bytes:
+        return b"forever" if number == 10 else b"%d" % number
+
+    with farm, load_of(farm, count=200, per_s=200, data=data) as load:
+
+        def spins(pid: int) -> bool:
+            before = _cpu_ticks(pid)
+            time.sleep(0.2)
+            return _cpu_ticks(pid) - before > 4
+
+        for deaths in (1, 2, 3):
+            while not farm.log(message="a message is suspected of the process's death", deaths=deaths):
+                for pid in farm.workers("work"):
+                    if spins(pid):
+                        os.kill(pid, signal.SIGKILL)
+        load.wait_worked(199, 40)
+        ledger = load.finish()
+        ledger.verify(repeated=8 * IN_HAND, dead=1)
+        (failed,) = farm.log(message="message failed")
+        assert failed["cause"] == "killed its process"
+        figure("work of others done again", ledger.repeated)
+
+
+def _cpu_ticks(pid: int) -> int:
+    try:
+        return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+@pytest.mark.fault(row="jetstream-sigterm-broker-down")
+@pytest.mark.timeout(120)
+def test_sigterm_while_the_broker_is_down(serve: Callable[..., TestFarm], server: NatsServer, figure: Figure) -> None:
+    """It ends well; what it could not settle is done by the next."""
+    farm = serve("fn: hello", "workers: 2")
+    with farm, load_of(farm) as load:
+        load.wait_worked(100)
+        server.stop()
+        time.sleep(0.3)
+        begun = time.monotonic()
+        assert farm.stop() == 0
+        took_s = time.monotonic() - begun
+        server.start()
+        farm.start()
+        farm.wait_notified("READY=1")
+        load.wait_worked(len(load.worked_at) + 100)
+        ledger = load.finish()
+        ledger.verify(repeated=2 * IN_HAND)
+        assert took_s < 30
+        figure("ended after, s", took_s)
+
+
+@pytest.mark.fault(row="jetstream-hup-storm")
+@pytest.mark.timeout(300)
+def test_reloads_under_load(serve: Callable[..., TestFarm], amount: Amount, figure: Figure) -> None:
+    """SIGHUPs with Directives that differ: every handover passes on what was not begun, and nothing is done twice."""
+    hups = amount(20, 200)
+    farm = serve("fn: hello", "workers: 2")
+    with farm, load_of(farm) as load:
+        load.wait_worked(50)
+        for number in range(hups):
+            farm.serve(work=f"fn: hello\nworkers: {2 + number % 2}\ntimeout: {20 + number}s" + HANDLER)
+            os.kill(farm.pid, signal.SIGHUP)
+            time.sleep(0.05)
+        load.wait_worked(len(load.worked_at) + 200)
+        ledger = load.finish()
+        ledger.verify(repeated=2 * IN_HAND)
+        figure("work done again", ledger.repeated)
+        assert farm.stop() == 0
+
+
+@pytest.mark.fault(row="jetstream-workers-up-and-down")
+@pytest.mark.timeout(300)
+def test_workers_up_and_down_under_load(serve: Callable[..., TestFarm], amount: Amount) -> None:
+    """By reloads that change `workers`: nothing is lost, nothing is done twice."""
+    farm = serve("fn: hello", "workers: 1")
+    with farm, load_of(farm) as load:
+        for _ in range(amount(1, 10)):
+            for workers in (3, 1):
+                load.wait_worked(len(load.worked_at) + 50)
+                farm.serve(work=f"fn: hello\nworkers: {workers}" + HANDLER)
+                os.kill(farm.pid, signal.SIGHUP)
+                wait_for(lambda count=workers: len(farm.workers("work")) == count)  # type: ignore[misc]
+        load.wait_worked(len(load.worked_at) + 50)
+        load.finish().verify(repeated=0)
+
+
+@pytest.mark.fault(row="jetstream-two-farms")
+@pytest.mark.timeout(120)
+def test_two_farms_share_a_durable_and_one_is_killed(
+    serve: Callable[..., TestFarm], make_farm: Callable[..., TestFarm], figure: Figure
+) -> None:
+    """Both work; when one is gone with its children, the other does what it had in hand."""
+    first = serve("fn: hello", "workers: 2")
+    second = make_farm(url=first.url)
+    second.prefix = first.prefix
+    second.serve(work="fn: hello\nworkers: 2" + HANDLER)
+    with load_of(first) as load:
+        for farm in (first, second):
+            farm.start()
+            farm.wait_notified("READY=1")
+        load.wait_worked(len(load.worked_at) + 200)
+        first.stop(signal.SIGKILL)
+        load.wait_worked(len(load.worked_at) + 200)
+        ledger = load.finish()
+        ledger.verify(repeated=2 * IN_HAND)
+        figure("work done again", ledger.repeated)
+        assert second.stop() == 0

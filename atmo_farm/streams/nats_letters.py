@@ -19,6 +19,7 @@ from atmo_farm.errors import PublishError, TimedOut
 from atmo_farm.streams import headers as wire_headers
 from atmo_farm.streams import nats_options, subjects
 from atmo_farm.streams.base import Kept, Output
+from atmo_farm.streams.jetstream_message import Delivery
 from atmo_farm.streams.nats_client import WireClient
 from atmo_farm.streams.nats_dead import TOO_LARGE, stream_of
 from atmo_farm.streams.nats_link import PUBLISH_REFUSED
@@ -116,7 +117,8 @@ class NatsLetters:
                     while left:
                         left = 0
                         async for answer in self._batch(conversation, reader):
-                            sequence, stored_s, left = _place(answer.reply)
+                            delivery = Delivery(answer.reply)
+                            sequence, stored_s, left = delivery.sequence, delivery.stored_s, int(delivery.pending)
                             if sequence > last:
                                 return
                             if since_s is None or stored_s >= since_s:
@@ -222,7 +224,7 @@ class NatsLetters:
             if answer.status:
                 raise _ReaderGoneError(f"the reader of {self._stream} is gone: {answer.status}", transient=True)
             yield answer
-            if _place(answer.reply)[2] == 0:
+            if int(Delivery(answer.reply).pending) == 0:
                 return
 
     async def _ask(self, what: str, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -257,14 +259,6 @@ def _kept(sequence: int, stored_s: float, headers: tuple[tuple[str, str], ...]) 
     size = own.get(SIZE, "")
     others = tuple(pair for pair in headers if pair[0] not in own)
     return Kept(str(sequence), own.get(MSG_ID, ""), others, int(size) if size.isdecimal() else 0, stored_s)
-
-
-def _place(reply: bytes) -> tuple[int, float, int]:
-    """Of a message of a consumer, `$JS.ACK.….<sequence>.<its own>.<time, ns>.<left>[.<token>]`: its sequence, when it
-    was stored, and how many are left."""
-    words = reply.split(b".")
-    sequence, _, stored_ns, left = words[5:9] if len(words) == 9 else words[7:11]
-    return int(sequence), int(stored_ns) / 1e9, int(left)
 
 
 def _split(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[tuple[str, str], ...], dict[str, str]]:

@@ -325,6 +325,7 @@ def test_sent_where_the_user_may_not_publish(tmp_path: Path, start_nats: Callabl
     run(body())
 
 
+@pytest.mark.timeout(600)
 def test_many_letters_while_some_are_removed(server: NatsServer, amount: Callable[[int, int], int]) -> None:
     """They come in order, each once, in batches; what is removed meanwhile is missing; what comes meanwhile is for the
     next time."""

@@ -170,6 +170,7 @@ def _refuses(farm: Farm) -> None:
 
 
 @pytest.mark.fault(row="1 % poison messages")
+@pytest.mark.timeout(600)
 def test_poison(tmp_path: Path, start_jetstream: Callable[[], NatsServer], amount: Callable[[int, int], int]) -> None:
     """One in a hundred traps: each is tried as often as it may be and is in the dead letters once; all others come out.
     Replayed, they die again with their count, until they were replayed too often. Then they are purged."""
@@ -206,7 +207,7 @@ def test_poison(tmp_path: Path, start_jetstream: Callable[[], NatsServer], amoun
 
     asyncio.run(streams())
     with Farm(app) as farm:
-        asyncio.run(asyncio.wait_for(body(farm), 100))
+        asyncio.run(asyncio.wait_for(body(farm), 60 + count / 50))
 
 
 @pytest.mark.fault(row="dead-letter target down")

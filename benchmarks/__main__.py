@@ -10,7 +10,20 @@ import argparse
 import importlib
 import sys
 
-NAMES = ("invoke", "nats", "jetstream", "latency", "memory", "fanin", "hop", "redis", "sql", "greedy")
+NAMES = (
+    "invoke",
+    "nats",
+    "jetstream",
+    "recovery",
+    "retry",
+    "latency",
+    "memory",
+    "fanin",
+    "hop",
+    "redis",
+    "sql",
+    "greedy",
+)
 
 
 def main() -> int:

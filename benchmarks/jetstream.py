@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> Report:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url = stack.enter_context(parts.nats_server("-js", "-sd", folder / "jetstream"))
-        asyncio.run(_streams(url))
+        asyncio.run(make_streams(url, IN="bench.>", OUT="out.>"))
         app = parts.hello_app(folder / "app", url, extra=EXTRA)
         sides = {
             "atmo-farm": ("bench.0", "farm", stack.enter_context(parts.farm(app))),
@@ -63,9 +63,10 @@ def run(options: argparse.Namespace) -> Report:
     return report
 
 
-async def _streams(url: str) -> None:
+async def make_streams(url: str, **subjects: str) -> None:
+    """Streams in memory: name → subject."""
     client = await nats.connect(url)
-    for name, subject in (("IN", "bench.>"), ("OUT", "out.>")):
+    for name, subject in subjects.items():
         await client.jetstream().add_stream(name=name, subjects=[subject], storage="memory")
     await client.close()
 
@@ -73,20 +74,21 @@ async def _streams(url: str) -> None:
 async def _drive(url: str, subject: str, durable: str, count: int) -> float:
     """Publish so many, and wait until all outputs are there and all inputs acknowledged; returns the seconds."""
     client = await nats.connect(url, pending_size=64 << 20)
-    before = await _kept(client, "OUT")
+    before = await kept(client, "OUT")
     began = time.perf_counter()
     for _ in range(count):
         await client.publish(subject, PAYLOAD)
     await client.flush()
-    while await _kept(client, "OUT") < before + count or await _unsettled(client, durable):  # noqa: ASYNC110
+    while await kept(client, "OUT") < before + count or await _unsettled(client, durable):  # noqa: ASYNC110
         await asyncio.sleep(0.02)
     seconds = time.perf_counter() - began
-    assert await _kept(client, "OUT") == before + count, "an output is there twice"
+    assert await kept(client, "OUT") == before + count, "an output is there twice"
     await client.close()
     return seconds
 
 
-async def _kept(client: Client, stream: str) -> int:
+async def kept(client: Client, stream: str) -> int:
+    """How many messages a stream has."""
     return (await client.jetstream().stream_info(stream)).state.messages
 
 

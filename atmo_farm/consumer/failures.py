@@ -71,6 +71,20 @@ class Failures:
             self._log(logging.ERROR, "the error answer was not accepted", message, failure(error), attempt)
         return True
 
+    def suspected(self, message: Message, deaths: int) -> None:
+        """It is known to the crash ledger, and from now on either runs alone or ends."""
+        text = "message is suspected: processes died while its guest ran"
+        log.event(
+            logger,
+            logging.WARNING,
+            text,
+            handler=self._handler.name,
+            subject=message.subject,
+            message_id=message.id,
+            number=str(message.number),
+            deaths=deaths,
+        )
+
     def unsettled(self, message: Message, error: Exception, attempt: int) -> None:
         """A bug of ours, after the message's own end."""
         logger.error("internal error", exc_info=error)

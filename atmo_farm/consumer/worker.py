@@ -96,7 +96,9 @@ class Worker:
         if self._leaving.done():
             self._let_go(message)
             return
-        self._begin(message, KILLER if self._suspects[message.number] >= KILLS else None)
+        deaths = self._suspects[message.number]
+        self._failures.suspected(message, deaths)
+        self._begin(message, KILLER if deaths >= KILLS else None)
         await self.idle()
 
     def _begin(self, message: Message, outcome: Outcome | None = None) -> None:

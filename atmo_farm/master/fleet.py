@@ -333,7 +333,7 @@ class Fleet:
             return
         deaths = self.crashes.blame(worker.role.name, number)
         text = "a message is suspected of the process's death"
-        log.event(logger, logging.ERROR, text, worker=worker.name, pid=process.pid, number=number, deaths=deaths)
+        log.event(logger, logging.ERROR, text, worker=worker.name, pid=process.pid, number=str(number), deaths=deaths)
         self._send([one for one in self.workers if one.role.key == worker.role.key], Suspect(number, deaths))
 
     def _remove(self, worker: Worker) -> None:

@@ -157,9 +157,9 @@ class JetStreamStream:
         if self._held is None:
             self._held = []
 
-    def complete(self, unsettled: int) -> bool:
-        """Whether all is here that the server counts as delivered and not settled."""
-        return unsettled <= len(self._in_hand)
+    def complete(self, unsettled: int, up_to: int) -> bool:
+        """Whether all is here that is not settled: so many messages, up to this stream sequence."""
+        return unsettled <= self._in_hand.count(up_to)
 
     def release(self) -> None:
         """Hand over what was kept, in the stream's order."""

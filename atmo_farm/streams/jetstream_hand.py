@@ -37,6 +37,10 @@ class InHand:
     def __len__(self) -> int:
         return len(self._deliveries)
 
+    def count(self, up_to: int) -> int:
+        """Of messages up to this stream sequence."""
+        return sum(sequence <= up_to for sequence in self._deliveries)
+
     def take(self, reply: bytes) -> Delivery | None:
         """What came with this reply subject; None if there is nothing to do about it. ValueError: not JetStream's."""
         delivery = Delivery(reply)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
+from typing import TypeVar
 
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error
+from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 from nats.js.errors import NotFoundError
 
@@ -24,17 +26,27 @@ from tests.ledger import Ledger
 OUT, DURABLE = "out.all", "work"
 TRIES_AGAIN_S = 0.05
 
+ResultT = TypeVar("ResultT")
+
+
+def with_client(url: str, do: Callable[[JetStreamContext], Awaitable[ResultT]]) -> ResultT:
+    """What it returns, done with a connection of its own."""
+
+    async def body() -> ResultT:
+        client = await nats.connect(url)
+        try:
+            return await do(client.jetstream())
+        finally:
+            await client.close()
+
+    return asyncio.run(body())
+
 
 def make_streams(url: str, subject: str) -> None:
     """IN for this subject, and OUT."""
-
-    async def body() -> None:
-        client = await nats.connect(url)
-        await client.jetstream().add_stream(StreamConfig(name="IN", subjects=[subject]))
-        await client.jetstream().add_stream(StreamConfig(name="OUT", subjects=["out.>"]))
-        await client.close()
-
-    asyncio.run(body())
+    for name, kept in (("IN", subject), ("OUT", "out.>")):
+        config = StreamConfig(name=name, subjects=[kept])
+        with_client(url, lambda js, config=config: js.add_stream(config))  # type: ignore[misc]
 
 
 class JetStreamLoad:

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from nats.js.api import DiscardPolicy, StreamConfig
 
 from tests.farm import add_guest, wait_for
 from tests.servers.nats import NatsServer
 from tests.system.conftest import TestFarm
-from tests.system.jetstream import DURABLE, OUT, JetStreamLoad, make_streams
+from tests.system.jetstream import DURABLE, OUT, JetStreamLoad, make_streams, with_client
 
 Amount = Callable[[int, int], int]
 Figure = Callable[[str, object], None]
@@ -162,6 +163,27 @@ def test_one_in_a_hundred_is_poison(serve: Callable[..., TestFarm], amount: Amou
         gone = farm.log(message="message failed")
         assert len(gone) == count // 100 and all(line["attempt"] == 3 for line in gone)
         figure("poison messages, all in the dead letters", len(ledger.dead))
+
+
+@pytest.mark.fault(row="jetstream-dead-letters-refused")
+def test_dead_letters_that_are_refused(serve: Callable[..., TestFarm], server: NatsServer) -> None:
+    """Their messages stay unsettled and others go on; they are there when there is room again."""
+    farm = serve("fn: trapping")
+    dead = StreamConfig(name="ATMO_DEAD", subjects=["atmo.dead.>"], max_msgs=1, discard=DiscardPolicy.NEW)
+    with_client(server.url, lambda js: js.add_stream(dead))
+
+    def data(number: int) -> bytes:
+        return b"unreachable" if number % 100 == 0 else b"%d" % number
+
+    with farm, load_of(farm, count=300, data=data) as load:
+        load.wait_worked(297)
+        farm.wait_log(message="dead letter not accepted")
+        wait_for(lambda: with_client(server.url, lambda js: js.consumer_info("IN", DURABLE)).num_ack_pending == 2)
+        time.sleep(1.5)  # longer than the ack wait
+        assert farm.logged("message failed") == 3
+        dead.max_msgs = 100
+        with_client(server.url, lambda js: js.update_stream(dead))
+        load.finish().verify(dead=3)
 
 
 @pytest.mark.fault(row="jetstream-killer")

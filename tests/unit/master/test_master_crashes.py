@@ -23,7 +23,7 @@ def test_an_unclean_death_is_counted(farm: Farm, how: str) -> None:
     disk before the next process begins."""
     farm.start(echo={"behaviour": f"enters 4711 {how}"})
     for deaths in (1, 2, 3):
-        assert farm.wait_for(SUSPECT)["number"] == 4711
+        assert farm.wait_for(SUSPECT)["number"] == "4711"
         assert ledger(farm) == {"echo": {"4711": deaths}}
 
 

@@ -306,6 +306,26 @@ def test_a_user_who_may_not_ask(tmp_path: Path) -> None:
         server.stop()
 
 
+def test_sent_where_the_user_may_not_publish(tmp_path: Path, start_nats: Callable[[str], NatsServer]) -> None:
+    """It is not taken for sent."""
+    server = start_nats(USERS)
+
+    async def body() -> None:
+        other = Client()
+        await other.connect(server.url, user="admin", password="a")
+        await other.subscribe("secret")
+        connection = nats_connection(server.url, user="plain", password="b")
+        async with NatsLetters(connection, "atmo.dead.a.h", "test") as place:
+            assert place.problem == "this user may not publish on $JS.API.STREAM.NAMES"
+            assert await all_of(place) == []
+            with pytest.raises(PublishError, match="this user may not publish on secret"):
+                await place.send(Output("secret", b"x", {}))
+        await other.close()
+
+    run(body())
+
+
+@pytest.mark.timeout(600)
 def test_many_letters_while_some_are_removed(server: NatsServer, amount: Callable[[int, int], int]) -> None:
     """They come in order, each once, in batches; what is removed meanwhile is missing; what comes meanwhile is for the
     next time."""

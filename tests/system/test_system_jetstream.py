@@ -279,6 +279,24 @@ def test_workers_up_and_down_under_load(serve: Callable[..., TestFarm], amount: 
         load.finish().verify(repeated=0)
 
 
+@pytest.mark.fault(row="jetstream-order")
+@pytest.mark.timeout(300)
+def test_an_order_survives_reloads_and_kills(serve: Callable[..., TestFarm], amount: Amount) -> None:
+    """`ordering: partition`: outputs come in the stream's order, whoever works and whatever is killed."""
+    farm = serve("fn: hello", "ordering: partition")
+    with farm, load_of(farm, per_s=200) as load:
+        for number in range(amount(2, 30)):
+            load.wait_worked(len(load.worked_at) + 50)
+            farm.serve(work=f"fn: hello\nordering: partition\ntimeout: {20 + number}s" + HANDLER)
+            os.kill(farm.pid, signal.SIGHUP)
+            load.wait_worked(len(load.worked_at) + 50)
+            os.kill(farm.workers("work")[0], signal.SIGKILL)
+        load.wait_worked(len(load.worked_at) + 50)
+        ledger = load.finish()
+        ledger.verify(repeated=amount(2, 30) * IN_HAND)
+        assert list(ledger.output) == sorted(ledger.output, key=int)
+
+
 @pytest.mark.fault(row="jetstream-two-farms")
 @pytest.mark.timeout(120)
 def test_two_farms_share_a_durable_and_one_is_killed(

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from atmo_farm import __version__
-from atmo_farm.cli import about, invoke, operate, project, start, status
+from atmo_farm.cli import about, invoke, operate, project, service, start, status
 from atmo_farm.cli.session import Session, exit_codes, say, verb_settings
 from atmo_farm.errors import AtmoFarmError, UserFilesError
 
@@ -107,5 +107,6 @@ for verb in (start.start, project.check, project.build, invoke.invoke, project.s
     cli.add_command(verb)
 for verb in (status.status, operate.reload, operate.stop):
     cli.add_command(verb)
+cli.add_command(service.install_service)
 for verb in (about.config, about.version, about.completion):
     cli.add_command(verb)

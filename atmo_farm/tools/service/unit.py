@@ -92,8 +92,9 @@ def unit_text(executable: str, *, user: bool, template: bool) -> str:
     state = f"StateDirectory=atmo-farm/{name}\nStateDirectoryMode=0700"
     if user:  # systemd 252 would put it into ~/.config
         state = f"Environment=ATMO_FARM_STATE_DIR=%h/.local/state/atmo-farm/{name}"
+    about = f"The one farm of this {'user' if user else 'machine'}."
     return _TEXT.format(
-        about="A farm for each application: `atmo-farm@NAME`." if template else "The one farm of this user." if user else "The one farm of this machine.",
+        about="A farm for each application: `atmo-farm@NAME`." if template else about,
         what="the application %i" if template else "an Atmo application",
         user=" --user" if user else "",
         network="" if user else "Wants=network-online.target\nAfter=network-online.target\n",

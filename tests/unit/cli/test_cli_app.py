@@ -14,6 +14,7 @@ VERBS = {"start", "check", "build", "invoke", "schema", "config", "version", "co
     "status",
     "reload",
     "stop",
+    "install-service",
 }
 
 

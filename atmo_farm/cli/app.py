@@ -74,14 +74,14 @@ def _tell(error: Exception) -> int:
         return error.exit_code
     color = False if os.environ.get("NO_COLOR") else None
     if isinstance(error, UserFilesError):
-        say(str(error), color)
+        say(str(error), color, "error")
         return error.exit_code
     head = click.style("Error:", fg="red")
     if isinstance(error, AtmoFarmError):
-        say(f"{head} {error}", color)
+        say(f"{head} {error}", color, "error")
         return error.exit_code
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    say(f"{head} internal error: {' '.join(what.split())}; --debug shows where", color)
+    say(f"{head} internal error: {' '.join(what.split())}; --debug shows where", color, "error")
     return INTERNAL
 
 

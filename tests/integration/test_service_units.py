@@ -171,6 +171,27 @@ def test_its_lines(tmp_path: Path, start_nats: Callable[[str], NatsServer]) -> N
         assert token not in service.log_file.read_text()
 
 
+def test_a_secret_in_a_file_is_rotated_by_a_reload(tmp_path: Path, start_nats: Callable[[str], NatsServer]) -> None:
+    """`file(PATH)` is read again: the handler's process is replaced by one with the new secret, though no file of the
+    application has changed. (A credential stays as it was when the service started.)"""
+    both = 'users: [{user: old, password: "old-secret"}, {user: new, password: "new-secret"}]'
+    server = start_nats(f"authorization {{ {both} }}")
+    user, password = tmp_path / "user", tmp_path / "password"
+    user.write_text("old\n"), password.write_text("old-secret\n")
+    handler = "resource: rotated\nname: greeter\nsteps: [{fn: hello}]"
+    directive = nats_directive(f"{server.address}\n    user: file({user})\n    password: file({password})", handler)
+    with Farm(write_app(tmp_path / "app", directive, ("c", "hello"))) as farm:
+        before = farm.children()
+        user.write_text("new\n"), password.write_text("new-secret\n")
+        os.kill(farm.pid, signal.SIGHUP)
+        farm.wait_notified("RELOADING=1")
+        farm.wait_notified("READY=1")
+        assert "connections: ~nats" in farm.wait_log(message="reload: generation 2 accepted")["changes"]
+        assert not set(farm.children()) & set(before)
+        assert Asker(f"nats://new:new-secret@{server.address}")("rotated", "file") == b"hello, file"
+        assert "secret" not in farm.log_file.read_text()
+
+
 # What a run asks the kernel for
 
 

@@ -87,8 +87,11 @@ def _install(place: Place, app: Path, here: bool, dry_run: bool) -> None:
     for kind, where in (("env", place.environment), ("credential", place.credentials)):
         if needed := files.names(references, kind):
             click.echo(f"the application needs {', '.join(needed)} in {where}")
-    control = "systemctl --user" if place.user else "systemctl"
-    click.echo(f"start it, now and at each boot: {control} enable --now {place.service}")
+    if place.user:
+        click.echo(f"start it, now and at each login: {place.control} enable --now {place.service}")
+        click.echo("at each boot, without a login: loginctl enable-linger")
+    else:
+        click.echo(f"start it, now and at each boot: {place.control} enable --now {place.service}")
 
 
 def _checked(source: Path) -> tuple[Reference, ...]:
@@ -111,8 +114,7 @@ def _remove(place: Place, here: bool, dry_run: bool) -> None:
     from atmo_farm.tools.service.manager import Manager
 
     if here and not dry_run and (state := Manager(place).in_use()):
-        control = "systemctl --user" if place.user else "systemctl"
-        raise CannotStart(f"{place.service} is {state}; first: {control} disable --now {place.service}")
+        raise CannotStart(f"{place.service} is {state}; first: {place.control} disable --now {place.service}")
     steps = install.remove(place, dry_run)
     _show(steps, dry_run)
     if not steps:
@@ -131,10 +133,9 @@ def _tell_manager(place: Place) -> None:
     from atmo_farm.tools.service.manager import Manager
 
     manager = Manager(place)
-    control = "systemctl --user" if place.user else "systemctl"
     if not manager.is_there:
         say("systemctl is not here: the files are written, and nobody was told")
     elif problem := manager.read_units_again():
-        say(f"systemd was not told of the unit: {problem}; do it with {control} daemon-reload")
+        say(f"systemd was not told of the unit: {problem}; do it with {place.control} daemon-reload")
     else:
         click.echo("systemd has read the unit")

@@ -39,8 +39,8 @@ ln -s /proc/self/fd dev/fd
 ln -s pts/ptmx dev/ptmx
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
-rm -rf etc/systemd/system etc/atmo-farm lib/systemd/system/*.wants lib/systemd/system-generators
-mkdir -p etc/systemd/system opt/python opt/packages opt/atmo-farm dev/shm
+rm -rf etc/systemd/system etc/systemd/user etc/atmo-farm lib/systemd/system/*.wants lib/systemd/system-generators
+mkdir -p etc/systemd/system etc/systemd/user opt/python opt/packages opt/atmo-farm dev/shm
 mount --bind "$python" opt/python
 mount --bind "$packages" opt/packages
 mount --bind "$repository" opt/atmo-farm

@@ -138,6 +138,51 @@ def test_a_killed_master_is_systemds(machine: Systemd, server: NatsServer) -> No
     assert int(machine.show(SERVICE, "StatusText")["StatusText"].split()[1].rstrip(",")) > 1
 
 
+MANAGER = """\
+[Service]
+Type=notify
+User=4000
+Environment=HOME=/home/tester XDG_RUNTIME_DIR=/run/user/4000
+ExecStart=/lib/systemd/systemd --user
+Delegate=yes
+"""
+
+
+def test_a_service_of_a_user(machine: Systemd, server: NatsServer) -> None:
+    """The same for the manager of a user without rights: folders, credential and environment are the user's own."""
+    script = """
+        echo tester:x:4000:4000::/home/tester:/bin/sh >>/etc/passwd
+        mkdir -p /home/tester /run/user/4000
+        cp -r /srv/shop /home/tester/
+        sed -i s/unit.greet/unit.mine/ /home/tester/shop/Directive.yaml
+        chown -R 4000 /home/tester /run/user/4000
+        rm -rf /lib/systemd/user/*.wants
+        for target in basic default shutdown; do
+            printf '[Unit]\nDefaultDependencies=no\n' >/etc/systemd/user/$target.target
+        done
+    """
+    machine.run("sh", "-ec", script)
+    (machine.root / "etc/systemd/system/manager.service").write_text(MANAGER)
+    machine.run("systemctl", "start", "manager")
+
+    def run(*command: str) -> str:
+        as_user = ("setpriv", "--reuid=4000", "--regid=4000", "--clear-groups")
+        environ = ("env", "HOME=/home/tester", "XDG_RUNTIME_DIR=/run/user/4000")
+        return machine.run(*as_user, *environ, *command).stdout
+
+    told = run("atmo-farm", "install-service", "--user", "/home/tester/shop", "--name", "mine")
+    assert "systemd has read the unit" in told
+    config = machine.root / "home/tester/.config/atmo-farm/mine"
+    (config / "credentials/nats").write_text(TOKEN)
+    (config / "environment").write_text(f"SHOP_NATS={server.address}\n")
+    machine.run("chown", "-R", "4000", "/home/tester/.config")
+    run("systemctl", "--user", "start", "atmo-farm@mine")
+    assert ask(server, "unit.mine") == b"hello, systemd"
+    run("systemctl", "--user", "reload", "atmo-farm@mine")
+    assert "generation 2, 1 of 1 ready" in run("systemctl", "--user", "status", "atmo-farm@mine")
+    run("systemctl", "--user", "stop", "atmo-farm@mine")
+
+
 def test_stop_and_problems_and_removal(machine: Systemd, server: NatsServer) -> None:
     """Stopping is a success and leaves no process; problems of the user's files are not tried again; what is active is
     not removed."""

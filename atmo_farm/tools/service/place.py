@@ -38,6 +38,11 @@ class Place:
         return f"atmo-farm@{self.name}" if self.name else "atmo-farm"
 
     @property
+    def control(self) -> str:
+        """The command that starts and stops it."""
+        return "systemctl --user" if self.user else "systemctl"
+
+    @property
     def unit(self) -> Path:
         """The unit's file; a template, for a service that has a name."""
         return self.units / ("atmo-farm@.service" if self.name else "atmo-farm.service")

@@ -177,7 +177,7 @@ def test_a_unit_of_a_user(tmp_path: Path, app: Path, monkeypatch: pytest.MonkeyP
     shown = CliRunner().invoke(cli, ["install-service", str(app), "--user", "--name", "shop"])
     assert shown.exit_code == 0, shown.output
     assert "systemctl is not here" in shown.stderr
-    assert shown.stdout.splitlines()[-1].endswith("systemctl --user enable --now atmo-farm@shop")
+    assert shown.stdout.splitlines()[-2].endswith("systemctl --user enable --now atmo-farm@shop")
     unit = tmp_path / "home/.config/systemd/user/atmo-farm@.service"
     assert (tmp_path / "home/.config/atmo-farm/shop/environment").is_file()
     monkeypatch.undo()

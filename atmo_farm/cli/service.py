@@ -74,12 +74,14 @@ def _install(place: Place, app: Path, here: bool, dry_run: bool) -> None:
     from atmo_farm.tools.source import absolute
 
     source, executable = absolute(app), files.command()
-    references = _checked(source)
+    references = _checked(source, place)
     for path in (source, executable):
         if reason := files.unseen(path, place):
-            say(f"warning: {path}: {reason}")
+            say(f"warning: {path}: {reason}", level="warn")
     steps = install.install(place, files.files(place, executable, source, references), dry_run)
     _show(steps, dry_run)
+    if not dry_run:
+        _warn_of_settings(place, source)
     if all(step.done == "unchanged" for step in steps):
         click.echo("nothing to do: all is as it should be")
     elif here and any(step.changes for step in steps) and not dry_run:
@@ -94,12 +96,13 @@ def _install(place: Place, app: Path, here: bool, dry_run: bool) -> None:
         click.echo(f"start it, now and at each boot: {place.control} enable --now {place.service}")
 
 
-def _checked(source: Path) -> tuple[Reference, ...]:
-    """What the application refers to. UserFilesError with all its problems, if it has any that keep it from running."""
+def _checked(source: Path, place: Place) -> tuple[Reference, ...]:
+    """What the application refers to. UserFilesError with all problems that keep it from running, of it or of settings
+    that are there already."""
     from atmo_farm.directive.references import references
     from atmo_farm.tools.check import check
 
-    force = in_force(None, {})
+    force = in_force(None, _settings_flag(place))
     checked = check(source, force.loaded.settings, force.environ)
     if checked.errors or checked.directive is None:
         raise UserFilesError(checked.problems)
@@ -107,6 +110,27 @@ def _checked(source: Path) -> tuple[Reference, ...]:
     places = {(reference.position, reference.key) for reference in found}  # what they stand for, the service will know
     show_problems((one for one in checked.warnings if (one.position, one.key) not in places), err=True)
     return found
+
+
+def _settings_flag(place: Place) -> dict[str, str]:
+    file = place.real(place.settings)
+    return {"config": str(file)} if file.exists() else {}
+
+
+def _warn_of_settings(place: Place, source: Path) -> None:
+    """Of what somebody has written there and the unit does not expect."""
+    from atmo_farm.settings import load
+    from atmo_farm.tools.service.unit import STOP_S
+
+    settings = load({}, {"--config": str(place.real(place.settings))}).settings
+    if settings.bundle_path != source:
+        say(
+            f"warning: {place.settings} has another app.bundlePath ({settings.bundle_path}); put {source} there",
+            level="warn",
+        )
+    if settings.drain_deadline_s >= STOP_S:
+        told = f"timeouts.drain is {settings.drain_deadline_s:g} s and the unit's TimeoutStopSec {STOP_S}"
+        say(f"warning: {told}: set that to more with `{place.control} edit {place.service}`", level="warn")
 
 
 def _remove(place: Place, here: bool, dry_run: bool) -> None:

@@ -91,7 +91,7 @@ class Systemd:
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command in it; AssertionError with its output when it fails."""
-        inside = ["nsenter", f"--target={self._pid}", *_NAMESPACES, "--root", "--wd=/"]
+        inside = ["nsenter", f"--target={self._pid}", *_NAMESPACES, "--root", "--wd"]
         clean = ["env", "-i", "PATH=/usr/bin:/bin", "TERM=dumb", "SYSTEMD_PAGER=", "LC_ALL=C.UTF-8"]
         done = subprocess.run([*inside, *clean, *command], capture_output=True, text=True, timeout=60, check=False)
         if check and done.returncode:

@@ -33,9 +33,9 @@ WatchdogSec=30
 # Loading may take 60 s, booting 30 s: timeouts.load and timeouts.boot of the settings.
 TimeoutStartSec=120
 
-# The master drains its children, 25 s at most (timeouts.drain); who is left after 35 s is killed.
+# The master drains its children, 25 s at most (timeouts.drain); who is left after TimeoutStopSec is killed.
 KillMode=mixed
-TimeoutStopSec=35
+TimeoutStopSec={stop_s}
 
 # Children add 500 to their score: the kernel takes one of them, and the master replaces it.
 OOMPolicy=continue
@@ -86,6 +86,10 @@ PLAIN = "main"
 """What the plain unit calls its run and state folders, beside those of the template's instances."""
 
 
+STOP_S = 35
+"""How long the service may take to stop; timeouts.drain of the settings stays below it."""
+
+
 def unit_text(executable: str, *, user: bool, template: bool) -> str:
     """The unit. `executable`: the absolute path of the command, quoted as systemd wants it."""
     name = "%i" if template else PLAIN
@@ -101,6 +105,7 @@ def unit_text(executable: str, *, user: bool, template: bool) -> str:
         executable=executable,
         folder="%i/" if template else "",
         name=name,
+        stop_s=STOP_S,
         etc="%E" if user else "/etc",
         state=state,
         system="" if user else _SYSTEM,

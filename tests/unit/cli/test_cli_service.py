@@ -94,6 +94,23 @@ def test_what_nobody_changed_is_brought_up_to_date(tmp_path: Path, app: Path) ->
     assert environment.read_text() == "SHOP_NATS=10.0.0.1\n"
 
 
+def test_settings_of_another_are_kept_and_minded(tmp_path: Path, app: Path) -> None:
+    """A settings file that was there before must name the application, and its drain must fit into the unit's time; its
+    problems end the installation."""
+    root = tmp_path / "root"
+    settings = root / "etc/atmo-farm/atmo-farm.yaml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("app: {bundlePath: /srv/other}\ntimeouts: {drain: 60s}\n")
+    shown = run(root, app)
+    assert shown.exit_code == 0
+    assert f"has another app.bundlePath (/srv/other); put {app} there" in shown.stderr
+    assert "timeouts.drain is 60 s and the unit's TimeoutStopSec 35" in shown.stderr
+    assert "kept /etc/atmo-farm/atmo-farm.yaml" in shown.stdout
+    settings.write_text("timeouts: {drian: 60s}\n")
+    refused = run(root, app)
+    assert (refused.exit_code, f"{settings}:1:12: timeouts.drian" in refused.stderr) == (1, True)
+
+
 def test_removal_takes_what_was_written_and_nothing_else(tmp_path: Path, app: Path) -> None:
     """Changed files and foreign ones stay, with their folders, and are named; the rest is gone."""
     root = tmp_path / "root"

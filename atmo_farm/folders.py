@@ -25,7 +25,7 @@ TEMPORARY = "/tmp/atmo-farm-{uid}"
 """What holds a user's run folders outside of a session."""
 
 SYSTEM_PLACE = Path("/run/atmo-farm")
-"""The run folder of the system's service, or what holds those of its instances."""
+"""What holds the run folders of the system's services."""
 
 _ADVICE = "name another with --run-dir or --state-dir"
 
@@ -126,9 +126,12 @@ def _home(environ: Mapping[str, str]) -> Path:
 
 
 def _given(environ: Mapping[str, str], name: str) -> Path | None:
-    """A folder that systemd made for the service; it separates several by colons and the first is ours."""
+    """A folder that systemd made for the service; it separates several by colons and the first is ours.
+
+    With DynamicUser it is a link into /var/lib/private, made by root: the only one that is followed.
+    """
     first = environ.get(name, "").split(":")[0]
-    return Path(first) if first else None
+    return Path(first).resolve() if first else None
 
 
 def _file_name(identifier: str) -> str:

@@ -83,19 +83,22 @@ class Farm:
 
     def start(self, log_to: int | None = None) -> Farm:
         """Start without waiting. With `log_to` the log goes to standard error, and that to this descriptor."""
-        command = [sys.executable, "-m", "atmo_farm", "start", str(self.app), "--log-format", "json"]
-        folders = ["--run-dir", str(self.folder / "run"), "--state-dir", str(self.folder / "state")]
         log_file = str(self.log_file) if log_to is None else ""
         environ = {**self._environ, "NOTIFY_SOCKET": str(self.folder / "notify"), "ATMO_LOG_FILE": log_file}
         with (self.folder / "stderr").open("wb") as stderr:
             self.process = subprocess.Popen(
-                [*command, *folders, *self._arguments],
+                [*self.command(), *self._arguments],
                 env=environ,
                 stderr=stderr if log_to is None else log_to,
                 stdin=subprocess.DEVNULL,
                 preexec_fn=_die_with_the_tests,
             )
         return self
+
+    def command(self) -> list[str]:
+        """What is started, without further arguments."""
+        command = [sys.executable, "-m", "atmo_farm", "start", str(self.app), "--log-format", "json"]
+        return [*command, "--run-dir", str(self.folder / "run"), "--state-dir", str(self.folder / "state")]
 
     @property
     def pid(self) -> int:

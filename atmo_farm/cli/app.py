@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from atmo_farm import __version__
-from atmo_farm.cli import about, dlq, invoke, operate, project, start, status
+from atmo_farm.cli import about, dlq, invoke, operate, project, service, start, status
 from atmo_farm.cli.session import Session, exit_codes, say, verb_settings
 from atmo_farm.errors import AtmoFarmError, UserFilesError
 
@@ -74,14 +74,14 @@ def _tell(error: Exception) -> int:
         return error.exit_code
     color = False if os.environ.get("NO_COLOR") else None
     if isinstance(error, UserFilesError):
-        say(str(error), color)
+        say(str(error), color, "error")
         return error.exit_code
     head = click.style("Error:", fg="red")
     if isinstance(error, AtmoFarmError):
-        say(f"{head} {error}", color)
+        say(f"{head} {error}", color, "error")
         return error.exit_code
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    say(f"{head} internal error: {' '.join(what.split())}; --debug shows where", color)
+    say(f"{head} internal error: {' '.join(what.split())}; --debug shows where", color, "error")
     return INTERNAL
 
 
@@ -107,5 +107,6 @@ for verb in (start.start, project.check, project.build, invoke.invoke, project.s
     cli.add_command(verb)
 for verb in (status.status, operate.reload, operate.stop, dlq.dlq):
     cli.add_command(verb)
+cli.add_command(service.install_service)
 for verb in (about.config, about.version, about.completion):
     cli.add_command(verb)

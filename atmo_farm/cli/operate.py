@@ -58,7 +58,7 @@ def reload(wait: bool, timeout: float | None, **flags: Any) -> None:
 \b
 Examples:
   atmo-farm stop
-  atmo-farm stop --run-dir /run/atmo-farm --timeout 60""",
+  atmo-farm stop --run-dir /run/atmo-farm/main --timeout 60""",
 )
 @timeout_option
 @farm_options

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 import attrs
 import click
 
+from atmo_farm import log
 from atmo_farm.cli import env_file
 from atmo_farm.errors import Problem
 from atmo_farm.settings import Loaded, load
@@ -124,15 +125,15 @@ def show_problems(problems: Iterable[Problem], err: bool) -> None:
         place = str(problem.position)
         text = click.style(place, fg=colour) + str(problem).removeprefix(place)
         if err:
-            say(text)
+            say(text, level="warn" if problem.severity == "warning" else "error")
         else:
             click.echo(text)
 
 
-def say(text: str, color: bool | None = None) -> None:
-    """One line on standard error, if it takes one: what cannot be told there must not change how a command ends."""
+def say(text: str, color: bool | None = None, level: str = "info") -> None:
+    """A line on standard error, if it takes one: what cannot be told there must not change how a command ends."""
     try:
-        click.echo(text, err=True, color=color)
+        click.echo(log.prefixed(text, level), err=True, color=color)
     except OSError:
         pass
 

@@ -75,6 +75,13 @@ def unset(directive: Directive, environ: Mapping[str, str], credentials_dir: Pat
     return in_order([*(attrs.evolve(problem, severity="warning") for problem in resolver.problems), *resolver.warnings])
 
 
+def references(directive: Directive) -> tuple[Reference, ...]:
+    """All that stand in it."""
+    collector = _Collector({}, None)
+    collector.directive(directive)
+    return tuple(collector.found)
+
+
 class _Resolver:
     """Walks through the parts of a Directive that may hold references."""
 
@@ -164,6 +171,18 @@ class _Resolver:
 
     def _problem(self, reference: Reference, message: str) -> None:
         self.problems.append(Problem(reference.position, reference.key, message))
+
+
+class _Collector(_Resolver):
+    """Reads nothing."""
+
+    def __init__(self, environ: Mapping[str, str], credentials_dir: Path | None) -> None:
+        super().__init__(environ, credentials_dir)
+        self.found: list[Reference] = []
+
+    def _value(self, reference: Reference, check: Callable[[str], Any] | None) -> Any:  # noqa: ARG002
+        self.found.append(reference)
+        return ""
 
 
 def _file_text(path: Path) -> str:

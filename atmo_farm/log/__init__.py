@@ -13,11 +13,20 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 
+from atmo_farm.log import targets
 from atmo_farm.log.handler import LineHandler
 from atmo_farm.log.limit import RateLimit
-from atmo_farm.log.lines import Formatter, JournalFormatter, JsonFormatter, TextFormatter, Value
+from atmo_farm.log.lines import (
+    Formatter,
+    JournalFormatter,
+    JsonFormatter,
+    PrefixFormatter,
+    TextFormatter,
+    Value,
+    priority,
+)
 from atmo_farm.log.redact import Redactor
-from atmo_farm.log.targets import FileTarget, JournalTarget, NoTarget, Target, is_journal, standard_error
+from atmo_farm.log.targets import FileTarget, JournalTarget, NoTarget, Target, is_journal, standard_error, takes_entries
 
 __all__ = [
     "LEVELS",
@@ -27,6 +36,7 @@ __all__ = [
     "configure",
     "dropped",
     "event",
+    "prefixed",
     "redact",
     "redacted",
     "reopen",
@@ -62,21 +72,25 @@ def configure(
 ) -> None:
     """Send all log lines of this process to `file`, or to standard error.
 
-    `format`: text, json, journal, or auto (text on a terminal, journal entries under systemd, JSON lines elsewhere).
+    `format`: text, json, journal, or auto (text on a terminal, journal under systemd, JSON lines elsewhere). For the
+    journal, lines are its own entries, or where its socket is out of reach texts with a priority: `<4>…`.
     `fields` go into every line: app, generation, process. `secrets` of 4 characters and more never reach a line.
     CannotStart if the file cannot be opened.
     """
+    journal = file is None and (format == "journal" or (format == "auto" and is_journal(2, environ)))
     target: Target
     if file is not None:
         target = FileTarget(file)
-    elif format == "journal" or (format == "auto" and is_journal(2, environ)):
-        target, format = JournalTarget(), "journal"  # noqa: A001
+    elif journal and takes_entries(targets.JOURNAL_SOCKET):
+        target = JournalTarget(targets.JOURNAL_SOCKET)
     else:
         target = standard_error()
     terminal = file is None and os.isatty(2)
     formatter: Formatter
     if isinstance(target, JournalTarget):
         formatter = JournalFormatter()
+    elif journal:
+        formatter = PrefixFormatter()
     elif format == "text" or (format == "auto" and terminal):
         formatter = TextFormatter(terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb")
     else:
@@ -112,6 +126,13 @@ def event(
     record = logging.LogRecord(logger.name, level, "", 0, message, (), trace)
     record.fields = fields
     logger.handle(record)
+
+
+def prefixed(text: str, level: str, environ: Mapping[str, str] = os.environ) -> str:
+    """What a command says on standard error, for the journal, if it leads there: each line with its priority."""
+    if not is_journal(2, environ):
+        return text
+    return "\n".join(f"<{priority(level)}>{line}" for line in text.split("\n"))
 
 
 def set_level(level: str) -> None:

@@ -1,7 +1,8 @@
-"""From a log record to one line of bytes: text, JSON or a journal entry.
+"""From a log record to one line of bytes: text, JSON, text for the journal, or a journal entry.
 
     text     2026-01-31T12:00:00.123Z WARN  [app#2 consumer users-get/0] message key=value key="two words"
     json     {"time":"2026-01-31T12:00:00.123Z","level":"warn","app":"app","generation":2,"process":"…","message":"…",…}
+    prefix   <4>[app#2 consumer users-get/0] message key=value key="two words"
     journal  MESSAGE=[app#2 consumer users-get/0] message key=value␊PRIORITY=4␊ATMO_HANDLER=users-get␊…
 
 No control character, escape sequence, line end or direction mark of a foreign text gets through: they are escaped.
@@ -36,7 +37,7 @@ _JOURNAL_FIELDS = ("app", "generation", "process", "handler", "function", "messa
 
 
 class Formatter(Protocol):
-    """One of the three forms."""
+    """One of the forms."""
 
     def render(self, level: str, created: float, message: str, fields: Mapping[str, Value]) -> bytes:
         """The line with its line end; it may be too long."""
@@ -112,15 +113,28 @@ class TextFormatter:
         return f"{_time(created)} {word} {_body(message, fields)}\n".encode()
 
 
+class PrefixFormatter:
+    """What the journal makes entries of when it is written to standard error; it adds the time."""
+
+    def render(self, level: str, created: float, message: str, fields: Mapping[str, Value]) -> bytes:  # noqa: ARG002
+        """Priority and body."""
+        return f"<{priority(level)}>{_body(message, fields)}\n".encode()
+
+
 class JournalFormatter:
     """The journal's native protocol: a field per line, no value has a line end."""
 
     def render(self, level: str, created: float, message: str, fields: Mapping[str, Value]) -> bytes:  # noqa: ARG002
         """The body as MESSAGE, and what one would search for as fields of their own; the journal adds the time."""
-        lines = [f"MESSAGE={_body(message, fields)}", f"PRIORITY={_PRIORITIES.get(level, 7)}"]
+        lines = [f"MESSAGE={_body(message, fields)}", f"PRIORITY={priority(level)}"]
         lines.append("SYSLOG_IDENTIFIER=atmo-farm")
         lines += [f"ATMO_{name.upper()}={escape(str(fields[name]))}" for name in _JOURNAL_FIELDS if name in fields]
         return ("\n".join(lines) + "\n").encode()
+
+
+def priority(level: str) -> int:
+    """syslog's number of a level."""
+    return _PRIORITIES.get(level, 7)
 
 
 def _body(message: str, fields: Mapping[str, Value]) -> str:

@@ -132,7 +132,7 @@ class FileTarget:
 class JournalTarget:
     """systemd's journal by its native protocol: one datagram per line."""
 
-    def __init__(self, path: str = JOURNAL_SOCKET):
+    def __init__(self, path: str):
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
 
@@ -166,7 +166,12 @@ def is_journal(descriptor: int, environ: Mapping[str, str]) -> bool:
         found = os.fstat(descriptor)
     except OSError:
         return False
-    return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}" and Path(JOURNAL_SOCKET).exists()
+    return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+def takes_entries(path: str) -> bool:
+    """Whether the journal's socket is within reach; a service with a root folder of its own may not see it."""
+    return os.access(path, os.W_OK)
 
 
 def _own_description(descriptor: int) -> int:

@@ -9,6 +9,7 @@ import attrs
 
 from atmo_farm import processes
 from atmo_farm.directive import Application, diff, read, references, served
+from atmo_farm.directive.model import Directive
 from atmo_farm.directive.report import in_order
 from atmo_farm.errors import AtmoFarmError, CannotStart, UserFilesError
 from atmo_farm.folders import ensure_private_folder
@@ -63,13 +64,16 @@ class Prepare:
         number = generations.write(application, self.cause, self.source, after=in_force)
         used = [*modules.values(), *(self.in_force.modules.values() if self.in_force is not None else ())]
         processes.prune_modules(modules_folder(state), used)
-        side.accept(Accepted(number, application.warnings, modules, self._changes(generations, application)))
+        side.accept(Accepted(number, application.warnings, modules, self._changes(generations, application, resolved)))
 
-    def _changes(self, generations: Generations, application: Application) -> str:
+    def _changes(self, generations: Generations, application: Application, resolved: Directive) -> str:
+        """What is different, of secrets too: the old ones as they were, the new ones as they are."""
         if self.in_force is None:
             return ""
         try:
-            return diff(generations.load(self.in_force.number, self.defaults), application).describe()
+            old = generations.load(self.in_force.number, self.defaults)
+            in_force = attrs.evolve(old, directive=self.in_force.directive)
+            return diff(in_force, attrs.evolve(application, directive=resolved)).describe()
         except AtmoFarmError as error:  # what is wrong with the old one must not keep the new one from its place
             return f"unknown: {error}"
 

@@ -18,6 +18,7 @@ import pytest
 
 from atmo_farm import clock, log
 from atmo_farm.errors import CannotStart
+from atmo_farm.log import targets
 from atmo_farm.log.targets import JournalTarget, StreamTarget, is_journal
 
 logger = logging.getLogger("atmo_farm.test")
@@ -274,15 +275,15 @@ def test_socket_that_is_not_read() -> None:
     theirs.close()
 
 
-def test_journal_entry(tmp_path: Path) -> None:
+def test_journal_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One datagram with the native protocol's fields; nobody there, or nobody reading, loses the line."""
     path = str(tmp_path / "journal")
     target = JournalTarget(path)
     assert not target.write(b"MESSAGE=x\n")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
         journal.bind(path)
-        log.configure("info", "journal", None, FIELDS)
-        log._handler.target = target
+        monkeypatch.setattr(targets, "JOURNAL_SOCKET", path)
+        log.configure("info", "auto", None, FIELDS, environ={"JOURNAL_STREAM": _stream(2)})
         log.event(logger, logging.ERROR, "two\nlines", handler="h", reason="x" * 5000)
         entry = journal.recv(65536)
         assert len(entry) <= 4096
@@ -300,11 +301,42 @@ def test_journal_entry(tmp_path: Path) -> None:
             pass
 
 
+def _stream(descriptor: int) -> str:
+    """What JOURNAL_STREAM says when this descriptor leads to the journal."""
+    found = os.fstat(descriptor)
+    return f"{found.st_dev}:{found.st_ino}"
+
+
 def test_journal_is_recognised_by_its_descriptor(tmp_path: Path) -> None:
     """A JOURNAL_STREAM that was inherited past a redirection is not believed."""
     with (tmp_path / "f").open("w") as file:
+        assert is_journal(file.fileno(), {"JOURNAL_STREAM": _stream(file.fileno())})
         assert not is_journal(file.fileno(), {"JOURNAL_STREAM": "1:2"})
         assert not is_journal(file.fileno(), {})
+
+
+PREFIXES = """
+import logging
+from atmo_farm import log
+from atmo_farm.log import targets
+targets.JOURNAL_SOCKET = "/nobody/listens"
+log.configure(level="debug", fields={"app": "shop"})
+for level in (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG):
+    log.event(logging.getLogger("atmo_farm.x"), level, "two\\nlines", n=1)
+print(log.prefixed("two\\nlines", "warn"))
+"""
+
+
+def test_priorities_stand_before_lines_for_a_journal_without_its_socket() -> None:
+    """Where standard error is all that leads to the journal, it learns the level from there."""
+    theirs, ours = os.pipe()
+    with os.fdopen(theirs) as reader:
+        environ = {**os.environ, "JOURNAL_STREAM": _stream(ours)}
+        command = [sys.executable, "-c", PREFIXES]
+        done = subprocess.run(command, env=environ, stderr=ours, stdout=subprocess.PIPE, text=True, check=True)
+        os.close(ours)
+        assert reader.read().splitlines() == [f"<{number}>[shop] two\\nlines n=1" for number in (3, 4, 6, 7)]
+    assert done.stdout == "<4>two\n<4>lines\n"
 
 
 COUNT_IN_CHILD = """

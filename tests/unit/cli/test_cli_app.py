@@ -15,6 +15,7 @@ VERBS = {"start", "check", "build", "invoke", "schema", "config", "version", "co
     "reload",
     "stop",
     "dlq",
+    "install-service",
 }
 
 

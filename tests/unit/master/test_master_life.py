@@ -36,6 +36,15 @@ def test_sigint_drains_as_well(farm: Farm) -> None:
     assert farm.end() == 0
 
 
+def test_the_kernel_takes_children_first_when_memory_runs_out(farm: Farm) -> None:
+    """Each child's oom_score_adj is 500 above the master's, so that it is one of them that goes and is replaced."""
+    farm.start(echo={"behaviour": "ok"})
+    farm.wait_for("farm is up")
+    children = [*farm.children(), *farm.children("monitor")]
+    scores = [int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in (farm.pid, *children)]
+    assert scores[1:] == [min(1000, scores[0] + 500)] * len(children)
+
+
 @pytest.mark.alone
 def test_a_killed_child_is_back_at_once(farm: Farm) -> None:
     """A process that was ready is replaced within a tenth of a second, and its worker goes on counting."""

@@ -1,0 +1,20 @@
+"""What makes a process a member of a consumer group."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+
+@attrs.frozen
+class Membership:
+    """Of one worker of one handler."""
+
+    group: str
+    instance_id: str = ""
+    """Kafka's `group.instance.id`: a process that comes back with it within the session timeout finds its partitions,
+    nothing is rebalanced. Empty: a member that leaves when it closes."""
+    start_at: Literal["earliest", "latest"] | float = "latest"
+    """Where a partition begins for which the group has committed nothing; a number is seconds since 1970."""
+    session_timeout_s: float = 10.0

@@ -15,7 +15,7 @@ from contextlib import closing
 import attrs
 import pytest
 
-from atmo_farm.streams.kafka import drivers
+from atmo_farm.streams.kafka import drivers, kafka_python_client
 from atmo_farm.streams.kafka.driver import BrokerUnavailable, Consumer, Driver, Fenced, Outgoing, Producer, Result
 from atmo_farm.streams.kafka.membership import Membership
 from atmo_farm.streams.kafka.options import Options, options
@@ -418,11 +418,17 @@ class TestTrouble:
                 "wrong user name or password",
             ),
             ({"protocol": "SASL_SSL", "sasl_username": "nobody"}, "wrong user name or password"),
-            ({"protocol": "SSL", "tls": None}, "certificate is not accepted"),
+            ({"protocol": "SSL", "tls": None}, "certificate is not accepted: unable to get local issuer"),
+            ({"security_protocol": "", "protocol": "SSL", "tls": None}, "does it want TLS or a login|want TLS"),
+            ({"broker_addresses": ("127.0.0.1:1",)}, "connection refused"),
+            ({"broker_addresses": ("no-such-host.invalid:1",)}, "no address for the broker's name"),
         ],
     )
-    def test_who_is_not_let_in_is_told_why(self, clients: Clients, keys: dict[str, object], words: str) -> None:
+    def test_who_is_not_let_in_is_told_why(
+        self, clients: Clients, keys: dict[str, object], words: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """In one line, without the password; no thread is left of the attempt."""
+        monkeypatch.setattr(kafka_python_client, "BOOTSTRAP_TIMEOUT_S", 1.0)
         threads = threading.active_count()
         with pytest.raises(BrokerUnavailable, match=words) as raised:
             clients.driver.producer(clients.options(**keys))

@@ -15,7 +15,7 @@ from atmo_farm.log.redact import Redactor
 from atmo_farm.streams.kafka.driver import BrokerRefused, BrokerUnavailable, Fenced
 from atmo_farm.streams.kafka.options import Options, tls_context
 
-BOOTSTRAP_TIMEOUT_S = 4.0
+BOOTSTRAP_TIMEOUT_S = 3.0
 REQUEST_TIMEOUT_S = 12.0
 """A broker that is silent so long is taken for gone."""
 RECONNECT_MAX_S = 1.0
@@ -29,20 +29,23 @@ _TLS = re.compile(r"Handshake failed: \[SSL: ([A-Z_]+)\]")
 
 
 class _Complaints(logging.Handler):
-    """The library tells why a connection failed only to its log: the last that was said there."""
+    """The library tells only its log why connections fail: the most telling of what was said there since `clear`.
+
+    A login that is refused, for one, may look like a mere disconnection the next time.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.last: BaseException | None = None
-        self.while_connecting = False
+        self.kept: BaseException | None = None
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.kept = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        arguments = record.args if isinstance(record.args, tuple) else ()
-        for said in arguments:
-            if isinstance(said, BaseException):
-                if isinstance(said, errors.RequestTimedOutError) and self.last is not None:
-                    return  # the end of a bootstrap, not what it ended for
-                self.last, self.while_connecting = said, "initializing" in str(arguments[0])
+        said = next((one for one in record.args or () if isinstance(one, BaseException)), None)
+        if said is not None and (self.kept is None or not _says_little(said)):
+            self.kept = said
 
 
 _complaints = _Complaints()
@@ -65,7 +68,7 @@ def connect(kind: Callable[..., Any], options: Options, **configuration: Any) ->
             "sasl_plain_username": options.username,
             "sasl_plain_password": options.password,
         }
-    _complaints.last = None
+    _complaints.clear()
     try:
         whole = kind(
             bootstrap_servers=list(options.servers),
@@ -82,23 +85,21 @@ def connect(kind: Callable[..., Any], options: Options, **configuration: Any) ->
         for one in made:  # else its thread and its sockets stay
             one.close()
         timed_out = isinstance(error, errors.KafkaTimeoutError)
-        raise BrokerUnavailable(complaint(options) if timed_out else reason(error, options)) from error
+        raise BrokerUnavailable(_not_let_in(options) if timed_out else reason(error, options)) from error
     return whole, made[0]
 
 
 def is_connected(network: KafkaNetClient) -> bool:
     """Whether some broker is."""
-    return any(network.connected(broker.node_id) for broker in network.cluster.brokers())
+    if any(network.connected(broker.node_id) for broker in network.cluster.brokers()):
+        _complaints.clear()
+        return True
+    return False
 
 
 def complaint(options: Options) -> str:
     """Why the last connection failed or ended, as one short line."""
-    last = _complaints.last
-    if isinstance(last, errors.KafkaConnectionError) and "disconnected" in str(last) and _complaints.while_connecting:
-        if options.mechanism:
-            return f"the broker ended the login of {options.username!r}: wrong user name or password?"
-        return "the broker closed the connection: does it want TLS or a login (securityProtocol, sasl, tls)?"
-    return reason(last, options)
+    return reason(_complaints.kept, options)
 
 
 def wrapped(error: errors.KafkaError, options: Options) -> AtmoFarmError:
@@ -113,6 +114,22 @@ def reason(error: BaseException | None, options: Options) -> str:
     """What went wrong as one short line without secrets."""
     words = Redactor(options.secrets).head(_words(error, options), LONGEST_REASON)
     return "".join(character if character.isprintable() else " " for character in words)[:LONGEST_REASON]
+
+
+def _not_let_in(options: Options) -> str:
+    if _complaints.kept is None or not _is_disconnection(_complaints.kept):
+        return complaint(options)
+    if options.mechanism:
+        return f"the broker ended the login of {options.username!r}: wrong user name or password?"
+    return "the broker closed the connection: does it want TLS or a login (securityProtocol, sasl, tls)?"
+
+
+def _is_disconnection(error: BaseException) -> bool:
+    return isinstance(error, errors.KafkaConnectionError) and "disconnected" in str(error)
+
+
+def _says_little(error: BaseException) -> bool:
+    return _is_disconnection(error) or isinstance(error, errors.RequestTimedOutError)
 
 
 def _words(error: BaseException | None, options: Options) -> str:

@@ -109,6 +109,8 @@ class KafkaPythonConsumer:
         """As the protocol says."""
         try:
             return not self._consumer.partitions_for_topic(self._topic)
+        except errors.UnknownTopicOrPartitionError:
+            return True
         except errors.KafkaError:
             return False
 

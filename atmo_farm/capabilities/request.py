@@ -5,12 +5,20 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Mapping
+from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import attrs
 import msgspec
 
 from atmo_farm.errors import HostError
+
+
+class Origin(Protocol):
+    """Where a stream had the message (`streams.base.Origin`)."""
+
+    def field(self, name: str) -> str:
+        """The value of header `name`, `atmo-…` in lower case; empty where there is none."""
 
 
 class FieldType(enum.IntEnum):
@@ -49,6 +57,10 @@ class Request:
     params: Mapping[str, str] = attrs.field(factory=dict)
     state: Mapping[str, bytes] = attrs.field(factory=dict)
     attempt: int = 1
+    origin: Origin | None = None
+    """Where the broker had it: for headers like `Atmo-Stream`."""
+    number: int = 0
+    """What the crash ledger knows the message by."""
 
     def get(self, field: int, key: str) -> bytes:
         """The field's bytes; what is not there is empty, as in Atmo. A body that is no JSON object has no fields.
@@ -91,7 +103,10 @@ class Request:
 
     def copy(self) -> Request:
         """A second view: what is set on it does not show in this one (attrs.evolve would cost five times as much)."""
-        return Request(self.method, self.url, self.id, self.body, self.headers, self.params, self.state, self.attempt)
+        return Request(
+            self.method, self.url, self.id, self.body, self.headers, self.params, self.state, self.attempt,
+            self.origin, self.number,
+        )  # fmt: skip
 
     def _meta(self, key: str) -> bytes:
         if key == "body":
@@ -109,6 +124,8 @@ class Request:
             return str(self.attempt)
         if name == "atmo-message-id":
             return self.id
+        if self.origin is not None and name.startswith("atmo-"):
+            return self.origin.field(name) or self.headers.get(name, "")
         return self.headers.get(name, "")
 
     def _query(self) -> dict[str, list[str]]:

@@ -26,6 +26,8 @@ class Kind(enum.Enum):
     """It can never go better, whatever the policy says."""
     UNKNOWN = "unknown"
     """A write went out and no answer came: to try again may do it twice."""
+    CANCELLED = "cancelled"
+    """It was cut off: nobody knows how it would have ended."""
 
 
 @attrs.frozen
@@ -34,7 +36,8 @@ class Outcome:
 
     kind: Kind
     cause: str = ""
-    """timeout, datasource, outcome unknown, publish, trap, memory, error or internal; empty when ok."""
+    """timeout, datasource, outcome unknown, publish, trap, memory, error, killed its process or internal; empty when
+    ok."""
     code: int = 0
     """The Runnable's error code (cause `error`), 504 for a timeout, else 500."""
     message: str = ""
@@ -43,6 +46,10 @@ class Outcome:
 
 
 OK = Outcome(Kind.OK)
+CANCELLED = Outcome(Kind.CANCELLED)
+
+KILLER = Outcome(Kind.REFUSED, "killed its process", 500, "its process died three times while a function ran for it")
+"""Of a message that the crash ledger knows too well: it is not tried again."""
 
 
 def failure(error: Exception, function: str = "") -> Outcome:

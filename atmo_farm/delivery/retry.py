@@ -14,6 +14,8 @@ class RetryPolicy:
     def __init__(self, retry: Retry, random: Callable[[], float]):
         self._retry = retry
         self._random = random
+        self.attempts = retry.attempts
+        """In all, the first one counted."""
         self._causes = frozenset(entry for entry in retry.on if not entry[0].isdigit())
         self._codes = tuple(_code_range(entry) for entry in retry.on if entry[0].isdigit())
 
@@ -25,10 +27,8 @@ class RetryPolicy:
             return True
         return outcome.cause == "error" and any(low <= outcome.code <= high for low, high in self._codes)
 
-    def delay_s(self, outcome: Outcome, attempt: int) -> float | None:
-        """Seconds to wait after attempt number `attempt` (from 1) ended so; None: do not try again."""
-        if attempt >= self._retry.attempts or not self.is_transient(outcome):
-            return None
+    def delay_s(self, attempt: int) -> float:
+        """Seconds to wait after attempt number `attempt` (from 1) has failed."""
         try:
             delay = self._retry.initial_delay_s * self._retry.multiplier ** (attempt - 1)
         except OverflowError:

@@ -212,6 +212,34 @@ class Retry:
 
 
 @attrs.frozen
+class JetStream:
+    """How a handler consumes from JetStream: a durable pull consumer that all its workers and farms share."""
+
+    durable: str
+    """The consumer's name, default filled in."""
+    max_ack_pending: int
+    """Messages that may be out and not settled yet, over all workers and farms."""
+    stream: str = ""
+    """Empty: the one that holds the handler's `resource`."""
+    deliver_policy: Literal["all", "last", "new", "last_per_subject"] = "all"
+    """Where a new consumer begins."""
+    ack_wait_s: float = 30.0
+    """An unsettled message of which nothing is heard so long is delivered again."""
+    filter_subjects: tuple[str, ...] = ()
+    """What is consumed, all of it inside of the handler's `resource` and disjoint; empty: `resource` itself."""
+
+
+@attrs.frozen
+class DeadLetter:
+    """Where a handler's messages go that cannot be processed."""
+
+    resource: str
+    """A subject or topic, default filled in."""
+    max_age_s: float | None = None
+    """How long they are kept; None: as long as the stream keeps them."""
+
+
+@attrs.frozen
 class Handler:
     """One entry of `handlers`."""
 
@@ -227,7 +255,8 @@ class Handler:
     respond_to: RespondTo | None = None
     connection: str = "default"
     group: str = ""
-    """The queue or consumer group, default filled in; `off`: every worker gets every message (core NATS only)."""
+    """The queue or consumer group, default filled in; `off`: every worker gets every message (core NATS only).
+    On JetStream it is the durable."""
     workers: int = 1
     max_in_flight: int = 256
     timeout_s: float = 30.0
@@ -237,8 +266,19 @@ class Handler:
     pool_max: int = 256
     retry: Retry = Retry()
     envelope: Literal["auto", "raw", "grav"] = "auto"
+    jetstream: JetStream | None = None
+    """Set: it consumes from JetStream; None: from core NATS (or Kafka)."""
+    output: Literal["", "stream", "core"] = ""
+    """Whether `respond_to` is published with JetStream's acknowledgement; empty: if the server has a stream for it."""
+    ordering: Literal["none", "partition", "key"] = "none"
+    ordering_key: str = ""
+    """With ordering `key`: `subject`, `header:NAME` or `field:NAME` (a field of the JSON body)."""
+    dead_letter: DeadLetter | None = None
+    """None: `off`, or a source without dead letters."""
+    idempotent: bool = False
+    """Whether a message whose outcome is unknown may run again."""
     not_served: Mapping[str, Position] = attrs.field(factory=dict, eq=False)
-    """Keys of it that this build does not run yet (`durable`, `ordering`, …), with their places."""
+    """Keys of it that this build does not run yet (`exactlyOnce`, `startAt`), with their places."""
     extra: Mapping[str, Any] = attrs.field(factory=dict)
     """The parsed values of those keys, for the issues that will serve them."""
     position: Position = attrs.field(default=NOWHERE, eq=False, repr=False)

@@ -34,6 +34,8 @@ class Field(enum.IntEnum):
     """Wasm instances alive."""
     STARTS = 7
     """How often a process began in this slot."""
+    ENTERED = 8
+    """`Message.number` of the message whose guest runs at this moment, else 0: who is to blame if the process dies."""
 
     RECEIVED = 16
     OK = 17
@@ -46,6 +48,10 @@ class Field(enum.IntEnum):
     TIMEOUTS = 23
     TRAPS = 24
     LOG_LINES_DROPPED = 25
+    DEAD = 26
+    """Dead letters that are kept safely."""
+    REDELIVERED = 27
+    """Received not for the first time."""
 
 
 COUNTS = tuple(field for field in Field if field >= Field.RECEIVED)

@@ -3,6 +3,15 @@
 A stream knows one broker, one handler's resource and nothing of Wasm. Its life:
 `open` (connect, for as long as it takes) → `consume` (messages flow into the handler) → `stop` (no new messages; those
 in flight finish and may still publish) → `close` (flush what was published, then disconnect).
+
+A message of a durable stream is the broker's until it is settled, exactly once:
+
+    ack          its output is safe
+    give_back    to be delivered again, to whoever asks next
+    terminate    never again: its dead letter is safe
+
+One that is never settled, because its process ended or was told to leave it, is delivered again by the broker's own
+rules. Streams that are not durable have nothing to settle: the same calls do nothing there.
 """
 
 from __future__ import annotations
@@ -11,6 +20,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 import attrs
+
+
+class Origin(Protocol):
+    """Where the broker had a message: the stream's own note, kept with the message until it is settled."""
+
+    def field(self, name: str) -> str:
+        """What the guest reads as request header `name` (lower case, `atmo-…`); empty for what it does not have."""
 
 
 @attrs.define
@@ -29,6 +45,18 @@ class Message:
     """The reply subject; empty where the sender wants no answer."""
     envelope: str = ""
     """The uuid of the Grav envelope that it came in, so that the answer goes out in one; empty for a raw message."""
+    raw: bytes | None = None
+    """The payload as it came, where that is not `data`: what a dead letter holds."""
+    attempt: int = 1
+    """Which delivery of it by the broker this is, from 1."""
+    number: int = 0
+    """What the crash ledger knows it by: the same at each delivery, and no other message of this handler has it. 0: the
+    broker delivers it once."""
+    partition: int = 0
+    """Where the broker has several: messages of one have an order."""
+    record_key: bytes | None = None
+    """Kafka's key."""
+    origin: Origin | None = None
 
 
 @attrs.define
@@ -40,6 +68,10 @@ class Output:
     headers: Mapping[str, str]
     cause: Message | None = None
     """The message that it answers; decides whether it is wrapped in a Grav envelope."""
+    id: str = ""
+    """By which the broker may know that it has this message already; empty: it cannot come twice."""
+    record_key: bytes | None = None
+    """Kafka's key."""
 
 
 Handle = Callable[[Message], Awaitable[None]]
@@ -66,6 +98,11 @@ class StreamEvents(Protocol):
 class Stream(Protocol):
     """A source of messages and the place where their outputs go."""
 
+    durable: bool
+    """The broker keeps a message until it is settled."""
+    redelivers: bool
+    """`give_back` brings a message back after its delay; where not, whoever has it tries again itself."""
+
     async def open(self) -> None:
         """Connect, retrying for ever; returns when connected. Cancellation gives up cleanly."""
 
@@ -73,16 +110,31 @@ class Stream(Protocol):
         """Subscribe; returns when the broker has confirmed it. Messages then flow into `handle`."""
 
     def publish(self, output: Output) -> Awaitable[None]:
-        """Send; what is returned is done when more may be published. PublishError, now or then."""
+        """Send. What is returned is done when the message that it answers may be acknowledged: the broker has taken it,
+        or, on a stream that is not durable, when more may be published. PublishError, now or then."""
+
+    def ack(self, message: Message) -> None:
+        """Done with it."""
+
+    def give_back(self, message: Message, delay_s: float) -> None:
+        """Deliver it again after so many seconds."""
+
+    def terminate(self, message: Message) -> None:
+        """Never deliver it again."""
+
+    async def bury(self, letter: Output) -> None:
+        """Publish a dead letter; returns when it is kept safely. PublishError; not transient where it never can be."""
 
     async def answer_error(self, message: Message, code: int, text: str) -> None:
         """Tell the sender who waits on a reply subject that its message failed; without one, nothing is sent."""
 
     async def stop(self) -> None:
-        """Take no new message from the broker; what was received but not handed over is given to `handle` first."""
+        """Take no new message from the broker. What was received and not handed over goes back to the broker at once,
+        or, where that cannot be, is given to `handle` first."""
 
     def abandon(self) -> int:
-        """Hand over nothing more, now; returns how many messages were received and not handed over, which are lost."""
+        """Hand over nothing more, now; returns how many messages are lost by it: received, not handed over, and no
+        broker keeps them."""
 
     async def close(self) -> None:
         """Flush what was published and disconnect."""

@@ -81,6 +81,8 @@ class MemoryBroker:
 class MemoryStream:
     """`streams.base.Stream` on a MemoryBroker."""
 
+    durable = redelivers = False
+
     def __init__(
         self,
         broker: MemoryBroker,
@@ -110,6 +112,19 @@ class MemoryStream:
     async def publish(self, output: Output) -> None:
         """Pass it to the broker's subscribers."""
         self._send(output.subject, output.headers, self._codec.payload(output))
+
+    def ack(self, message: Message) -> None:
+        """Nothing: the broker has forgotten it."""
+
+    def give_back(self, message: Message, delay_s: float) -> None:
+        """Nothing: the broker has forgotten it."""
+
+    def terminate(self, message: Message) -> None:
+        """Nothing: the broker has forgotten it."""
+
+    async def bury(self, letter: Output) -> None:
+        """PublishError: nobody keeps it here."""
+        raise PublishError(f"nobody keeps {letter.id} here", transient=False)
 
     async def answer_error(self, message: Message, code: int, text: str) -> None:
         """An empty message with the service error headers, if somebody waits for one."""

@@ -43,6 +43,8 @@ Received = tuple[bytes, bytes, bytes, bytes]
 class NatsStream:
     """`streams.base.Stream` for one handler. `group` None: this subscriber gets every message."""
 
+    durable = redelivers = False
+
     def __init__(
         self,
         connection: NatsConnection,
@@ -111,6 +113,19 @@ class NatsStream:
         """Hand the message to the connection, or to its buffer of 8 MiB while there is none."""
         self._send(output.subject, output.headers, self._codec.payload(output))
         return self._client.writable() if self._client.congested else self._done
+
+    def ack(self, message: Message) -> None:
+        """Nothing: the broker has forgotten it."""
+
+    def give_back(self, message: Message, delay_s: float) -> None:
+        """Nothing: the broker has forgotten it."""
+
+    def terminate(self, message: Message) -> None:
+        """Nothing: the broker has forgotten it."""
+
+    async def bury(self, letter: Output) -> None:
+        """PublishError: nobody keeps it here."""
+        raise PublishError(f"nobody keeps {letter.id} here", transient=False)
 
     async def answer_error(self, message: Message, code: int, text: str) -> None:
         """An empty message with the service error headers, if somebody waits for one."""

@@ -86,6 +86,9 @@ class Consumer(Protocol):
     def resume(self, partitions: Collection[int]) -> None:
         """Undo `pause`."""
 
+    def joined(self) -> bool:
+        """Whether it is a member in good standing, with partitions or without."""
+
     def missing(self) -> bool:
         """Whether the topic is known not to exist (any more). May ask the broker."""
 
@@ -100,14 +103,14 @@ class Consumer(Protocol):
 
 
 class Producer(Protocol):
-    """Writes records, acknowledged by all replicas in sync, without duplicates as long as it lives."""
+    """Writes records, acknowledged by all replicas in sync; idempotent where nothing fails."""
 
     def send(self, record: Outgoing) -> None:
-        """Take it; what becomes of it comes from `flush`. Never blocks for long: a topic that does not answer makes
-        it a failed record."""
+        """Take it, without doing anything yet; what becomes of it comes from `flush`."""
 
     def flush(self, timeout_s: float) -> list[Result]:
-        """Send what was taken, wait so long for the broker; returns what is decided, each record once."""
+        """Send what was taken, wait so long for the broker; returns what is decided, each record once. The first record
+        for a topic that nobody knows may take some seconds more. BrokerUnavailable: all that was taken still is."""
 
     def trouble(self) -> str:
         """As a consumer's."""

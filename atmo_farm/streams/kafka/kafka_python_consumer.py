@@ -12,17 +12,17 @@ from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.structs import OffsetAndMetadata, TopicPartition
+from kafka.structs import MemberState, OffsetAndMetadata, TopicPartition
 
 from atmo_farm.streams.kafka import kafka_python_client as client
-from atmo_farm.streams.kafka.driver import BrokerRefused, Listener, Record
+from atmo_farm.streams.kafka.driver import Listener, Record
 from atmo_farm.streams.kafka.membership import Membership
 from atmo_farm.streams.kafka.options import Options
 
 MAX_POLL_RECORDS = 2000
 FETCH_BYTES = 16 << 20
 PARTITION_FETCH_BYTES = 4 << 20
-COMMIT_TIMEOUT_S = 10.0
+COMMIT_TIMEOUT_S = 3.0
 CLOSE_TIMEOUT_S = 2.0
 METADATA_AGE_S = 30.0
 """How old what is known of topics may be: a deleted topic, or a new partition, is noticed so late."""
@@ -104,6 +104,10 @@ class KafkaPythonConsumer:
     def resume(self, partitions: Collection[int]) -> None:
         """As the protocol says."""
         self._consumer.resume(*self._assigned_of(partitions))
+
+    def joined(self) -> bool:
+        """As the protocol says."""
+        return bool(self._consumer.group_metadata().state == MemberState.STABLE)
 
     def missing(self) -> bool:
         """As the protocol says."""
@@ -188,9 +192,3 @@ class _Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
     def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Not ours any more, or lost long ago."""
         self._told.append((False, frozenset(one.partition for one in revoked)))
-
-
-def no_topic(topic: str, options: Options) -> BrokerRefused:
-    """The error for a topic that is not there."""
-    create = f"kafka-topics.sh --bootstrap-server {options.servers[0]} --create --topic {topic}"
-    return BrokerRefused(f"topic {topic!r} does not exist, or this user may not see it; create it: {create}")

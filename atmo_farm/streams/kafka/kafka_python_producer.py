@@ -12,7 +12,7 @@ from kafka import KafkaProducer, errors
 from atmo_farm import clock
 from atmo_farm.errors import PublishError
 from atmo_farm.streams.kafka import kafka_python_client as client
-from atmo_farm.streams.kafka.driver import Outgoing, Result
+from atmo_farm.streams.kafka.driver import BrokerUnavailable, Outgoing, Result
 from atmo_farm.streams.kafka.options import Options
 
 BATCH_BYTES = 128 << 10
@@ -35,28 +35,18 @@ class KafkaPythonProducer:
 
     def __init__(self, options: Options):
         self._options = options
+        self._taken: list[Outgoing] = []
+        """Not given to the library yet."""
         self._sent: list[tuple[Outgoing, Any]] = []
         """In order, with the library's futures."""
-        self._refused: list[Result] = []
-        """Failed before they reached the library."""
         self._silent: dict[str, float] = {}
         """Topic → until when it is not asked for again."""
+        self._producer: Any = None
         self._connect()
 
     def send(self, record: Outgoing) -> None:
         """As the protocol says."""
-        if clock.monotonic() < self._silent.get(record.topic, 0.0):
-            self._refused.append((record, self._no_answer(record.topic)))
-            return
-        try:
-            future = self._producer.send(record.topic, record.value, record.key, record.headers)
-        except errors.KafkaTimeoutError:
-            self._silent[record.topic] = clock.monotonic() + TOPIC_AGAIN_S
-            self._refused.append((record, self._no_answer(record.topic)))
-        except (errors.KafkaError, ValueError, TypeError) as error:  # an illegal name, a header that cannot be
-            self._refused.append((record, self._verdict(record, error)))
-        else:
-            self._sent.append((record, future))
+        self._taken.append(record)
 
     def flush(self, timeout_s: float) -> list[Result]:
         """As the protocol says.
@@ -64,32 +54,38 @@ class KafkaPythonProducer:
         A record that the broker refuses makes an idempotent producer of the library fail every later one too. So the
         producer is replaced, and those that failed are sent again one by one, to tell the others from the one.
         """
-        results, self._refused = self._refused, []
+        self._connect()
+        results = self._hand_over()
         decided = self._settle(timeout_s)
-        failed = [(record, error) for record, error in decided if error is not None]
         results += [(record, None) for record, error in decided if error is None]
-        if not failed:
-            return results
-        self._replace()
-        certain = [one for one in failed if _is_transient(one[1])] if len(failed) > 1 else failed
-        results += [(record, self._verdict(record, error)) for record, error in certain]
-        results += [self._alone(record) for record, error in failed if (record, error) not in certain]
+        failed = [(record, error) for record, error in decided if error is not None]
+        if failed:
+            self._drop()
+        alone = len(failed) > 1
+        for record, error in failed:
+            refused = alone and not _is_transient(error)
+            results.append(self._alone(record) if refused else (record, self._verdict(record, error)))
         return results
 
     def trouble(self) -> str:
         """As the protocol says; nobody needs a broker while nothing is to be sent."""
-        waits = self._sent and not client.is_connected(self._client)
-        return client.complaint(self._options) if waits else ""
+        if not (self._sent or self._taken) or (self._producer is not None and client.is_connected(self._client)):
+            return ""
+        return client.complaint(self._options)
 
     def close(self) -> None:
         """As the protocol says."""
+        producer, self._producer = self._producer, None
+        if producer is None:
+            return
         try:
-            self._producer.close(timeout=0)
+            producer.close(timeout=0)
         except errors.KafkaError:  # it flushes first, and stops at that when it cannot
-            self._producer._sender.force_close()
+            producer._sender.force_close()
 
     def _connect(self) -> None:
-        self._producer: Any
+        if self._producer is not None:
+            return
         self._producer, self._client = client.connect(
             KafkaProducer,
             self._options,
@@ -100,6 +96,25 @@ class KafkaPythonProducer:
             max_block_ms=round(TOPIC_TIMEOUT_S * 1000),
             delivery_timeout_ms=round(DELIVERY_TIMEOUT_S * 1000),
         )
+
+    def _hand_over(self) -> list[Result]:
+        """Give the library what was taken; returns those that it does not take."""
+        taken, self._taken = self._taken, []
+        refused: list[Result] = []
+        for record in taken:
+            if clock.monotonic() < self._silent.get(record.topic, 0.0):
+                refused.append((record, self._no_answer(record.topic)))
+                continue
+            try:
+                future = self._producer.send(record.topic, record.value, record.key, record.headers)
+            except errors.KafkaTimeoutError:
+                self._silent[record.topic] = clock.monotonic() + TOPIC_AGAIN_S
+                refused.append((record, self._no_answer(record.topic)))
+            except (errors.KafkaError, ValueError, TypeError) as error:  # an illegal name, a header that cannot be
+                refused.append((record, self._verdict(record, error)))
+            else:
+                self._sent.append((record, future))
+        return refused
 
     def _settle(self, timeout_s: float) -> list[tuple[Outgoing, Any]]:
         """Flush, and take out those that are decided, each with its error or None."""
@@ -119,27 +134,32 @@ class KafkaPythonProducer:
         self._sent = waiting
         return decided
 
-    def _replace(self) -> None:
-        """A new producer; what was under way is sent again by it."""
-        under_way, self._sent = self._sent, []
+    def _drop(self) -> None:
+        """Do without this producer; what is under way is sent again by the next one."""
+        self._taken = [record for record, _ in self._sent] + self._taken
+        self._sent = []
         self.close()
-        self._connect()
-        for record, _ in under_way:
-            self.send(record)
 
     def _alone(self, record: Outgoing) -> Result:
-        waiting, self._sent = self._sent, []
-        self.send(record)
-        decided = self._settle(ALONE_TIMEOUT_S)
-        undecided = bool(self._sent)
-        self._sent += waiting
-        if undecided or not decided:
+        others, self._taken = self._taken, [record]
+        try:
+            self._connect()
+            results = self._hand_over()
+            decided = self._settle(ALONE_TIMEOUT_S)
+        except BrokerUnavailable as error:
+            return (record, PublishError(str(error), transient=True))
+        finally:
+            self._taken, late, self._sent = others, self._sent, []
+        if results:
+            return results[0]
+        if late:
+            self.close()
             return (record, self._no_answer(record.topic))
-        error = decided[0][1]
-        if error is None:
+        failure = decided[0][1]
+        if failure is None:
             return (record, None)
-        self._replace()
-        return (record, self._verdict(record, error))
+        self.close()
+        return (record, self._verdict(record, failure))
 
     def _no_answer(self, topic: str) -> PublishError:
         if client.is_connected(self._client):

@@ -46,7 +46,7 @@ def test_it_is_the_lowest_offset_that_has_not_ended(steps: list[int], order: obj
     offsets = [sum(steps[: index + 1]) for index in range(len(steps))]
     waiting, begun, running = list(offsets), [], []
     while waiting or running:
-        if waiting and (len(running) < at_once and order.random() < 0.6 or not running):  # type: ignore[attr-defined]
+        if waiting and ((len(running) < at_once and order.random() < 0.6) or not running):  # type: ignore[attr-defined]
             offset = waiting.pop(0)
             mark.begin(offset)
             begun.append(offset)

@@ -1,0 +1,142 @@
+"""The partitions that are ours: what waits of each, what may be handed over next, what may be committed.
+
+Records are handed over in turn, one partition after the other. A partition stands still while it is `ahead` records
+past its watermark (one that fails keeps it from going further, and nothing else), or while it has its share of
+those in hand; the others go on. What waits is bounded: a partition that has enough is paused at the broker.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Sequence
+
+from atmo_farm.streams.kafka.driver import Record
+from atmo_farm.streams.kafka.watermark import Watermark
+
+PAUSE_AT, RESUME_AT = 2000, 500
+"""Records that wait of one partition."""
+PAUSE_AT_BYTES, RESUME_AT_BYTES = 4 << 20, 1 << 20
+
+
+class Partition:
+    """One partition for as long as it is ours without interruption."""
+
+    __slots__ = ("bytes", "mark", "number", "paused", "turn", "waiting")
+
+    def __init__(self, number: int):
+        self.number = number
+        self.mark = Watermark()
+        self.waiting: deque[Record] = deque()
+        self.bytes = 0
+        """Of what waits."""
+        self.paused = False
+        self.turn = False
+        """It is among those that take turns."""
+
+
+class Partitions:
+    """All of ours. `ahead`: see the module. `share`: each may have only its share of `ahead` in hand, unfinished: where
+    records of a partition wait for each other, one slow partition would else take all places."""
+
+    def __init__(self, ahead: int, share: bool):
+        self._ahead = ahead
+        self._share = share
+        self._most = ahead
+        """Records of one partition that may be unfinished."""
+        self._ours: dict[int, Partition] = {}
+        self._turns: deque[Partition] = deque()
+        """Those of which a record can be handed over now."""
+
+    def __len__(self) -> int:
+        """How many records wait."""
+        return sum(len(partition.waiting) for partition in self._ours.values())
+
+    def assigned(self, numbers: Collection[int]) -> None:
+        """These are ours from now on."""
+        for number in numbers:
+            self._ours[number] = Partition(number)
+        self._divide()
+
+    def revoked(self, numbers: Collection[int]) -> int:
+        """These are not; returns how many of their records waited. Ends of others are still told, and count nothing."""
+        dropped = sum(self._drop(self._ours.pop(number)) for number in numbers if number in self._ours)
+        self._divide()
+        return dropped
+
+    def add(self, number: int, records: Sequence[Record]) -> None:
+        """Records of a partition, in order. If they go back behind earlier ones, its topic was made anew: it begins
+        from there."""
+        partition = self._ours[number]
+        newest = partition.waiting[-1].offset + 1 if partition.waiting else partition.mark.next
+        if newest is not None and records[0].offset < newest:
+            partition = self._ours[number] = self._renewed(partition)
+        partition.waiting.extend(records)
+        partition.bytes += sum(len(record.value or b"") + len(record.key or b"") for record in records)
+        self._give_turn(partition)
+
+    def take(self) -> tuple[Partition, Record] | None:
+        """The next record to hand over, which has begun now; None while there is none."""
+        turns = self._turns
+        if not turns:
+            return None
+        partition = turns.popleft()
+        partition.turn = False
+        record = partition.waiting.popleft()
+        partition.bytes -= len(record.value or b"") + len(record.key or b"")
+        partition.mark.begin(record.offset)
+        self._give_turn(partition)
+        return partition, record
+
+    def end(self, partition: Partition, offset: int) -> bool:
+        """A record that was taken has ended for good; whether there is more to commit now."""
+        moved = partition.mark.end(offset)
+        if self._ours.get(partition.number) is not partition:
+            return False
+        self._give_turn(partition)
+        return moved
+
+    def flow(self) -> tuple[list[int], list[int]]:
+        """Which partitions are to be paused at the broker and which resumed, since the last call."""
+        pause: list[int] = []
+        resume: list[int] = []
+        for partition in self._ours.values():
+            waits, size = len(partition.waiting), partition.bytes
+            if partition.paused:
+                if waits < RESUME_AT and size < RESUME_AT_BYTES:
+                    partition.paused = False
+                    resume.append(partition.number)
+            elif waits >= PAUSE_AT or size >= PAUSE_AT_BYTES:
+                partition.paused = True
+                pause.append(partition.number)
+        return pause, resume
+
+    def clear(self) -> int:
+        """Hand over nothing that waits; returns how much that was."""
+        return sum(self._drop(partition) for partition in self._ours.values())
+
+    def _give_turn(self, partition: Partition) -> None:
+        mark = partition.mark
+        if partition.waiting and not partition.turn and len(mark) < self._ahead and mark.unfinished < self._most:
+            partition.turn = True
+            self._turns.append(partition)
+
+    def _drop(self, partition: Partition) -> int:
+        dropped = len(partition.waiting)
+        partition.waiting.clear()
+        partition.bytes = 0
+        if partition.turn:
+            partition.turn = False
+            self._turns.remove(partition)
+        return dropped
+
+    def _renewed(self, old: Partition) -> Partition:
+        new = Partition(old.number)
+        new.waiting, new.bytes, new.paused = old.waiting.copy(), old.bytes, old.paused
+        self._drop(old)
+        return new
+
+    def _divide(self) -> None:
+        if self._share:
+            self._most = max(1, self._ahead // max(1, len(self._ours)))
+            for partition in self._ours.values():
+                self._give_turn(partition)

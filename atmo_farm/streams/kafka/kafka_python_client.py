@@ -120,7 +120,7 @@ def _not_let_in(options: Options) -> str:
     if _complaints.kept is None or not _is_disconnection(_complaints.kept):
         return complaint(options)
     if options.mechanism:
-        return f"the broker ended the login of {options.username!r}: wrong user name or password?"
+        return f"the broker refuses the login of {options.username!r}: wrong user name or password"
     return "the broker closed the connection: does it want TLS or a login (securityProtocol, sasl, tls)?"
 
 

@@ -63,16 +63,20 @@ class Partitions:
         self._divide()
         return dropped
 
-    def add(self, number: int, records: Sequence[Record]) -> None:
-        """Records of a partition, in order. If they go back behind earlier ones, its topic was made anew: it begins
-        from there."""
-        partition = self._ours[number]
+    def add(self, number: int, records: Sequence[Record]) -> int:
+        """Records of a partition, in order. If they go back behind earlier ones its topic was made anew, and what waits
+        of the old one is dropped: returns how many that were."""
+        partition, dropped = self._ours[number], 0
         newest = partition.waiting[-1].offset + 1 if partition.waiting else partition.mark.next
         if newest is not None and records[0].offset < newest:
-            partition = self._ours[number] = self._renewed(partition)
+            dropped = self._drop(partition)
+            was_paused = partition.paused
+            partition = self._ours[number] = Partition(number)
+            partition.paused = was_paused
         partition.waiting.extend(records)
         partition.bytes += sum(len(record.value or b"") + len(record.key or b"") for record in records)
         self._give_turn(partition)
+        return dropped
 
     def take(self) -> tuple[Partition, Record] | None:
         """The next record to hand over, which has begun now; None while there is none."""
@@ -128,12 +132,6 @@ class Partitions:
             partition.turn = False
             self._turns.remove(partition)
         return dropped
-
-    def _renewed(self, old: Partition) -> Partition:
-        new = Partition(old.number)
-        new.waiting, new.bytes, new.paused = old.waiting.copy(), old.bytes, old.paused
-        self._drop(old)
-        return new
 
     def _divide(self) -> None:
         if self._share:

@@ -193,7 +193,7 @@ class KafkaStream:
             self._settle(sum(map(len, polled.values())))
             return
         for partition, records in polled.items():
-            self._partitions.add(partition, records)
+            self._settle(self._partitions.add(partition, records))
         self._adjust_flow()
         self._wake_pump()
 

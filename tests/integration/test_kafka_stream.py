@@ -12,7 +12,7 @@ import pytest
 
 from atmo_farm.errors import CannotStart, PublishError
 from atmo_farm.streams.base import Message, Output
-from atmo_farm.streams.kafka import kafka_python_client, owner
+from atmo_farm.streams.kafka import clients, kafka_python_client, owner
 from atmo_farm.streams.kafka.membership import Membership
 from atmo_farm.streams.kafka.stream import KafkaStream
 from tests.kafka import committed, create_topic, delete_topic, new_name, new_topic, read_all, write
@@ -319,7 +319,7 @@ class TestTrouble:
 
     def test_a_fenced_member_ends(self, kafka_server: KafkaServer, monkeypatch: pytest.MonkeyPatch) -> None:
         """Also when it has nothing new to commit."""
-        monkeypatch.setattr(owner, "COMMIT_AGAIN_S", 0.2)
+        monkeypatch.setattr(clients, "COMMIT_AGAIN_S", 0.2)
         topic, group = new_topic(kafka_server), new_name("group")
         write(kafka_server, topic, values(1))
         same = Membership(group, "same.id", "earliest", 6.0)

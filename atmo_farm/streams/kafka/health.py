@@ -37,9 +37,9 @@ class Health:
         if self._since is None:
             self._since = now
         if now - self._since >= GRACE_S:
-            self.mind_at_once(reason)
+            self.tell(reason)
 
-    def mind_at_once(self, reason: str) -> None:
+    def tell(self, reason: str) -> None:
         """Told without grace, unless this outage has had this reason."""
         if reason not in self._told:
             self._told.add(reason)

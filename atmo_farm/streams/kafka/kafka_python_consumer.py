@@ -14,6 +14,7 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer, errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import MemberState, OffsetAndMetadata, TopicPartition
 
+from atmo_farm import clock
 from atmo_farm.streams.kafka import kafka_python_client as client
 from atmo_farm.streams.kafka.driver import Listener, Record
 from atmo_farm.streams.kafka.membership import Membership
@@ -26,6 +27,8 @@ COMMIT_TIMEOUT_S = 3.0
 CLOSE_TIMEOUT_S = 2.0
 METADATA_AGE_S = 30.0
 """How old what is known of topics may be: a deleted topic, or a new partition, is noticed so late."""
+LOOK_AGAIN_S = 0.5
+"""How often a member without partitions looks whether the topic is there."""
 
 _NOT_OURS = (
     errors.CommitFailedError,
@@ -48,6 +51,7 @@ class KafkaPythonConsumer:
         self._rebalances: deque[tuple[bool, frozenset[int]]] = deque()
         """What the library's thread has told and this one has not passed on: assigned or revoked, and what."""
         self._ours: set[int] = set()
+        self._look_at = 0.0
         self._consumer: Any
         self._consumer, self._client = client.connect(
             KafkaConsumer,
@@ -80,6 +84,8 @@ class KafkaPythonConsumer:
             raise client.wrapped(error, self._options) from error
         finally:
             self._pass_on_rebalances()
+        if not self._ours:
+            self._look_for_topic()
         records = {partition.partition: found for partition, found in polled.items()}
         early = records.keys() - self._ours
         if early:  # assigned after the rebalances were passed on: the library's thread will tell it in a moment
@@ -144,6 +150,14 @@ class KafkaPythonConsumer:
         fetcher = self._consumer._fetcher
         if fetcher._next_partition_records is not None and not fetcher._next_partition_records:
             fetcher._next_partition_records = None
+
+    def _look_for_topic(self) -> None:
+        """Its leader joins with what it knows: of a topic that was made a moment ago, nothing, and it asks the broker
+        again only when all it knows is old."""
+        now = clock.monotonic()
+        if now >= self._look_at and client.is_connected(self._client):
+            self._look_at = now + LOOK_AGAIN_S
+            self.missing()
 
     def _seek_to_start(self) -> None:
         """Partitions without a committed offset begin at a moment in time, or at the end if nothing is younger."""

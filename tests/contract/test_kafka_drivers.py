@@ -15,7 +15,7 @@ from contextlib import closing
 import attrs
 import pytest
 
-from atmo_farm.streams.kafka import drivers, kafka_python_client
+from atmo_farm.streams.kafka import drivers, kafka_python_client, librdkafka_client
 from atmo_farm.streams.kafka.driver import BrokerUnavailable, Consumer, Driver, Fenced, Outgoing, Producer, Result
 from atmo_farm.streams.kafka.membership import Membership
 from atmo_farm.streams.kafka.options import Options, options
@@ -69,7 +69,7 @@ class Clients:
         return producer
 
 
-@pytest.fixture(params=["kafka-python"])
+@pytest.fixture(params=["kafka-python", "librdkafka"])
 def clients(request: pytest.FixtureRequest, kafka_server: KafkaServer) -> Iterator[Clients]:
     clients = Clients(drivers.choose(request.param), kafka_server)
     yield clients
@@ -133,11 +133,12 @@ class TestConsuming:
         assert [one.value for one in poll_until(everything, lambda found: total(found) == 2)[0]] == [b"old", b"new"]
         since = clients.consumer(topic, start_at=moment_s)
         assert [one.value for one in poll_until(since, lambda found: total(found) == 1)[0]] == [b"new"]
-        listener = Rebalances()
-        nothing = clients.consumer(topic, start_at="latest", listener=listener)
-        poll_until(nothing, lambda _: bool(listener.ours) and bool(nothing.lag()))
-        write(clients.server, topic, [b"newest"])
-        assert [one.value for one in poll_until(nothing, lambda found: total(found) == 1)[0]] == [b"newest"]
+        nothing = clients.consumer(topic, start_at="latest")
+        deadline = time.monotonic() + 20
+        while not (found := nothing.poll(0.2)):  # where it begins is told only by what comes
+            assert time.monotonic() < deadline
+            write(clients.server, topic, [b"newest"])
+        assert {one.value for one in found[0]} == {b"newest"}
 
     def test_who_comes_after_goes_on_from_what_was_committed(self, clients: Clients) -> None:
         """Also where that is in the middle of what was read."""
@@ -418,7 +419,7 @@ class TestTrouble:
                 "wrong user name or password",
             ),
             ({"protocol": "SASL_SSL", "sasl_username": "nobody"}, "wrong user name or password"),
-            ({"protocol": "SSL", "tls": None}, "certificate is not accepted: unable to get local issuer"),
+            ({"protocol": "SSL", "tls": None}, "certificate is not accepted: "),
             ({"security_protocol": "", "protocol": "SSL", "tls": None}, "does it want TLS or a login|want TLS"),
             ({"broker_addresses": ("127.0.0.1:1",)}, "connection refused"),
             ({"broker_addresses": ("no-such-host.invalid:1",)}, "no address for the broker's name"),
@@ -428,7 +429,8 @@ class TestTrouble:
         self, clients: Clients, keys: dict[str, object], words: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """In one line, without the password; no thread is left of the attempt."""
-        monkeypatch.setattr(kafka_python_client, "BOOTSTRAP_TIMEOUT_S", 1.0)
+        for library in (kafka_python_client, librdkafka_client):
+            monkeypatch.setattr(library, "BOOTSTRAP_TIMEOUT_S", 1.0)
         threads = threading.active_count()
         with pytest.raises(BrokerUnavailable, match=words) as raised:
             clients.driver.producer(clients.options(**keys))

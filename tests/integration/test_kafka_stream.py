@@ -12,7 +12,7 @@ import pytest
 
 from atmo_farm.errors import CannotStart, PublishError
 from atmo_farm.streams.base import Message, Output
-from atmo_farm.streams.kafka import clients, kafka_python_client, owner
+from atmo_farm.streams.kafka import clients, drivers, kafka_python_client, librdkafka_client, owner
 from atmo_farm.streams.kafka.membership import Membership
 from atmo_farm.streams.kafka.stream import KafkaStream
 from tests.kafka import committed, create_topic, delete_topic, new_name, new_topic, read_all, write
@@ -20,6 +20,13 @@ from tests.servers.kafka import KafkaServer
 from tests.streams import Events, Handled, run
 
 StartKafka = Callable[[str], KafkaServer]
+
+
+@pytest.fixture(params=["kafka-python", "librdkafka"], autouse=True)
+def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it with every driver: here `auto` is the one at hand."""
+    chosen = drivers.choose(request.param)
+    monkeypatch.setattr(drivers, "choose", lambda _: chosen)
 
 
 @contextlib.asynccontextmanager
@@ -271,7 +278,8 @@ class TestTrouble:
         self, kafka_server: KafkaServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Without a restart."""
-        monkeypatch.setattr("atmo_farm.streams.kafka.kafka_python_consumer.METADATA_AGE_S", 0.5)
+        for library in ("kafka_python_consumer", "librdkafka_consumer"):
+            monkeypatch.setattr(f"atmo_farm.streams.kafka.{library}.METADATA_AGE_S", 0.5)
         topic = new_topic(kafka_server)
         write(kafka_server, topic, values(3))
 
@@ -295,7 +303,8 @@ class TestTrouble:
         self, kafka_server: KafkaServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Once; giving up is quick and clean."""
-        monkeypatch.setattr(kafka_python_client, "BOOTSTRAP_TIMEOUT_S", 0.7)
+        for library in (kafka_python_client, librdkafka_client):
+            monkeypatch.setattr(library, "BOOTSTRAP_TIMEOUT_S", 0.7)
         monkeypatch.setattr(owner, "TRY_AGAIN_S", 0.05)
 
         async def body() -> None:
@@ -368,7 +377,8 @@ class TestOutages:
 
     def test_a_broker_that_is_silent_is_noticed(self, start_kafka: StartKafka, monkeypatch: pytest.MonkeyPatch) -> None:
         """Within its request timeout and a moment; when it speaks again, all goes on. The end does not wait for it."""
-        monkeypatch.setattr(kafka_python_client, "REQUEST_TIMEOUT_S", 1.0)
+        for library in (kafka_python_client, librdkafka_client):
+            monkeypatch.setattr(library, "REQUEST_TIMEOUT_S", 1.0)
         server = start_kafka("")
         topic = new_topic(server)
         write(server, topic, values(1))

@@ -33,13 +33,27 @@ class Fenced(BrokerRefused):
 
 
 class Record(Protocol):
-    """One record as it was read; not to be changed. `timestamp` is milliseconds since 1970."""
+    """One record as it was read."""
 
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]]
+    @property
+    def offset(self) -> int:
+        """Its number in its partition."""
+
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since 1970."""
+
+    @property
+    def key(self) -> bytes | None:
+        """Records of one key are in one partition, as a rule."""
+
+    @property
+    def value(self) -> bytes | None:
+        """None is a tombstone."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """In order; names may be there several times."""
 
 
 @attrs.define

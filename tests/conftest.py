@@ -46,7 +46,8 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
 def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
     """A Kafka broker with all its listeners for the whole run: use topics and groups of your own, do not stop it."""
     folder = tmp_path_factory.mktemp("kafka")
-    server = KafkaServer(folder / "server", tls=certificates.make(folder / "certificates"))
+    patient = "broker.session.timeout.ms=9000"  # it is never killed; a busy machine must not make it lose itself
+    server = KafkaServer(folder / "server", patient, certificates.make(folder / "certificates"))
     server.start()
     yield server
     server.stop()

@@ -96,6 +96,10 @@ class Rebalances:
         self.ours |= set(partitions)
         self.told.append(("assigned", frozenset(partitions)))
 
+    def revoking(self, partitions: Collection[int]) -> None:
+        """Ours for a moment more."""
+        assert self.ours >= set(partitions), "revoked without having been assigned"
+
     def revoked(self, partitions: Collection[int]) -> None:
         """Not ours."""
         assert self.ours >= set(partitions), "revoked without having been assigned"

@@ -23,10 +23,11 @@ StartKafka = Callable[[str], KafkaServer]
 
 
 @pytest.fixture(params=["kafka-python", "librdkafka"], autouse=True)
-def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """All of it with every driver: here `auto` is the one at hand."""
     chosen = drivers.choose(request.param)
     monkeypatch.setattr(drivers, "choose", lambda _: chosen)
+    return chosen.name
 
 
 @contextlib.asynccontextmanager
@@ -172,6 +173,55 @@ class TestCommitting:
                 assert len(handled.messages) == 10 and stream.pending() == 0
 
         run(body())
+
+
+class TestGroups:
+    def test_members_come_and_go_and_nothing_is_lost(self, kafka_server: KafkaServer, driver: str) -> None:
+        """What is in hand when a partition moves comes at most once more; with librdkafka it ends before."""
+        topic, group = new_topic(kafka_server, partitions=4), new_name("group")
+        for partition in range(4):
+            write(kafka_server, topic, values(400, 1000 * partition), partition=partition)
+
+        async def body() -> list[int]:
+            seen: list[int] = []
+            tasks: set[asyncio.Task[None]] = set()
+            done = asyncio.Event()
+
+            async def member(until: Callable[[], bool]) -> None:
+                async with stream_of(kafka_server, topic, group, max_in_flight=20) as stream:
+                    places = asyncio.Semaphore(20)
+
+                    async def see_through(message: Message) -> None:
+                        await asyncio.sleep(0.01)
+                        seen.append(int(message.data))
+                        stream.ack(message)
+                        places.release()
+                        if len(set(seen)) == 1600:
+                            done.set()
+
+                    async def handle(message: Message) -> None:
+                        await places.acquire()
+                        tasks.add(asyncio.create_task(see_through(message)))
+
+                    await stream.consume(handle)
+                    while not (until() or done.is_set()):
+                        await asyncio.sleep(0.01)
+                    await stream.stop()
+                    async with asyncio.timeout(5):
+                        while places._value < 20:
+                            await asyncio.sleep(0.01)
+
+            first = asyncio.create_task(member(lambda: False))
+            while len(seen) < 100:
+                await asyncio.sleep(0.01)
+            await asyncio.wait_for(member(lambda: len(seen) > 700), 30)
+            await first
+            return seen
+
+        seen = run(body(), patience_s=60)
+        assert sorted(set(seen)) == [number for number in range(4000) if number % 1000 < 400]
+        assert len(seen) - 1600 <= (0 if driver == "librdkafka" else 40)
+        assert committed(kafka_server, group, topic) == dict.fromkeys(range(4), 400)
 
 
 class TestFlow:

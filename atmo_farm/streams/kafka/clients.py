@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
@@ -30,6 +31,8 @@ FLUSH_BYTES = 32 << 20
 """Given to the client between two flushes: its own queue has no bound."""
 COMMIT_AGAIN_S = 5.0
 """A member that was fenced is told of it only when it commits: so it does, also when there is nothing new."""
+REVOKE_S = 3.0
+"""How long what is in hand of a partition that goes to another member may take to end."""
 FINISH_S = 2.0
 """How long the end waits for a broker that may never answer."""
 
@@ -45,6 +48,9 @@ class Ears(Protocol):
 
     def assigned(self, partitions: Collection[int]) -> None:
         """Ours from now on."""
+
+    def revoking(self, partitions: Collection[int], finished: threading.Event) -> None:
+        """Ours for a moment more: what is in hand may end and be committed, then `finished` is to be set."""
 
     def revoked(self, partitions: Collection[int]) -> None:
         """Not ours any more."""
@@ -79,18 +85,20 @@ class Clients:
         membership: Membership | None,
         ears: Ears,
         tell: Callable[..., None],
+        serve: Callable[[float], None],
     ):
-        """Without a membership it only writes."""
+        """Without a membership it only writes. `serve` does what the loop asks for, and waits so long for it."""
         self._driver = driver
         self._options = options
         self._topic = topic
         self._membership = membership
         self._ears = ears
         self._tell = tell
+        self._serve = serve
         self._consumer: Consumer | None = None
         self._producer: Producer | None = None
         self._ours: set[int] = set()
-        self._joined = self._following = self._draining = False
+        self._joined = self._following = self._draining = self._closing = False
         self._outgoing: deque[Outgoing] = deque()
         self._undecided = 0
         """Records that the producer has."""
@@ -208,6 +216,7 @@ class Clients:
 
     def close(self) -> None:
         """Disconnect."""
+        self._closing = True
         for client in (self._consumer, self._producer):
             if client is not None:
                 client.close()
@@ -218,6 +227,24 @@ class Clients:
         if self._draining and self._consumer is not None:
             self._consumer.pause(partitions)
         self._tell(self._ears.assigned, partitions)
+
+    def revoking(self, partitions: Collection[int]) -> None:
+        """`driver.Listener`: a driver that has this can commit here."""
+        if self._closing or self._consumer is None:
+            return
+        finished = threading.Event()
+        self._tell(self._ears.revoking, partitions, finished)
+        until = clock.monotonic() + REVOKE_S
+        try:
+            while not finished.is_set() and clock.monotonic() < until:
+                self._serve(REVOKE_S / 100)
+                self.write()
+            self._serve(0.0)
+            offsets = {partition: self._offsets[partition] for partition in partitions if partition in self._offsets}
+            if offsets:
+                self._consumer.commit(offsets)
+        except BrokerUnavailable:  # then some of it comes twice
+            pass
 
     def revoked(self, partitions: Collection[int]) -> None:
         """`driver.Listener`."""

@@ -77,15 +77,16 @@ class Listener(Protocol):
     def assigned(self, partitions: Collection[int]) -> None:
         """These are ours from now on; what they hold comes with this poll or a later one."""
 
+    def revoking(self, partitions: Collection[int]) -> None:
+        """These will not be ours when this returns: they can still be committed inside of it. Not every driver can
+        say it before; where it has, `revoked` follows."""
+
     def revoked(self, partitions: Collection[int]) -> None:
-        """These are not ours any more, or, where `commits_on_revoke`, will not be when this returns."""
+        """These are not ours any more."""
 
 
 class Consumer(Protocol):
     """A member of a consumer group, on one topic."""
-
-    commits_on_revoke: bool
-    """`commit` works inside of `Listener.revoked`."""
 
     def poll(self, timeout_s: float) -> Mapping[int, Sequence[Record]]:
         """Records by partition, at most one poll's worth; waits so long for the first. Keeps the membership."""

@@ -41,8 +41,6 @@ _NOT_OURS = (
 class KafkaPythonConsumer:
     """`driver.Consumer`. BrokerUnavailable when no broker lets it in within a few seconds."""
 
-    commits_on_revoke = False
-
     def __init__(self, options: Options, topic: str, membership: Membership, listener: Listener):
         self._options = options
         self._topic = topic

@@ -47,8 +47,6 @@ class _Record(NamedTuple):
 class LibrdkafkaConsumer:
     """`driver.Consumer`. BrokerUnavailable when no broker lets it in within a few seconds."""
 
-    commits_on_revoke = True
-
     def __init__(self, options: Options, topic: str, membership: Membership, listener: Listener):
         self._options = options
         self._topic = topic
@@ -87,7 +85,7 @@ class LibrdkafkaConsumer:
             self._consumer.poll(0)  # what was told meanwhile
             self._consumer.close()
             raise self._connection.not_let_in(error.args[0]) from error
-        self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
+        self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def poll(self, timeout_s: float) -> Mapping[int, Sequence[Record]]:
         """As the protocol says."""
@@ -186,12 +184,18 @@ class LibrdkafkaConsumer:
         if partitions:
             self._listener.assigned({partition.partition for partition in partitions})
 
-    def _on_revoke(self, _consumer: Any, partitions: list[TopicPartition]) -> None:
+    def _on_revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        going = {partition.partition for partition in partitions} & self._positions.keys()
+        if going:
+            self._listener.revoking(going)
+        self._on_lost(consumer, partitions)
+
+    def _on_lost(self, _consumer: Any, partitions: list[TopicPartition]) -> None:
         gone = {partition.partition for partition in partitions} & self._positions.keys()
-        if gone:
-            self._listener.revoked(gone)
         for partition in gone:
             del self._positions[partition]
+        if gone:
+            self._listener.revoked(gone)
 
     def _starting(self, consumer: Any, partitions: list[TopicPartition], start_ms: int) -> list[TopicPartition]:
         """With the offset of that moment where the group has committed nothing."""

@@ -49,7 +49,7 @@ class Owner:
         """Without a membership it only writes."""
         self._ears = ears
         self._loop = asyncio.get_running_loop()
-        self._clients = Clients(driver, options, topic, membership, ears, self._tell)
+        self._clients = Clients(driver, options, topic, membership, ears, self._tell, self._serve)
         self._health = Health(partial(self._tell, ears.waiting), partial(self._tell, ears.connected))
         self._asked: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
@@ -142,6 +142,10 @@ class Owner:
         if did:
             self._active_at = clock.monotonic()
         self._health.mind(lambda: said or self._clients.trouble())
+
+    def _serve(self, timeout_s: float) -> None:
+        self._wait(timeout_s)
+        self._do_what_was_asked()
 
     def _do_what_was_asked(self) -> bool:
         self._wake.clear()

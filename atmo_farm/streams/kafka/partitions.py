@@ -114,6 +114,14 @@ class Partitions:
                 pause.append(partition.number)
         return pause, resume
 
+    def stop(self, numbers: Collection[int]) -> int:
+        """Hand over nothing more of these, while what is in hand may still be committed; returns how many waited."""
+        return sum(self._drop(self._ours[number]) for number in numbers if number in self._ours)
+
+    def unfinished(self, numbers: Collection[int]) -> int:
+        """How many records of these are in hand."""
+        return sum(self._ours[number].mark.unfinished for number in numbers if number in self._ours)
+
     def clear(self) -> int:
         """Hand over nothing that waits; returns how much that was."""
         return sum(self._drop(partition) for partition in self._ours.values())

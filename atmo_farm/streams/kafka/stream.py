@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import Literal
 
@@ -15,6 +16,7 @@ import attrs
 
 from atmo_farm.directive.model import KafkaConnection
 from atmo_farm.errors import AtmoFarmError, CannotStart, PublishError
+from atmo_farm.streams import grav
 from atmo_farm.streams.base import Handle, Message, Output, StreamEvents
 from atmo_farm.streams.codec import NO_HEADERS, Codec
 from atmo_farm.streams.kafka import drivers
@@ -87,6 +89,8 @@ class KafkaStream:
         self._settled = 0
         """All three since the owner was last told."""
         self._telling = False
+        self._going: list[tuple[Collection[int], threading.Event]] = []
+        """Partitions that are about to be revoked, and who is to know when nothing of them is in hand any more."""
         self._wake: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[None] | None = None
         self._ended = self._stopping = False
@@ -181,6 +185,11 @@ class KafkaStream:
         """Ours."""
         self._partitions.assigned(partitions)
 
+    def revoking(self, partitions: Collection[int], finished: threading.Event) -> None:
+        """Ours for a moment more."""
+        self._going.append((partitions, finished))
+        self._settle(self._partitions.stop(partitions))
+
     def revoked(self, partitions: Collection[int]) -> None:
         """Not ours: what waits of them is dropped, what is in hand ends for nothing and comes again elsewhere."""
         for partition in partitions:
@@ -234,7 +243,9 @@ class KafkaStream:
         if self._ended:
             raise PublishError("the stream is closed", transient=True)
         future: asyncio.Future[None] = self._loop.create_future()
-        headers = [(name, value.encode("utf-8", "surrogateescape")) for name, value in output.headers.items()]
+        headers: list[tuple[str, bytes]] = []
+        if output.headers:
+            headers = [(name, value.encode("utf-8", "surrogateescape")) for name, value in output.headers.items()]
         self._outgoing.append(Outgoing(output.subject, output.record_key, payload, headers, future))
         self._tell_owner_soon()
         return future
@@ -255,6 +266,15 @@ class KafkaStream:
             self._owner.commit(offsets)
         self._owner.settled += self._settled  # last: by then it has all that follows from them
         self._settled = 0
+        if self._going:
+            self._tell_finished()
+
+    def _tell_finished(self) -> None:
+        """To the owner, who waits for it."""
+        ended = [(numbers, one) for numbers, one in self._going if not self._partitions.unfinished(numbers)]
+        for going in ended:
+            going[1].set()
+            self._going.remove(going)
 
     def _settle(self, count: int) -> None:
         self._settled += count
@@ -296,21 +316,21 @@ class KafkaStream:
                 await asyncio.sleep(0)
 
     def _message(self, partition: Partition, record: Record) -> Message:
-        value = record.value or b""
-        message = self._codec.message(self._topic, "", _headers(record.headers), value)
-        if message.envelope:
-            message.raw = value
-        number, offset = partition.number, record.offset
-        message.id = f"{self._topic}-{number}-{offset}-{record.timestamp}"
-        message.number = (number + 1 << OFFSET_BITS) | offset
-        message.partition = number
-        message.record_key = record.key
-        message.origin = KafkaOrigin(partition, record)
+        value, number, offset = record.value or b"", partition.number, record.offset
+        headers = _headers(record.headers) if record.headers else NO_HEADERS
+        name = f"{self._topic}-{number}-{offset}-{record.timestamp}"
+        ledger = (number + 1 << OFFSET_BITS) | offset
+        origin = KafkaOrigin(partition, record)
+        message = Message(
+            self._topic, value, headers, name, "", "", None, 1, ledger, number, record.key, origin
+        )  # fmt: skip
+        if grav.MARK in value:
+            opened = self._codec.message(self._topic, "", headers, value)
+            if opened.envelope:
+                message.data, message.envelope, message.raw = opened.data, opened.envelope, value
         return message
 
 
 def _headers(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
     """Names in lower case; the last value of a repeated name; a null value is an empty one."""
-    if not headers:
-        return NO_HEADERS
     return {name.lower(): (value or b"").decode("utf-8", "replace") for name, value in headers}

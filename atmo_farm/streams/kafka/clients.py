@@ -58,6 +58,9 @@ class Ears(Protocol):
     def records(self, polled: Mapping[int, Sequence[Record]]) -> None:
         """To be counted in `Owner.settled`, one by one, when they have ended or are dropped."""
 
+    def committed(self, offsets: Mapping[int, int]) -> None:
+        """The broker has these."""
+
     def results(self, results: list[Result]) -> None:
         """What became of outputs."""
 
@@ -168,6 +171,8 @@ class Clients:
         self._commit_at = now + COMMIT_AGAIN_S
         offsets = self._offsets or self._committed
         if self._consumer.commit(offsets):
+            if new:
+                self._tell(self._ears.committed, offsets)
             self._committed.update(offsets)
             self._offsets = {}
             return new

@@ -1,14 +1,15 @@
 """The partitions that are ours: what waits of each, what may be handed over next, what may be committed.
 
 Records are handed over in turn, one partition after the other. A partition stands still while it is `ahead` records
-past its watermark (one that fails keeps it from going further, and nothing else), or while it has its share of
-those in hand; the others go on. What waits is bounded: a partition that has enough is paused at the broker.
+past its watermark (one that fails keeps it from going further, and nothing else), while its watermark is as far past
+what is committed (so much would come again, should another member get it), or while it has its share of those in hand;
+the others go on. What waits is bounded: a partition that has enough is paused at the broker.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from atmo_farm.streams.kafka.driver import Record
 from atmo_farm.streams.kafka.watermark import Watermark
@@ -21,11 +22,13 @@ PAUSE_AT_BYTES, RESUME_AT_BYTES = 4 << 20, 1 << 20
 class Partition:
     """One partition for as long as it is ours without interruption."""
 
-    __slots__ = ("bytes", "mark", "number", "paused", "turn", "waiting")
+    __slots__ = ("bytes", "committed", "mark", "number", "paused", "turn", "waiting")
 
     def __init__(self, number: int):
         self.number = number
         self.mark = Watermark()
+        self.committed = -1
+        """What a member that takes over would begin with; -1 before the first record."""
         self.waiting: deque[Record] = deque()
         self.bytes = 0
         """Of what waits."""
@@ -87,6 +90,8 @@ class Partitions:
         partition.turn = False
         record = partition.waiting.popleft()
         partition.bytes -= len(record.value or b"") + len(record.key or b"")
+        if partition.committed < 0:
+            partition.committed = record.offset
         partition.mark.begin(record.offset)
         self._give_turn(partition)
         return partition, record
@@ -98,6 +103,14 @@ class Partitions:
             return False
         self._give_turn(partition)
         return moved
+
+    def committed(self, offsets: Mapping[int, int]) -> None:
+        """The broker has these."""
+        for number, offset in offsets.items():
+            partition = self._ours.get(number)
+            if partition is not None:
+                partition.committed = offset
+                self._give_turn(partition)
 
     def flow(self) -> tuple[list[int], list[int]]:
         """Which partitions are to be paused at the broker and which resumed, since the last call."""
@@ -127,8 +140,11 @@ class Partitions:
         return sum(self._drop(partition) for partition in self._ours.values())
 
     def _give_turn(self, partition: Partition) -> None:
-        mark = partition.mark
-        if partition.waiting and not partition.turn and len(mark) < self._ahead and mark.unfinished < self._most:
+        if not partition.waiting or partition.turn:
+            return
+        mark, position = partition.mark, partition.mark.position
+        uncommitted = 0 if position is None else position - partition.committed
+        if len(mark) < self._ahead and mark.unfinished < self._most and uncommitted < self._ahead:
             partition.turn = True
             self._turns.append(partition)
 

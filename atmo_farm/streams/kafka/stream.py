@@ -206,6 +206,11 @@ class KafkaStream:
         self._adjust_flow()
         self._wake_pump()
 
+    def committed(self, offsets: Mapping[int, int]) -> None:
+        """So much will not come again."""
+        self._partitions.committed(offsets)
+        self._wake_pump()
+
     def results(self, results: list[Result]) -> None:
         """Whoever waits for them goes on."""
         for record, error in results:

@@ -55,7 +55,21 @@ def test_one_that_does_not_end_holds_its_partition_alone() -> None:
     assert ours.end(*other)
     assert ours.end(*first[0])
     assert first[0][0].mark.position == 4
+    assert taken(ours) == []
+    ours.committed({0: 4})
     assert [offset for _, offset in taken(ours)] == [4, 5, 6, 7]
+
+
+def test_what_has_ended_and_is_not_committed_holds_it_too() -> None:
+    """While nothing can be committed, no more than the bound will come twice; holes in the numbering count."""
+    ours = Partitions(4, share=False)
+    ours.assigned([0])
+    ours.add(0, records(0, 1, 2, 90, 91))
+    for partition, offset in reversed(taken(ours)):
+        ours.end(partition, offset)
+    assert taken(ours) == []
+    ours.committed({0: 91, 7: 1})
+    assert [offset for _, offset in taken(ours)] == [91]
 
 
 def test_a_share_is_what_one_partition_may_have_in_hand() -> None:

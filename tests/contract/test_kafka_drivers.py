@@ -15,9 +15,9 @@ from contextlib import closing
 import attrs
 import pytest
 
-from atmo_farm.streams.kafka import drivers, kafka_python_client, librdkafka_client
+from atmo_farm.streams.kafka import admin, drivers, kafka_python_client, librdkafka_client
 from atmo_farm.streams.kafka.driver import BrokerUnavailable, Consumer, Driver, Fenced, Outgoing, Producer, Result
-from atmo_farm.streams.kafka.membership import Membership
+from atmo_farm.streams.kafka.membership import Membership, static_id
 from atmo_farm.streams.kafka.options import Options, options
 from tests.kafka import (
     Rebalances,
@@ -255,6 +255,20 @@ class TestGroups:
             assert again.ours == had
             assert others.told == told
             assert time.monotonic() - began < 5.0
+
+    def test_a_static_member_that_has_gone_for_good_is_removed(self, clients: Clients) -> None:
+        """The others have its partitions at once, and do not wait for its session to end."""
+        topic, group = new_topic(clients.server, partitions=2), new_name("group")
+        mine, others = Rebalances(), Rebalances()
+        gone = static_id("com.acme.app", "orders", "1f", 1)
+        first = clients.consumer(topic, group, mine, instance_id=static_id("com.acme.app", "orders", "1f", 0))
+        with polling(clients, topic, group, others, instance_id=gone):
+            poll_until(first, lambda _: len(mine.ours) == 1 and len(others.ours) == 1)
+        began = time.monotonic()
+        assert admin.remove_member(clients.options(), group, gone)
+        poll_until(first, lambda _: len(mine.ours) == 2)
+        assert time.monotonic() - began < 5.0
+        assert not admin.remove_member(clients.options(), group, gone)
 
     def test_a_fenced_static_member_is_told_by_its_commit(self, clients: Clients) -> None:
         """(6) It may go on reading until then."""

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from atmo_farm import clock, log
 from atmo_farm.errors import AtmoFarmError
+from atmo_farm.streams.kafka import admin
 from atmo_farm.streams.kafka.driver import (
     BrokerRefused,
     BrokerUnavailable,
@@ -89,6 +90,7 @@ class Clients:
         ears: Ears,
         tell: Callable[..., None],
         serve: Callable[[float], None],
+        dead_topic: str,
     ):
         """Without a membership it only writes. `serve` does what the loop asks for, and waits so long for it."""
         self._driver = driver
@@ -98,6 +100,7 @@ class Clients:
         self._ears = ears
         self._tell = tell
         self._serve = serve
+        self._dead_topic = dead_topic
         self._consumer: Consumer | None = None
         self._producer: Producer | None = None
         self._ours: set[int] = set()
@@ -113,7 +116,9 @@ class Clients:
         """Records that were handed over, since the beginning."""
 
     def open(self) -> None:
-        """Connect. BrokerRefused if there is no such topic."""
+        """Connect, and make the topic of dead letters. BrokerRefused if there is no such topic."""
+        if self._dead_topic:
+            admin.ensure_topic(self._options, self._dead_topic)
         if self._membership is None:
             self._producer = self._driver.producer(self._options)
             return

@@ -78,7 +78,6 @@ def connect(kind: Callable[..., Any], options: Options, **configuration: Any) ->
             bootstrap_timeout_ms=round(BOOTSTRAP_TIMEOUT_S * 1000),
             request_timeout_ms=round(REQUEST_TIMEOUT_S * 1000),
             reconnect_backoff_max_ms=round(RECONNECT_MAX_S * 1000),
-            metrics_enabled=False,
             **configuration,
         )
     except errors.KafkaError as error:

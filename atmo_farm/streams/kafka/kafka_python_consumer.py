@@ -54,6 +54,7 @@ class KafkaPythonConsumer:
         self._consumer, self._client = client.connect(
             KafkaConsumer,
             options,
+            metrics_enabled=False,
             group_id=membership.group,
             group_instance_id=membership.instance_id or None,
             session_timeout_ms=round(membership.session_timeout_s * 1000),

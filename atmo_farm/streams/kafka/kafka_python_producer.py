@@ -89,6 +89,7 @@ class KafkaPythonProducer:
         self._producer, self._client = client.connect(
             KafkaProducer,
             self._options,
+            metrics_enabled=False,
             acks="all",
             enable_idempotence=True,
             batch_size=BATCH_BYTES,

@@ -7,6 +7,11 @@ from typing import Literal
 import attrs
 
 
+def static_id(identifier: str, handler: str, instance: str, worker: int) -> str:
+    """A worker's `group.instance.id`: the same after each respawn. `instance` is the farm's own, so no other has it."""
+    return f"{identifier}.{handler}.{instance}.{worker}"
+
+
 @attrs.frozen
 class Membership:
     """Of one worker of one handler."""

@@ -45,11 +45,12 @@ class Owner:
         ears: Ears,
         topic: str = "",
         membership: Membership | None = None,
+        dead_topic: str = "",
     ):
-        """Without a membership it only writes."""
+        """Without a membership it only writes. `dead_topic` is made when it is not there."""
         self._ears = ears
         self._loop = asyncio.get_running_loop()
-        self._clients = Clients(driver, options, topic, membership, ears, self._tell, self._serve)
+        self._clients = Clients(driver, options, topic, membership, ears, self._tell, self._serve, dead_topic)
         self._health = Health(partial(self._tell, ears.waiting), partial(self._tell, ears.connected))
         self._asked: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()

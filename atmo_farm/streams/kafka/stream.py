@@ -72,15 +72,16 @@ class KafkaStream:
         envelope: Literal["auto", "raw", "grav"] = "auto",
         max_in_flight: int = 256,
         ordered: bool = True,
+        dead_topic: str = "",
     ):
-        """`ordered`: messages of a partition wait for each other."""
+        """`ordered`: messages of a partition wait for each other. `dead_topic`: where dead letters will go."""
         given = options(connection, client_id)
         self._where = given.where
         self._topic = topic
         self._events = events
         self._codec = Codec(envelope)
         self._partitions = Partitions(max_in_flight, share=ordered)
-        self._owner = Owner(drivers.choose(connection.driver), given, self, topic, membership)
+        self._owner = Owner(drivers.choose(connection.driver), given, self, topic, membership, dead_topic)
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._member: asyncio.Future[None] = self._loop.create_future()

@@ -9,6 +9,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.servers import certificates
+from tests.servers.kafka import KafkaServer
 from tests.servers.mariadb import MariaDbServer
 from tests.servers.nats import NatsServer, jetstream
 from tests.servers.postgresql import PostgresServer
@@ -54,6 +56,33 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """A Kafka broker with all its listeners for the whole run: use topics and groups of your own, do not stop it."""
+    folder = tmp_path_factory.mktemp("kafka")
+    patient = "broker.session.timeout.ms=9000"  # it is never killed; a busy machine must not make it lose itself
+    server = KafkaServer(folder / "server", patient, certificates.make(folder / "certificates"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def start_kafka(tmp_path: Path) -> Iterator[Callable[[str], KafkaServer]]:
+    """`start_kafka(config="")` starts a broker for this test alone: it may be killed, paused and restarted."""
+    servers: list[KafkaServer] = []
+
+    def start(config: str = "") -> KafkaServer:
+        server = KafkaServer(tmp_path / f"kafka-{len(servers)}", config)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""Kafka: one adapter (`stream`), one thread that owns the clients (`owner`), thin drivers (`driver`)."""

@@ -1,0 +1,146 @@
+"""What a Kafka client library must do for the stream: the two protocols that each driver implements.
+
+A consumer and a producer belong to the one thread that made them; every call but those on the listener may block for
+as long as it says. What goes wrong is told in three ways, whichever library it is:
+
+    BrokerUnavailable   out of reach, or not able for now: the same call may be made again
+    BrokerRefused       never, as things are: wrong credentials, no such topic, no right, fenced
+    PublishError        one record was not accepted; beside it others may have been
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+import attrs
+
+from atmo_farm.errors import AtmoFarmError, PublishError
+from atmo_farm.streams.kafka.membership import Membership
+from atmo_farm.streams.kafka.options import Options
+
+
+class BrokerUnavailable(AtmoFarmError):
+    """No answer, or one that may be another in a moment."""
+
+
+class BrokerRefused(AtmoFarmError):
+    """The broker, or the client library, will never do this."""
+
+
+class Fenced(BrokerRefused):
+    """Another member with the same static id has joined: this one is out, and another process has its partitions."""
+
+
+class Record(Protocol):
+    """One record as it was read."""
+
+    @property
+    def offset(self) -> int:
+        """Its number in its partition."""
+
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since 1970."""
+
+    @property
+    def key(self) -> bytes | None:
+        """Records of one key are in one partition, as a rule."""
+
+    @property
+    def value(self) -> bytes | None:
+        """None is a tombstone."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """In order; names may be there several times."""
+
+
+@attrs.define
+class Outgoing:
+    """One record to write. `token` is its sender's own and comes back with the result."""
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    headers: list[tuple[str, bytes]]
+    token: Any = None
+
+
+Result = tuple[Outgoing, PublishError | None]
+"""A record that was accepted by all replicas in sync, or why it was not."""
+
+
+class Listener(Protocol):
+    """Who is told of rebalances: by `poll`, on its thread, in the order in which things happened."""
+
+    def assigned(self, partitions: Collection[int]) -> None:
+        """These are ours from now on; what they hold comes with this poll or a later one."""
+
+    def revoking(self, partitions: Collection[int]) -> None:
+        """These will not be ours when this returns: they can still be committed inside of it. Not every driver can
+        say it before; where it has, `revoked` follows."""
+
+    def revoked(self, partitions: Collection[int]) -> None:
+        """These are not ours any more."""
+
+
+class Consumer(Protocol):
+    """A member of a consumer group, on one topic."""
+
+    def poll(self, timeout_s: float) -> Mapping[int, Sequence[Record]]:
+        """Records by partition, at most one poll's worth; waits so long for the first. Keeps the membership."""
+
+    def commit(self, offsets: Mapping[int, int]) -> bool:
+        """Commit for each partition the offset to go on from; False where a rebalance is under way or over: then
+        nothing was committed, and what counts is whether the partition is still ours after the next poll."""
+
+    def pause(self, partitions: Collection[int]) -> None:
+        """Fetch and return nothing of these until they are resumed; those that are not ours are passed over."""
+
+    def resume(self, partitions: Collection[int]) -> None:
+        """Undo `pause`."""
+
+    def joined(self) -> bool:
+        """Whether it is a member in good standing, with partitions or without."""
+
+    def missing(self) -> bool:
+        """Whether the topic is known not to exist (any more). May ask the broker."""
+
+    def lag(self) -> Mapping[int, int]:
+        """By partition: how many offsets lie between what `poll` has returned and the end, as far as it is known."""
+
+    def trouble(self) -> str:
+        """Why no broker is connected, in a few words; empty while one is."""
+
+    def close(self) -> None:
+        """Disconnect; a static member stays in its group until its session ends."""
+
+
+class Producer(Protocol):
+    """Writes records, acknowledged by all replicas in sync; idempotent where nothing fails."""
+
+    def send(self, record: Outgoing) -> None:
+        """Take it, without doing anything yet; what becomes of it comes from `flush`."""
+
+    def flush(self, timeout_s: float) -> list[Result]:
+        """Send what was taken, wait so long for the broker; returns what is decided, each record once. The first record
+        for a topic that nobody knows may take some seconds more. BrokerUnavailable: all that was taken still is."""
+
+    def trouble(self) -> str:
+        """As a consumer's."""
+
+    def close(self) -> None:
+        """Disconnect at once; what is not decided is lost."""
+
+
+class Driver(Protocol):
+    """A client library."""
+
+    name: str
+
+    def consumer(self, options: Options, topic: str, membership: Membership, listener: Listener) -> Consumer:
+        """Connected, and a member as soon as it polls. BrokerUnavailable when no broker lets it in within seconds."""
+
+    def producer(self, options: Options) -> Producer:
+        """Connected. BrokerUnavailable as above."""

@@ -1,0 +1,184 @@
+"""The driver on kafka-python: its producer, with what keeps the library's faults from the stream.
+
+As with the consumer: make it in the process, and use it from the thread, that needs it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kafka import KafkaProducer, errors
+
+from atmo_farm import clock
+from atmo_farm.errors import PublishError
+from atmo_farm.streams.kafka import kafka_python_client as client
+from atmo_farm.streams.kafka.driver import BrokerUnavailable, Outgoing, Result
+from atmo_farm.streams.kafka.options import Options
+
+BATCH_BYTES = 128 << 10
+"""More than what is sent between two flushes, as a rule: what counts for its speed."""
+LARGEST_RECORD = 64 << 20
+"""The broker's and the topic's own limits are below it, as a rule."""
+TOPIC_TIMEOUT_S = 2.0
+"""How long a record waits for what the broker knows of its topic; nothing else is done meanwhile."""
+TOPIC_AGAIN_S = 5.0
+"""So long after that, records for this topic fail at once."""
+DELIVERY_TIMEOUT_S = 120.0
+"""After which a record that no broker takes is a failed one."""
+ALONE_TIMEOUT_S = 10.0
+
+_TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
+
+
+class KafkaPythonProducer:
+    """`driver.Producer`. BrokerUnavailable when no broker lets it in within a few seconds."""
+
+    def __init__(self, options: Options):
+        self._options = options
+        self._taken: list[Outgoing] = []
+        """Not given to the library yet."""
+        self._sent: list[tuple[Outgoing, Any]] = []
+        """In order, with the library's futures."""
+        self._silent: dict[str, float] = {}
+        """Topic → until when it is not asked for again."""
+        self._producer: Any = None
+        self._connect()
+
+    def send(self, record: Outgoing) -> None:
+        """As the protocol says."""
+        self._taken.append(record)
+
+    def flush(self, timeout_s: float) -> list[Result]:
+        """As the protocol says.
+
+        A record that the broker refuses makes an idempotent producer of the library fail every later one too. So the
+        producer is replaced, and those that failed are sent again one by one, to tell the others from the one.
+        """
+        self._connect()
+        results = self._hand_over()
+        decided = self._settle(timeout_s)
+        results += [(record, None) for record, error in decided if error is None]
+        failed = [(record, error) for record, error in decided if error is not None]
+        if failed:
+            self._drop()
+        alone = len(failed) > 1
+        for record, error in failed:
+            refused = alone and not _is_transient(error)
+            results.append(self._alone(record) if refused else (record, self._verdict(record, error)))
+        return results
+
+    def trouble(self) -> str:
+        """As the protocol says; nobody needs a broker while nothing is to be sent."""
+        if not (self._sent or self._taken) or (self._producer is not None and client.is_connected(self._client)):
+            return ""
+        return client.complaint(self._options)
+
+    def close(self) -> None:
+        """As the protocol says."""
+        producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        try:
+            producer.close(timeout=0)
+        except errors.KafkaError:  # it flushes first, and stops at that when it cannot
+            producer._sender.force_close()
+
+    def _connect(self) -> None:
+        if self._producer is not None:
+            return
+        self._producer, self._client = client.connect(
+            KafkaProducer,
+            self._options,
+            metrics_enabled=False,
+            acks="all",
+            enable_idempotence=True,
+            batch_size=BATCH_BYTES,
+            max_request_size=LARGEST_RECORD,
+            max_block_ms=round(TOPIC_TIMEOUT_S * 1000),
+            delivery_timeout_ms=round(DELIVERY_TIMEOUT_S * 1000),
+        )
+
+    def _hand_over(self) -> list[Result]:
+        """Give the library what was taken; returns those that it does not take."""
+        taken, self._taken = self._taken, []
+        refused: list[Result] = []
+        for record in taken:
+            if clock.monotonic() < self._silent.get(record.topic, 0.0):
+                refused.append((record, self._no_answer(record.topic)))
+                continue
+            try:
+                future = self._producer.send(record.topic, record.value, record.key, record.headers)
+            except errors.KafkaTimeoutError:
+                self._silent[record.topic] = clock.monotonic() + TOPIC_AGAIN_S
+                refused.append((record, self._no_answer(record.topic)))
+            except (errors.KafkaError, ValueError, TypeError) as error:  # an illegal name, a header that cannot be
+                refused.append((record, self._verdict(record, error)))
+            else:
+                self._sent.append((record, future))
+        return refused
+
+    def _settle(self, timeout_s: float) -> list[tuple[Outgoing, Any]]:
+        """Flush, and take out those that are decided, each with its error or None."""
+        if not self._sent:
+            return []
+        try:
+            self._producer.flush(timeout_s)
+        except errors.KafkaError:  # not all are decided yet, or it has cut a batch in two: the futures tell
+            pass
+        waiting: list[tuple[Outgoing, Any]] = []
+        decided: list[tuple[Outgoing, Any]] = []
+        for record, future in self._sent:
+            if future.is_done:
+                decided.append((record, future.exception))
+            else:
+                waiting.append((record, future))
+        self._sent = waiting
+        return decided
+
+    def _drop(self) -> None:
+        """Do without this producer; what is under way is sent again by the next one."""
+        self._taken = [record for record, _ in self._sent] + self._taken
+        self._sent = []
+        self.close()
+
+    def _alone(self, record: Outgoing) -> Result:
+        others, self._taken = self._taken, [record]
+        try:
+            self._connect()
+            results = self._hand_over()
+            decided = self._settle(ALONE_TIMEOUT_S)
+        except BrokerUnavailable as error:
+            return (record, PublishError(str(error), transient=True))
+        finally:
+            self._taken, late, self._sent = others, self._sent, []
+        if results:
+            return results[0]
+        if late:
+            self.close()
+            return (record, self._no_answer(record.topic))
+        failure = decided[0][1]
+        if failure is None:
+            return (record, None)
+        self.close()
+        return (record, self._verdict(record, failure))
+
+    def _no_answer(self, topic: str) -> PublishError:
+        if client.is_connected(self._client):
+            words = f"topic {topic!r} does not exist, or has no leader, or this user may not see it"
+        else:
+            words = client.complaint(self._options)
+        return PublishError(words, transient=True)
+
+    def _verdict(self, record: Outgoing, error: Exception) -> PublishError:
+        if isinstance(error, _TOO_LARGE):
+            size = len(record.value) + len(record.key or b"")
+            words = f"{size} bytes are more than topic {record.topic!r} takes (max.message.bytes)"
+        elif isinstance(error, errors.KafkaError):
+            words = client.reason(error, self._options)
+        else:
+            words = f"cannot publish on topic {record.topic!r}: {error}"
+        return PublishError(words, transient=_is_transient(error))
+
+
+def _is_transient(error: Exception) -> bool:
+    return isinstance(error, errors.KafkaError) and bool(error.retriable)

@@ -1,0 +1,207 @@
+"""The driver on librdkafka: its consumer. The library's own threads fetch; what it tells, it tells inside of `poll`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from atmo_farm import clock
+from atmo_farm.streams.kafka import librdkafka_client as client
+from atmo_farm.streams.kafka.driver import Listener, Record
+from atmo_farm.streams.kafka.membership import Membership
+from atmo_farm.streams.kafka.options import Options
+
+MAX_POLL_RECORDS = 2000
+FETCH_BYTES = 16 << 20
+PARTITION_FETCH_BYTES = 4 << 20
+QUEUED_BYTES = 16 << 20
+METADATA_AGE_S = 30.0
+"""How old what is known of topics may be: a deleted topic, or a new partition, is noticed so late."""
+ASK_TIMEOUT_S = 3.0
+LOOK_AGAIN_S = 5.0
+"""How often `missing` asks the broker while all seems well."""
+
+_NOT_OURS = {
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError._ASSIGNMENT_LOST,
+    KafkaError._STATE,
+}
+_TOPIC_GONE = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
+_AGAIN_BY_ITSELF = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE}
+
+
+class _Record(NamedTuple):
+    """`driver.Record`."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+
+class LibrdkafkaConsumer:
+    """`driver.Consumer`. BrokerUnavailable when no broker lets it in within a few seconds."""
+
+    def __init__(self, options: Options, topic: str, membership: Membership, listener: Listener):
+        self._options = options
+        self._topic = topic
+        self._membership = membership
+        self._listener = listener
+        self._joined = False
+        self._gone = False
+        """The library says that the topic is."""
+        self._look_at = 0.0
+        self._positions: dict[int, int] = {}
+        """Of our partitions: one above what was returned last."""
+        self._connection = client.Connection(options)
+        reset = membership.start_at if isinstance(membership.start_at, str) else "latest"
+        static = {"group_instance_id": membership.instance_id} if membership.instance_id else {}
+        self._consumer = Consumer(
+            self._connection.configuration(
+                group_id=membership.group,
+                session_timeout_ms=round(membership.session_timeout_s * 1000),
+                heartbeat_interval_ms=round(membership.session_timeout_s * 1000 / 4),
+                auto_offset_reset=reset,
+                enable_auto_commit=False,
+                enable_auto_offset_store=False,
+                partition_assignment_strategy="cooperative-sticky",
+                isolation_level="read_committed",
+                fetch_max_bytes=FETCH_BYTES,
+                max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
+                queued_max_messages_kbytes=QUEUED_BYTES >> 10,
+                topic_metadata_refresh_interval_ms=round(METADATA_AGE_S * 1000),
+                allow_auto_create_topics=False,
+                **static,
+            )
+        )
+        try:
+            self._consumer.list_topics(topic, timeout=client.BOOTSTRAP_TIMEOUT_S)
+        except KafkaException as error:
+            self._consumer.poll(0)  # what was told meanwhile
+            self._consumer.close()
+            raise self._connection.not_let_in(error.args[0]) from error
+        self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+
+    def poll(self, timeout_s: float) -> Mapping[int, Sequence[Record]]:
+        """As the protocol says."""
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return {}
+        # `consume` waits all of its time for a full batch: the first message alone is worth waiting for
+        records: dict[int, list[Record]] = {}
+        for message in (first, *self._consumer.consume(MAX_POLL_RECORDS - 1, 0)):
+            error = message.error()
+            if error is not None:
+                self._mind(error)
+                continue
+            record = _Record(
+                message.offset(), message.timestamp()[1], message.key(), message.value(), message.headers() or ()
+            )
+            records.setdefault(message.partition(), []).append(record)
+        for partition, found in records.items():
+            self._positions[partition] = found[-1].offset + 1
+        return records
+
+    def commit(self, offsets: Mapping[int, int]) -> bool:
+        """As the protocol says."""
+        wanted = [TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()]
+        try:
+            done = self._consumer.commit(offsets=wanted, asynchronous=False)
+            failed = next((one.error for one in done or () if one.error is not None), None)
+        except KafkaException as error:
+            failed = error.args[0]
+        if failed is None:
+            return True
+        if failed.code() in _NOT_OURS:
+            return False
+        raise client.wrapped(failed, self._options)
+
+    def pause(self, partitions: Collection[int]) -> None:
+        """As the protocol says."""
+        self._each(self._consumer.pause, partitions)
+
+    def resume(self, partitions: Collection[int]) -> None:
+        """As the protocol says."""
+        self._each(self._consumer.resume, partitions)
+
+    def joined(self) -> bool:
+        """As the protocol says."""
+        return self._joined
+
+    def missing(self) -> bool:
+        """As the protocol says."""
+        now = clock.monotonic()
+        if self._gone or now >= self._look_at:
+            self._look_at = now + LOOK_AGAIN_S
+            try:
+                topic = self._consumer.list_topics(self._topic, timeout=ASK_TIMEOUT_S).topics.get(self._topic)
+            except KafkaException:
+                return self._gone
+            self._gone = topic is None or (topic.error is not None and topic.error.code() in _TOPIC_GONE)
+        return self._gone
+
+    def lag(self) -> Mapping[int, int]:
+        """As the protocol says."""
+        lag: dict[int, int] = {}
+        for partition, position in self._positions.items():
+            found = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
+            if found and found[1] >= 0 and position >= 0:
+                lag[partition] = max(0, found[1] - position)
+        return lag
+
+    def trouble(self) -> str:
+        """As the protocol says."""
+        return self._connection.trouble()
+
+    def close(self) -> None:
+        """As the protocol says."""
+        self._consumer.close()
+
+    def _mind(self, error: Any) -> None:
+        """What the library says between the records."""
+        if error.code() in _TOPIC_GONE:
+            self._gone = True
+        elif error.code() not in _AGAIN_BY_ITSELF and not error.retriable():
+            raise client.wrapped(error, self._options)
+
+    def _each(self, call: Callable[[list[TopicPartition]], object], partitions: Collection[int]) -> None:
+        ours = [TopicPartition(self._topic, number) for number in partitions if number in self._positions]
+        if ours:
+            call(ours)
+
+    def _on_assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        self._joined = True
+        if not isinstance(self._membership.start_at, str):
+            partitions = self._starting(consumer, partitions, round(self._membership.start_at * 1000))
+        consumer.incremental_assign(partitions)
+        for partition in partitions:
+            self._positions[partition.partition] = -1
+        if partitions:
+            self._listener.assigned({partition.partition for partition in partitions})
+
+    def _on_revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        going = {partition.partition for partition in partitions} & self._positions.keys()
+        if going:
+            self._listener.revoking(going)
+        self._on_lost(consumer, partitions)
+
+    def _on_lost(self, _consumer: Any, partitions: list[TopicPartition]) -> None:
+        gone = {partition.partition for partition in partitions} & self._positions.keys()
+        for partition in gone:
+            del self._positions[partition]
+        if gone:
+            self._listener.revoked(gone)
+
+    def _starting(self, consumer: Any, partitions: list[TopicPartition], start_ms: int) -> list[TopicPartition]:
+        """With the offset of that moment where the group has committed nothing."""
+        committed = consumer.committed(partitions, timeout=ASK_TIMEOUT_S)
+        fresh = [TopicPartition(one.topic, one.partition, start_ms) for one in committed if one.offset < 0]
+        found = (
+            {one.partition: one for one in consumer.offsets_for_times(fresh, timeout=ASK_TIMEOUT_S)} if fresh else {}
+        )
+        return [found.get(one.partition, one) for one in committed]

@@ -1,0 +1,25 @@
+"""What makes a process a member of a consumer group."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+
+def static_id(identifier: str, handler: str, instance: str, worker: int) -> str:
+    """A worker's `group.instance.id`: the same after each respawn. `instance` is the farm's own, so no other has it."""
+    return f"{identifier}.{handler}.{instance}.{worker}"
+
+
+@attrs.frozen
+class Membership:
+    """Of one worker of one handler."""
+
+    group: str
+    instance_id: str = ""
+    """Kafka's `group.instance.id`: a process that comes back with it within the session timeout finds its partitions,
+    nothing is rebalanced. Empty: a member that leaves when it closes."""
+    start_at: Literal["earliest", "latest"] | float = "latest"
+    """Where a partition begins for which the group has committed nothing; a number is seconds since 1970."""
+    session_timeout_s: float = 10.0

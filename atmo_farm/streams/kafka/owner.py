@@ -1,0 +1,179 @@
+"""The one thread that owns a process's Kafka clients: it polls, writes, flushes and commits, all in batches.
+
+                    the loop                                   the owner
+    send, commit, pause, resume   ── a deque, an event ──→     one cycle: do what was asked; flush, once;
+    records, results, rebalances  ←── call_soon_threadsafe ──  commit, once; poll, once
+
+A client blocks while it waits, so the thread can wait for one thing at a time. It waits for records while nothing is in
+the loop's hands. While something is, it waits for what the loop will ask, at first; the longer that takes, the longer
+it waits for records in between (at most a tenth of the time that the loop has already had).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from atmo_farm import clock
+from atmo_farm.streams.kafka.clients import Clients, Ears
+from atmo_farm.streams.kafka.driver import BrokerRefused, BrokerUnavailable, Driver, Outgoing
+from atmo_farm.streams.kafka.health import Health
+from atmo_farm.streams.kafka.membership import Membership
+from atmo_farm.streams.kafka.options import Options
+
+logger = logging.getLogger("atmo_farm.streams")
+
+IDLE_POLL_S = 0.25
+LOOP_FIRST_S = 0.005
+"""How long what the loop will ask is waited for alone."""
+SHORTEST_POLL_S = 0.002
+TRY_AGAIN_S = 0.5
+
+
+class Owner:
+    """Of one stream; its methods are the loop's."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        options: Options,
+        ears: Ears,
+        topic: str = "",
+        membership: Membership | None = None,
+        dead_topic: str = "",
+    ):
+        """Without a membership it only writes. `dead_topic` is made when it is not there."""
+        self._ears = ears
+        self._loop = asyncio.get_running_loop()
+        self._clients = Clients(driver, options, topic, membership, ears, self._tell, self._serve, dead_topic)
+        self._health = Health(partial(self._tell, ears.waiting), partial(self._tell, ears.connected))
+        self._asked: deque[Callable[[], None]] = deque()
+        self._wake = threading.Event()
+        self._active_at = 0.0
+        self._ending = False
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, name="kafka owner", daemon=True)
+        self.settled = 0
+        """How many of the records handed over have ended. The loop counts, after it has asked for all that follows."""
+
+    def start(self) -> None:
+        """Connect, for as long as it takes."""
+        self._thread.start()
+
+    def follow(self) -> None:
+        """Join the group and hand records over."""
+        self._ask(self._clients.follow)
+
+    def drain(self) -> None:
+        """Hand over no more records, but stay a member: what is in hand may still be committed."""
+        self._ask(self._clients.drain)
+
+    def send(self, records: Sequence[Outgoing]) -> None:
+        """Write these; their results come back."""
+        self._ask(partial(self._clients.send, records))
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Commit these; for partitions that are ours no more it is forgotten."""
+        self._ask(partial(self._clients.commit, offsets))
+
+    def flow(self, pause: Collection[int], resume: Collection[int]) -> None:
+        """Pause and resume partitions at the broker."""
+        self._ask(partial(self._clients.flow, pause, resume))
+
+    async def end(self) -> None:
+        """Write and commit what was asked for, as far as the broker takes it in time, and disconnect."""
+        self._ask(self._end)
+        if self._thread.is_alive():
+            await asyncio.wait((self._ended,))
+
+    def _ask(self, what: Callable[[], None]) -> None:
+        self._asked.append(what)
+        self._wake.set()
+
+    # From here on it is the thread.
+
+    def _run(self) -> None:
+        try:
+            if self._open():
+                while not self._ending:
+                    self._cycle()
+                self._clients.finish()
+        except BrokerRefused as error:
+            self._tell(self._ears.failed, error)
+        except Exception as error:
+            logger.exception("internal error")
+            self._tell(self._ears.failed, BrokerRefused(f"internal error: {type(error).__name__}"))
+        finally:
+            self._clients.close()
+            self._tell(self._ended.set_result, None)
+
+    def _open(self) -> bool:
+        while not self._ending:
+            try:
+                self._clients.open()
+            except BrokerUnavailable as error:
+                self._health.tell(str(error))
+                self._wait(TRY_AGAIN_S)
+                self._do_what_was_asked()
+            else:
+                self._tell(self._ears.opened)
+                return True
+        return False
+
+    def _cycle(self) -> None:
+        busy = self._clients.handed != self.settled  # before what was asked, for the loop counts after it has asked
+        did = self._do_what_was_asked()
+        said = ""
+        try:
+            did |= self._clients.write()
+            did |= self._clients.settle()
+            patience_s = 0.0 if did or self._ending else self._patience_s(busy)
+            if self._clients.reads:
+                did |= self._clients.read(patience_s)
+            else:
+                self._wait(patience_s)
+        except BrokerUnavailable as error:
+            said = str(error)
+            self._wait(TRY_AGAIN_S)
+        if did:
+            self._active_at = clock.monotonic()
+        self._health.mind(lambda: said or self._clients.trouble())
+
+    def _serve(self, timeout_s: float) -> None:
+        self._wait(timeout_s)
+        self._do_what_was_asked()
+
+    def _do_what_was_asked(self) -> bool:
+        self._wake.clear()
+        did = bool(self._asked)
+        while self._asked:
+            self._asked.popleft()()
+        return did
+
+    def _patience_s(self, busy: bool) -> float:
+        """How long to wait for records, after the loop had its time to ask for something."""
+        if not busy:
+            return IDLE_POLL_S
+        had_s = clock.monotonic() - self._active_at
+        if had_s < LOOP_FIRST_S:
+            self._wait(LOOP_FIRST_S - had_s)
+            return 0.0
+        return 0.0 if self._asked else min(max(had_s / 10, SHORTEST_POLL_S), IDLE_POLL_S)
+
+    def _wait(self, timeout_s: float) -> None:
+        """Until the loop asks for something."""
+        self._wake.wait(timeout_s)
+
+    def _end(self) -> None:
+        self._ending = True
+
+    def _tell(self, ear: Callable[..., None], *what: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(ear, *what)
+        except RuntimeError:  # the loop is closed, the process ends
+            self._ending = True

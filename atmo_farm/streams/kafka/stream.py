@@ -1,0 +1,342 @@
+"""Kafka as a stream: a member of a consumer group, and the producer of its outputs. Nothing is lost, see `Stream`.
+
+A record is handed over, ends some time, and then may be committed with all before it: the broker never hears of single
+records. So `ack` and `terminate` are the same here, and one that is given back is simply never ended by this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from typing import Literal
+
+import attrs
+
+from atmo_farm.directive.model import KafkaConnection
+from atmo_farm.errors import AtmoFarmError, CannotStart, PublishError
+from atmo_farm.streams import grav
+from atmo_farm.streams.base import Handle, Message, Output, StreamEvents
+from atmo_farm.streams.codec import NO_HEADERS, Codec
+from atmo_farm.streams.kafka import drivers
+from atmo_farm.streams.kafka.driver import BrokerRefused, Outgoing, Record, Result
+from atmo_farm.streams.kafka.membership import Membership
+from atmo_farm.streams.kafka.options import options
+from atmo_farm.streams.kafka.owner import Owner
+from atmo_farm.streams.kafka.partitions import Partition, Partitions
+
+logger = logging.getLogger("atmo_farm.streams")
+
+TURN = 64
+"""Messages handed over before the loop's other work gets its turn."""
+
+OFFSET_BITS = 48
+
+
+@attrs.define
+class KafkaOrigin:
+    """`streams.base.Origin`."""
+
+    partition: Partition
+    record: Record
+
+    def field(self, name: str) -> str:
+        """`atmo-partition`, `atmo-offset`, `atmo-timestamp` (milliseconds), `atmo-key`, `atmo-null` (`true`)."""
+        record = self.record
+        if name == "atmo-partition":
+            return str(self.partition.number)
+        if name == "atmo-offset":
+            return str(record.offset)
+        if name == "atmo-timestamp":
+            return str(record.timestamp)
+        if name == "atmo-key":
+            return (record.key or b"").decode("utf-8", "replace")
+        return "true" if name == "atmo-null" and record.value is None else ""
+
+
+class KafkaStream:
+    """`streams.base.Stream` for one handler."""
+
+    durable = True
+    redelivers = False
+
+    def __init__(
+        self,
+        connection: KafkaConnection,
+        topic: str,
+        *,
+        membership: Membership,
+        client_id: str,
+        events: StreamEvents,
+        envelope: Literal["auto", "raw", "grav"] = "auto",
+        max_in_flight: int = 256,
+        ordered: bool = True,
+        dead_topic: str = "",
+    ):
+        """`ordered`: messages of a partition wait for each other. `dead_topic`: where dead letters will go."""
+        given = options(connection, client_id)
+        self._where = given.where
+        self._topic = topic
+        self._events = events
+        self._codec = Codec(envelope)
+        self._partitions = Partitions(max_in_flight, share=ordered)
+        self._owner = Owner(drivers.choose(connection.driver), given, self, topic, membership, dead_topic)
+        self._loop = asyncio.get_running_loop()
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._member: asyncio.Future[None] = self._loop.create_future()
+        self._outgoing: list[Outgoing] = []
+        self._offsets: dict[int, int] = {}
+        self._settled = 0
+        """All three since the owner was last told."""
+        self._telling = False
+        self._going: list[tuple[Collection[int], threading.Event]] = []
+        """Partitions that are about to be revoked, and who is to know when nothing of them is in hand any more."""
+        self._wake: asyncio.Future[None] | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._ended = self._stopping = False
+
+    async def open(self) -> None:
+        """Connect, for as long as it takes; CannotStart if there is no such topic."""
+        self._owner.start()
+        try:
+            await self._opened
+        except BaseException:
+            await self.close()
+            raise
+
+    async def consume(self, handle: Handle) -> None:
+        """Join the group and hand over; CannotStart if this is not allowed."""
+        self._pump = self._loop.create_task(self._hand_over(handle), name="kafka pump")
+        self._pump.add_done_callback(self._pump_ended)
+        self._owner.follow()
+        await self._member
+
+    def publish(self, output: Output) -> Awaitable[None]:
+        """Done when all replicas in sync have it."""
+        return self._send(output, self._codec.payload(output))
+
+    def ack(self, message: Message) -> None:
+        """It may be committed when all before it may."""
+        origin = message.origin
+        assert isinstance(origin, KafkaOrigin)
+        partition = origin.partition
+        if self._partitions.end(partition, origin.record.offset):
+            position = partition.mark.position
+            assert position is not None
+            self._offsets[partition.number] = position
+        self._settle(1)
+        self._wake_pump()
+
+    def give_back(self, message: Message, delay_s: float) -> None:
+        """Nothing: it is not committed, so the group gets it again when this process has left."""
+
+    def terminate(self, message: Message) -> None:
+        """Nobody needs it any more."""
+        self.ack(message)
+
+    async def bury(self, letter: Output) -> None:
+        """To the topic of dead letters, as it came."""
+        await self._send(letter, letter.data)
+
+    async def answer_error(self, message: Message, code: int, text: str) -> None:
+        """Nothing: a record has no reply subject."""
+
+    async def stop(self) -> None:
+        """Hand over no more; what waits was never committed."""
+        self._stopping = True
+        self._owner.drain()
+        self._settle(self._partitions.clear())
+        self._wake_pump()
+        if self._pump is not None:
+            await asyncio.wait((self._pump,))
+
+    def abandon(self) -> int:
+        """Hand over nothing more; nothing is lost by it."""
+        self._stopping = True
+        self._settle(self._partitions.clear())
+        if self._pump is not None:
+            self._pump.cancel()
+        return 0
+
+    async def close(self) -> None:
+        """Write and commit what is left, and disconnect; a static member stays in its group."""
+        self._ended = True
+        self.abandon()
+        self._tell_owner()
+        await self._owner.end()
+
+    def pending(self) -> int:
+        """Records received and not yet handed over."""
+        return len(self._partitions)
+
+    # `owner.Ears`
+
+    def opened(self) -> None:
+        """Connected."""
+        if not self._opened.done():
+            self._opened.set_result(None)
+
+    def joined(self) -> None:
+        """A member."""
+        if not self._member.done():
+            self._member.set_result(None)
+
+    def assigned(self, partitions: Collection[int]) -> None:
+        """Ours."""
+        self._partitions.assigned(partitions)
+
+    def revoking(self, partitions: Collection[int], finished: threading.Event) -> None:
+        """Ours for a moment more."""
+        self._going.append((partitions, finished))
+        self._settle(self._partitions.stop(partitions))
+
+    def revoked(self, partitions: Collection[int]) -> None:
+        """Not ours: what waits of them is dropped, what is in hand ends for nothing and comes again elsewhere."""
+        for partition in partitions:
+            self._offsets.pop(partition, None)
+        self._settle(self._partitions.revoked(partitions))
+
+    def records(self, polled: Mapping[int, Sequence[Record]]) -> None:
+        """Of partitions that are ours."""
+        if self._stopping:
+            self._settle(sum(map(len, polled.values())))
+            return
+        for partition, records in polled.items():
+            self._settle(self._partitions.add(partition, records))
+        self._adjust_flow()
+        self._wake_pump()
+
+    def committed(self, offsets: Mapping[int, int]) -> None:
+        """So much will not come again."""
+        self._partitions.committed(offsets)
+        self._wake_pump()
+
+    def results(self, results: list[Result]) -> None:
+        """Whoever waits for them goes on."""
+        for record, error in results:
+            future: asyncio.Future[None] = record.token
+            if future.done():  # who waited was cut off
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+    def waiting(self, reason: str) -> None:
+        """No broker, or no topic."""
+        if not self._ended:
+            self._events.waiting(self._where, reason)
+
+    def connected(self) -> None:
+        """There again."""
+        if not self._ended:
+            self._events.connected()
+
+    def failed(self, error: AtmoFarmError) -> None:
+        """This process cannot go on."""
+        if self._ended:
+            return
+        boots = [future for future in (self._opened, self._member) if not future.done()]
+        for future in boots:
+            future.set_exception(CannotStart(f"{self._where}: {error}"))
+            future.exception()  # nobody may wait for it
+        if not boots:
+            self._ended = True
+            self._events.closed(str(error))
+
+    def _send(self, output: Output, payload: bytes) -> asyncio.Future[None]:
+        if self._ended:
+            raise PublishError("the stream is closed", transient=True)
+        future: asyncio.Future[None] = self._loop.create_future()
+        headers: list[tuple[str, bytes]] = []
+        if output.headers:
+            headers = [(name, value.encode("utf-8", "surrogateescape")) for name, value in output.headers.items()]
+        self._outgoing.append(Outgoing(output.subject, output.record_key, payload, headers, future))
+        self._tell_owner_soon()
+        return future
+
+    def _tell_owner_soon(self) -> None:
+        """At the end of this turn of the loop: all of it at once."""
+        if not self._telling:
+            self._telling = True
+            self._loop.call_soon(self._tell_owner)
+
+    def _tell_owner(self) -> None:
+        self._telling = False
+        if self._outgoing:
+            outgoing, self._outgoing = self._outgoing, []
+            self._owner.send(outgoing)
+        if self._offsets:
+            offsets, self._offsets = self._offsets, {}
+            self._owner.commit(offsets)
+        self._owner.settled += self._settled  # last: by then it has all that follows from them
+        self._settled = 0
+        if self._going:
+            self._tell_finished()
+
+    def _tell_finished(self) -> None:
+        """To the owner, who waits for it."""
+        ended = [(numbers, one) for numbers, one in self._going if not self._partitions.unfinished(numbers)]
+        for going in ended:
+            going[1].set()
+            self._going.remove(going)
+
+    def _settle(self, count: int) -> None:
+        self._settled += count
+        self._tell_owner_soon()
+
+    def _adjust_flow(self) -> None:
+        pause, resume = self._partitions.flow()
+        if pause or resume:
+            self._owner.flow(pause, resume)
+
+    def _wake_pump(self) -> None:
+        wake = self._wake
+        if wake is not None:
+            self._wake = None
+            if not wake.done():
+                wake.set_result(None)
+
+    def _pump_ended(self, pump: asyncio.Task[None]) -> None:
+        """A handler never raises; should it, nothing more would be handed over, and nobody would know."""
+        if not pump.cancelled() and (error := pump.exception()) is not None:
+            logger.error("internal error", exc_info=error)
+            self.failed(BrokerRefused(f"internal error: {type(error).__name__}"))
+
+    async def _hand_over(self, handle: Handle) -> None:
+        take = self._partitions.take
+        turn = TURN
+        while not self._stopping:
+            taken = take()
+            if taken is None:
+                self._adjust_flow()
+                self._wake = self._loop.create_future()
+                await self._wake
+                continue
+            await handle(self._message(*taken))
+            turn -= 1
+            if not turn:
+                turn = TURN
+                self._adjust_flow()
+                await asyncio.sleep(0)
+
+    def _message(self, partition: Partition, record: Record) -> Message:
+        value, number, offset = record.value or b"", partition.number, record.offset
+        headers = _headers(record.headers) if record.headers else NO_HEADERS
+        name = f"{self._topic}-{number}-{offset}-{record.timestamp}"
+        ledger = (number + 1 << OFFSET_BITS) | offset
+        origin = KafkaOrigin(partition, record)
+        message = Message(
+            self._topic, value, headers, name, "", "", None, 1, ledger, number, record.key, origin
+        )  # fmt: skip
+        if grav.MARK in value:
+            opened = self._codec.message(self._topic, "", headers, value)
+            if opened.envelope:
+                message.data, message.envelope, message.raw = opened.data, opened.envelope, value
+        return message
+
+
+def _headers(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
+    """Names in lower case; the last value of a repeated name; a null value is an empty one."""
+    return {name.lower(): (value or b"").decode("utf-8", "replace") for name, value in headers}

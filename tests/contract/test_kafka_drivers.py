@@ -1,0 +1,452 @@
+"""What the stream asks of a Kafka client library, on a real broker: the same tests for every driver.
+
+Among them are the faults of kafka-python 3.0.12 that its driver guards against (marked with their numbers of
+docs/decisions): no other library may have them either.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import attrs
+import pytest
+
+from atmo_farm.streams.kafka import admin, drivers, kafka_python_client, librdkafka_client
+from atmo_farm.streams.kafka.driver import BrokerUnavailable, Consumer, Driver, Fenced, Outgoing, Producer, Result
+from atmo_farm.streams.kafka.membership import Membership, static_id
+from atmo_farm.streams.kafka.options import Options, options
+from tests.kafka import (
+    Rebalances,
+    committed,
+    delete_topic,
+    new_name,
+    new_topic,
+    poll_until,
+    read_all,
+    total,
+    write,
+)
+from tests.servers.kafka import KafkaServer
+
+VALUES = [b"%d" % number for number in range(100)]
+
+
+@attrs.frozen
+class Clients:
+    """Makes clients of one driver on the run's broker, and closes them."""
+
+    driver: Driver
+    server: KafkaServer
+    made: list[Consumer | Producer] = attrs.field(factory=list)
+
+    def options(self, **keys: object) -> Options:
+        """Of the plain listener, or what `KafkaServer.connection` makes of the keys."""
+        return options(self.server.connection(**keys), "tests")  # type: ignore[arg-type]
+
+    def consumer(
+        self,
+        topic: str,
+        group: str = "",
+        listener: Rebalances | None = None,
+        start_at: object = "earliest",
+        instance_id: str = "",
+        session_timeout_s: float = 6.0,
+    ) -> Consumer:
+        """A member of a group, of one of its own unless it is given."""
+        membership = Membership(group or new_name("group"), instance_id, start_at, session_timeout_s)  # type: ignore[arg-type]
+        consumer = self.driver.consumer(self.options(), topic, membership, listener or Rebalances())
+        self.made.append(consumer)
+        return consumer
+
+    def producer(self) -> Producer:
+        """A producer."""
+        producer = self.driver.producer(self.options())
+        self.made.append(producer)
+        return producer
+
+
+@pytest.fixture(params=["kafka-python", "librdkafka"])
+def clients(request: pytest.FixtureRequest, kafka_server: KafkaServer) -> Iterator[Clients]:
+    clients = Clients(drivers.choose(request.param), kafka_server)
+    yield clients
+    for made in clients.made:
+        made.close()
+
+
+def outgoing(topic: str, value: bytes, key: bytes | None = None, **headers: bytes) -> Outgoing:
+    return Outgoing(topic, key, value, list(headers.items()), token=value[:10])
+
+
+def flushed(producer: Producer, count: int, within_s: float = 20.0) -> list[Result]:
+    """The results of so many records, however many flushes they take."""
+    results: list[Result] = []
+    deadline = time.monotonic() + within_s
+    while len(results) < count:
+        assert time.monotonic() < deadline, f"{len(results)} of {count}"
+        results += producer.flush(1.0)
+    assert len(results) == count
+    return results
+
+
+def problem(results: list[Result], token: bytes) -> tuple[str, bool] | None:
+    """Of the one record with this token: the error's words and whether it is transient; None if it was accepted."""
+    (error,) = [error for record, error in results if record.token == token]
+    return None if error is None else (str(error), error.transient)
+
+
+class TestConsuming:
+    def test_records_arrive_in_order_with_all_they_have(self, clients: Clients) -> None:
+        """Key, value, headers, offset and timestamp; null and empty values are two things."""
+        topic, producer = new_topic(clients.server), clients.producer()
+        before_ms = time.time_ns() // 10**6
+        producer.send(outgoing(topic, b"one", b"k\x00", trace=b"\xff\x00"))
+        producer.send(outgoing(topic, b"", b""))
+        flushed(producer, 2)
+        write(clients.server, topic, [b"three"])
+        found = poll_until(clients.consumer(topic), lambda found: total(found) == 3)[0]
+        assert [one.offset for one in found] == [0, 1, 2]
+        assert [(one.key, one.value) for one in found] == [(b"k\x00", b"one"), (b"", b""), (None, b"three")]
+        assert list(found[0].headers) == [("trace", b"\xff\x00")]
+        assert before_ms <= found[0].timestamp <= found[1].timestamp <= time.time_ns() // 10**6
+
+    @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+    def test_every_codec_is_read(self, clients: Clients, codec: str) -> None:
+        """Producers choose the codec, not we."""
+        topic = new_topic(clients.server)
+        write(clients.server, topic, VALUES, compression_type=codec)
+        found = poll_until(clients.consumer(topic), lambda found: total(found) == len(VALUES))
+        assert [one.value for one in found[0]] == VALUES
+
+    def test_a_new_group_begins_where_it_is_told(self, clients: Clients) -> None:
+        """At the earliest record, at the end, or at the first one that is not older than a moment."""
+        topic = new_topic(clients.server)
+        write(clients.server, topic, [b"old"])
+        time.sleep(0.02)
+        moment_s = time.time()
+        time.sleep(0.02)
+        write(clients.server, topic, [b"new"])
+        everything = clients.consumer(topic, start_at="earliest")
+        assert [one.value for one in poll_until(everything, lambda found: total(found) == 2)[0]] == [b"old", b"new"]
+        since = clients.consumer(topic, start_at=moment_s)
+        assert [one.value for one in poll_until(since, lambda found: total(found) == 1)[0]] == [b"new"]
+        nothing = clients.consumer(topic, start_at="latest")
+        deadline = time.monotonic() + 20
+        while not (found := nothing.poll(0.2)):  # where it begins is told only by what comes
+            assert time.monotonic() < deadline
+            write(clients.server, topic, [b"newest"])
+        assert {one.value for one in found[0]} == {b"newest"}
+
+    def test_who_comes_after_goes_on_from_what_was_committed(self, clients: Clients) -> None:
+        """Also where that is in the middle of what was read."""
+        topic, group = new_topic(clients.server), new_name("group")
+        write(clients.server, topic, VALUES)
+        first = clients.consumer(topic, group)
+        poll_until(first, lambda found: total(found) == len(VALUES))
+        assert first.commit({0: 40})
+        assert committed(clients.server, group, topic) == {0: 40}
+        first.close()
+        found = poll_until(clients.consumer(topic, group), lambda found: total(found) == 60)
+        assert [one.value for one in found[0]] == VALUES[40:]
+
+    def test_lag_is_what_has_not_been_returned(self, clients: Clients) -> None:
+        """By partition."""
+        topic = new_topic(clients.server, partitions=2)
+        write(clients.server, topic, VALUES, partition=1)
+        consumer = clients.consumer(topic)
+        poll_until(consumer, lambda found: total(found) == len(VALUES))
+        consumer.pause([1])
+        write(clients.server, topic, VALUES[:3], partition=0)
+        poll_until(consumer, lambda found: total(found) == 3)
+        assert consumer.lag() == {0: 0, 1: 0}
+
+
+class TestPausing:
+    def test_a_paused_partition_waits_and_the_others_go_on(self, clients: Clients) -> None:
+        """Nothing of it comes until it is resumed, then all of it, in order."""
+        topic = new_topic(clients.server, partitions=2)
+        listener = Rebalances()
+        consumer = clients.consumer(topic, listener=listener)
+        poll_until(consumer, lambda _: len(listener.ours) == 2)
+        consumer.pause([0])
+        write(clients.server, topic, VALUES, partition=0)
+        write(clients.server, topic, VALUES, partition=1)
+        found = poll_until(consumer, lambda found: total(found) == len(VALUES))
+        assert found.keys() == {1}
+        consumer.resume([0])
+        found = poll_until(consumer, lambda found: total(found) == len(VALUES))
+        assert [one.value for one in found[0]] == VALUES
+
+    def test_a_partition_paused_with_unread_records_goes_on_when_it_is_resumed(self, clients: Clients) -> None:
+        """(1) Also after another one was read to the end meanwhile."""
+        topic = new_topic(clients.server, partitions=3)
+        for partition in range(3):
+            write(clients.server, topic, [b"x" * 100] * 5000, partition)
+        consumer = clients.consumer(topic)
+        counts = dict.fromkeys(range(3), 0)
+        deadline = time.monotonic() + 30
+        first = -1
+        while sum(counts.values()) < 15_000:
+            assert time.monotonic() < deadline, counts
+            for partition, records in consumer.poll(0.2).items():
+                counts[partition] += len(records)
+                if first < 0:
+                    first = partition
+                    consumer.pause([first])
+            others = sum(count for partition, count in counts.items() if partition != first)
+            if first >= 0 and others == 10_000:
+                consumer.resume([first])
+        assert set(counts.values()) == {5000}
+
+    def test_pausing_what_is_not_ours_is_no_error(self, clients: Clients) -> None:
+        """It may have been taken away a moment ago."""
+        consumer = clients.consumer(new_topic(clients.server))
+        consumer.pause([0, 7])
+        consumer.resume([0, 7])
+
+
+class TestGroups:
+    def test_partitions_move_to_a_new_member_and_back(self, clients: Clients) -> None:
+        """Who keeps a partition is not told of it, and goes on reading it without a gap."""
+        topic, group = new_topic(clients.server, partitions=4), new_name("group")
+        mine, others = Rebalances(), Rebalances()
+        first = clients.consumer(topic, group, mine)
+        poll_until(first, lambda _: len(mine.ours) == 4)
+        with polling(clients, topic, group, others) as second:
+            poll_until(first, lambda _: len(mine.ours) == 2 and len(others.ours) == 2)
+            assert mine.ours | others.ours == {0, 1, 2, 3}
+            assert [kind for kind, _ in mine.told] == ["assigned", "revoked"]
+            second.set()
+            poll_until(first, lambda _: len(mine.ours) == 4)
+
+    def test_a_commit_amid_a_rebalance_is_no_error(self, clients: Clients) -> None:
+        """(2) It is not taken, and is made again after the next poll."""
+        topic, group = new_topic(clients.server, partitions=2), new_name("group")
+        write(clients.server, topic, VALUES)
+        mine, others = Rebalances(), Rebalances()
+        first = clients.consumer(topic, group, mine)
+        poll_until(first, lambda found: total(found) == len(VALUES))
+        with polling(clients, topic, group, others):
+            deadline = time.monotonic() + 20
+            while len(mine.ours) == 2:
+                assert time.monotonic() < deadline
+                first.commit({0: 50})
+                first.poll(0.01)
+            kept = next(iter(mine.ours))
+            poll_until(first, lambda _: first.commit({kept: 7}))
+        assert committed(clients.server, group, topic)[kept] == 7
+
+    def test_a_static_member_comes_back_to_its_partitions(self, clients: Clients) -> None:
+        """Nothing is rebalanced for the others, and nobody waits for its session to end."""
+        topic, group = new_topic(clients.server, partitions=2), new_name("group")
+        mine, others = Rebalances(), Rebalances()
+        with polling(clients, topic, group, others, instance_id="b"):
+            first = clients.consumer(topic, group, mine, instance_id="a")
+            poll_until(first, lambda _: len(mine.ours) == 1 and len(others.ours) == 1)
+            told, had = list(others.told), set(mine.ours)
+            first.close()
+            began = time.monotonic()
+            again = Rebalances()
+            second = clients.consumer(topic, group, again, instance_id="a")
+            poll_until(second, lambda _: bool(again.ours))
+            assert again.ours == had
+            assert others.told == told
+            assert time.monotonic() - began < 5.0
+
+    def test_a_static_member_that_has_gone_for_good_is_removed(self, clients: Clients) -> None:
+        """The others have its partitions at once, and do not wait for its session to end."""
+        topic, group = new_topic(clients.server, partitions=2), new_name("group")
+        mine, others = Rebalances(), Rebalances()
+        gone = static_id("com.acme.app", "orders", "1f", 1)
+        first = clients.consumer(topic, group, mine, instance_id=static_id("com.acme.app", "orders", "1f", 0))
+        with polling(clients, topic, group, others, instance_id=gone):
+            poll_until(first, lambda _: len(mine.ours) == 1 and len(others.ours) == 1)
+        began = time.monotonic()
+        assert admin.remove_member(clients.options(), group, gone)
+        poll_until(first, lambda _: len(mine.ours) == 2)
+        assert time.monotonic() - began < 5.0
+        assert not admin.remove_member(clients.options(), group, gone)
+
+    def test_a_fenced_static_member_is_told_by_its_commit(self, clients: Clients) -> None:
+        """(6) It may go on reading until then."""
+        topic, group = new_topic(clients.server), new_name("group")
+        write(clients.server, topic, VALUES)
+        first = clients.consumer(topic, group, instance_id="same")
+        poll_until(first, lambda found: total(found) == len(VALUES))
+        second = clients.consumer(topic, group, instance_id="same")
+        poll_until(second, lambda found: total(found) == len(VALUES))
+        with pytest.raises(Fenced, match="another process"):
+            for _ in range(20):
+                first.commit({0: 10})
+                first.poll(0.1)
+        assert second.commit({0: 20})
+        assert committed(clients.server, group, topic) == {0: 20}
+
+    def test_a_client_works_in_a_process_that_was_forked(self, clients: Clients) -> None:
+        """(8) It is made there; what the parent had open stays the parent's."""
+        topic = new_topic(clients.server)
+        write(clients.server, topic, VALUES)
+        poll_until(clients.consumer(topic), lambda found: total(found) == len(VALUES))
+        producer = clients.producer()
+        child = multiprocessing.get_context("fork").Process(target=echo, args=(clients.driver, clients.server, topic))
+        child.start()
+        child.join(20)
+        assert child.exitcode == 0
+        producer.send(outgoing(topic, b"parent's"))
+        assert problem(flushed(producer, 1), b"parent's") is None
+        assert [one.value for one in read_all(clients.server, topic)] == [*VALUES, b"child's", b"parent's"]
+
+
+def echo(driver: Driver, server: KafkaServer, topic: str) -> None:
+    """In a child: read all, write one."""
+    ours = options(server.connection(), "child")
+    with closing(driver.consumer(ours, topic, Membership(new_name("group"), "", "earliest"), Rebalances())) as consumer:
+        poll_until(consumer, lambda found: total(found) == len(VALUES))
+    with closing(driver.producer(ours)) as producer:
+        producer.send(outgoing(topic, b"child's"))
+        flushed(producer, 1)
+
+
+class polling:  # noqa: N801
+    """A second member that polls in a thread of its own; what is entered ends it, and it leaves the group."""
+
+    def __init__(self, clients: Clients, topic: str, group: str, listener: Rebalances, instance_id: str = ""):
+        self._stop = threading.Event()
+        self._make: Callable[[], Consumer] = lambda: clients.driver.consumer(
+            clients.options(), topic, Membership(group, instance_id, "earliest", 6.0), listener
+        )
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> threading.Event:
+        self._thread.start()
+        return self._stop
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with closing(self._make()) as consumer:
+            while not self._stop.is_set():
+                consumer.poll(0.05)
+
+
+class TestProducing:
+    def test_what_was_accepted_is_there(self, clients: Clients) -> None:
+        """Value, key and headers; records of one key in one partition, in their order."""
+        topic, producer = new_topic(clients.server, partitions=3), clients.producer()
+        for number in range(30):
+            producer.send(outgoing(topic, b"%d" % number, b"%d" % (number % 3), name=b"v"))
+        results = flushed(producer, 30)
+        assert all(error is None for _, error in results)
+        found = read_all(clients.server, topic)
+        assert {one.headers["name"] for one in found} == {b"v"}
+        for key in (b"0", b"1", b"2"):
+            mine = [one for one in found if one.key == key]
+            assert [int(one.value or b"") % 3 for one in mine] == [int(key)] * 10
+            assert [int(one.value or b"") for one in mine] == sorted(int(one.value or b"") for one in mine)
+            assert len({one.partition for one in mine}) == 1
+
+    def test_a_record_that_is_too_large_harms_no_other(self, clients: Clients) -> None:
+        """(3, 4) One clear error, for good; those beside it and after it are accepted."""
+        topic = new_topic(clients.server, max_message_bytes=2000)
+        other, producer = new_topic(clients.server), clients.producer()
+        batch = [outgoing(topic, b"before"), outgoing(topic, b"too large!" * 500), outgoing(topic, b"after")]
+        for record in (*batch, outgoing(other, b"elsewhere")):
+            producer.send(record)
+        results = flushed(producer, 4)
+        assert problem(results, b"too large!") == (
+            f"5000 bytes are more than topic {topic!r} takes (max.message.bytes)",
+            False,
+        )
+        assert [problem(results, token) for token in (b"before", b"after", b"elsewhere")] == [None] * 3
+        for record in (outgoing(topic, b"later"), outgoing(other, b"later too")):
+            producer.send(record)
+        assert [error for _, error in flushed(producer, 2)] == [None, None]
+        assert sorted(one.value or b"" for one in read_all(clients.server, topic)) == [b"after", b"before", b"later"]
+
+    def test_a_record_larger_than_any_broker_takes_is_refused_at_once(self, clients: Clients) -> None:
+        """It never leaves the process."""
+        topic, producer = new_topic(clients.server), clients.producer()
+        producer.send(outgoing(topic, bytes(70 << 20)))
+        producer.send(outgoing(topic, b"small"))
+        results = flushed(producer, 2)
+        assert problem(results, b"small") is None
+        (error,) = [error for _, error in results if error]
+        assert "are more than topic" in str(error) and not error.transient
+
+    def test_an_unknown_topic_holds_nobody_up(self, clients: Clients) -> None:
+        """(7) A few seconds for the first record, no time for the next; nothing else fails with it."""
+        topic, producer = new_topic(clients.server), clients.producer()
+        began = time.monotonic()
+        for record in [outgoing("no-such-topic", b"%d" % number) for number in range(50)]:
+            producer.send(record)
+        producer.send(outgoing(topic, b"fine"))
+        results = flushed(producer, 51)
+        assert time.monotonic() - began < 6.0
+        words, transient = problem(results, b"7") or ("", False)
+        assert "topic 'no-such-topic' does not exist" in words and transient
+        assert problem(results, b"fine") is None
+
+    def test_a_topic_name_that_is_not_legal_is_an_error_for_good(self, clients: Clients) -> None:
+        """Said of that record alone."""
+        producer = clients.producer()
+        producer.send(outgoing("not legal!", b"x"))
+        words, transient = problem(flushed(producer, 1), b"x") or ("", True)
+        assert "not legal!" in words and not transient
+
+
+class TestTrouble:
+    def test_a_missing_topic_is_told(self, clients: Clients) -> None:
+        """Of one that never was, and of one that is deleted under the consumer."""
+        consumer = clients.consumer("never-was")
+        consumer.poll(0.1)
+        assert consumer.missing()
+        topic = new_topic(clients.server)
+        listener = Rebalances()
+        there = clients.consumer(topic, listener=listener)
+        poll_until(there, lambda _: bool(listener.ours))
+        assert not there.missing()
+        delete_topic(clients.server, topic)
+        poll_until(there, lambda _: there.missing())
+
+    @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+    def test_logins_in_clear_and_in_tls(self, clients: Clients, mechanism: str) -> None:
+        """By every mechanism that is served."""
+        for protocol in ("SASL_PLAINTEXT", "SASL_SSL"):
+            topic = new_topic(clients.server)
+            with closing(
+                clients.driver.producer(clients.options(protocol=protocol, sasl_mechanism=mechanism))
+            ) as producer:
+                producer.send(outgoing(topic, b"x"))
+                assert problem(flushed(producer, 1), b"x") is None
+
+    @pytest.mark.parametrize(
+        ("keys", "words"),
+        [
+            ({"protocol": "SASL_PLAINTEXT", "sasl_password": "canary-wrong"}, "wrong user name or password"),
+            (
+                {"protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_password": "canary-wrong"},
+                "wrong user name or password",
+            ),
+            ({"protocol": "SASL_SSL", "sasl_username": "nobody"}, "wrong user name or password"),
+            ({"protocol": "SSL", "tls": None}, "certificate is not accepted: "),
+            ({"security_protocol": "", "protocol": "SSL", "tls": None}, "does it want TLS or a login|want TLS"),
+            ({"broker_addresses": ("127.0.0.1:1",)}, "connection refused"),
+            ({"broker_addresses": ("no-such-host.invalid:1",)}, "no address for the broker's name"),
+        ],
+    )
+    def test_who_is_not_let_in_is_told_why(
+        self, clients: Clients, keys: dict[str, object], words: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In one line, without the password; no thread is left of the attempt."""
+        for library in (kafka_python_client, librdkafka_client):
+            monkeypatch.setattr(library, "BOOTSTRAP_TIMEOUT_S", 1.0)
+        threads = threading.active_count()
+        with pytest.raises(BrokerUnavailable, match=words) as raised:
+            clients.driver.producer(clients.options(**keys))
+        assert "canary" not in str(raised.value) and "\n" not in str(raised.value)
+        assert threading.active_count() == threads

@@ -180,7 +180,7 @@ class _Collector(_Resolver):
         super().__init__(environ, credentials_dir)
         self.found: list[Reference] = []
 
-    def _value(self, reference: Reference, check: Callable[[str], Any] | None) -> Any:  # noqa: ARG002
+    def _value(self, reference: Reference, check: Callable[[str], Any] | None, multiline: bool = False) -> Any:  # noqa: ARG002
         self.found.append(reference)
         return ""
 

@@ -328,8 +328,8 @@ class KafkaStream:
         ledger = (number + 1 << OFFSET_BITS) | offset
         origin = KafkaOrigin(partition, record)
         message = Message(
-            self._topic, value, headers, name, "", "", None, 1, ledger, number, record.key, origin
-        )  # fmt: skip
+            self._topic, value, headers, name, number=ledger, partition=number, record_key=record.key, origin=origin
+        )
         if grav.MARK in value:
             opened = self._codec.message(self._topic, "", headers, value)
             if opened.envelope:

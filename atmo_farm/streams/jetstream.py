@@ -3,7 +3,7 @@
 jetstream_binding.py    the tie to the consumer, over outages
 jetstream_pull.py       asks it for messages
 jetstream_hand.py       what was received and not settled
-jetstream_publish.py    outputs
+jetstream_publish.py    outputs, and jetstream_acks.py: when they are safe
 """
 
 from __future__ import annotations

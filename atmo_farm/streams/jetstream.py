@@ -68,7 +68,8 @@ class JetStreamStream:
         self._codec = Codec(handler.envelope)
         requests = Requests(self._client)
         self._link.publish_refused.append(requests.refused)
-        self._publisher = Publisher(self._link, requests, self._codec, handler.name, handler.output)
+        ordered = handler.ordering != "none"
+        self._publisher = Publisher(self._link, requests, self._codec, handler.name, handler.output, patient=ordered)
         self._dead = DeadStream(requests, handler.dead_letter) if handler.dead_letter else None
         prefetched = min(MOST_PREFETCHED, handler.max_in_flight // 4)
         self._window = handler.max_in_flight + prefetched
@@ -78,7 +79,6 @@ class JetStreamStream:
         self._held: list[Received] | None = None
         """What waits until all that comes before it is here; None: nothing has to."""
         consumer = Consumer(requests, self._link.where, handler.name, handler.resource, jetstream)
-        ordered = handler.ordering != "none"
         self._binding = Binding(self._link, consumer, self._pull, self, handler.name, ordered=ordered)
 
     async def open(self) -> None:
@@ -89,7 +89,7 @@ class JetStreamStream:
     async def consume(self, handle: Handle) -> None:
         """Bind the consumer and begin; CannotStart if that cannot be: the stream is missing, or the consumer serves
         something else."""
-        if self._handler.respond_to is not None:
+        if self._handler.respond_to is not None and self._handler.respond_to.source == "nats":
             await self._find_output(self._handler.respond_to.resource)
         self._pending.start(handle)
         self._in_hand.say_progress()
@@ -125,6 +125,7 @@ class JetStreamStream:
     async def stop(self) -> None:
         """Ask no more, take what is on the wire, give back at once what was not handed over."""
         self._binding.stop()
+        self._publisher.stop()
         await self._pull.stop()
         self._give_back_unstarted()
         await self._pending.finish()

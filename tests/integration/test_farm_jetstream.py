@@ -174,6 +174,33 @@ def test_order_over_reloads_and_a_kill(tmp_path: Path, server: NatsServer) -> No
         asyncio.run(body(farm))
 
 
+def test_an_outage_uses_no_attempts_up(tmp_path: Path, server: NatsServer) -> None:
+    """An ordered handler with few attempts over a broker that is away for longer: no dead letter, the order holds; and
+    it ends without the broker, too."""
+    count = 400
+    app = app_of(tmp_path, server, ORDERED.format(timeout=30) + "retry: {attempts: 2, initialDelay: 10ms}\n")
+
+    async def body() -> None:
+        async with client_of(server) as client, asyncio.timeout(60):
+            js = client.jetstream()
+            for number in range(count):
+                await js.publish("in.a", b"%d" % number)
+            while (await js.stream_info("OUT")).state.messages < 20:
+                await asyncio.sleep(0.005)
+            server.kill()
+            await asyncio.sleep(0.7)
+            server.start()
+            while not client.is_connected:
+                await asyncio.sleep(0.01)
+            assert await outputs(client, count) == [b"hello, %d" % number for number in range(count)]
+
+    with Farm(app) as farm:
+        asyncio.run(body())
+        assert farm.log(message="message failed") == []
+        server.kill()
+        assert farm.stop() == 0
+
+
 def test_no_stream_to_read(tmp_path: Path, server: NatsServer) -> None:
     """The log says which stream is missing, and the command that makes it; once it is there the farm is ready."""
 

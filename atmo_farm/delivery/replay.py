@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -150,14 +150,13 @@ class Job:
             self.counts.gone += 1
             return
         try:
-            await send(again(kept, way))
+            await _to_its_end(_send_and_remove(place, kept, again(kept, way), send))
         except PublishError as error:
             if error.transient:
                 raise
             self.counts.failed += 1
             await self._tell({"failed": kept.id, "reason": str(error)})
             return
-        await place.remove(kept.id)
         self.counts.done += 1
 
     async def _turn(self) -> None:
@@ -166,6 +165,23 @@ class Job:
             now = clock.monotonic()
             await asyncio.sleep(max(0.0, self._due_s - now))
             self._due_s = max(self._due_s, now - self._pause_s) + self._pause_s
+
+
+async def _send_and_remove(
+    place: Letters, kept: Kept, output: Output, send: Callable[[Output], Awaitable[None]]
+) -> None:
+    await send(output)
+    await place.remove(kept.id)
+
+
+async def _to_its_end(both: Coroutine[Any, Any, None]) -> None:
+    """Also when this is cancelled: half of it would be a replay that is done again."""
+    task = asyncio.ensure_future(both)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
 
 
 def again(kept: Kept, way: Way) -> Output:

@@ -96,18 +96,18 @@ class Spool:
                 text = "a file among the dead letters is passed over"
                 log.event(logger, logging.WARNING, text, file=str(self._folder / name), reason=str(error))
 
-    async def load(self, id: str) -> Kept | None:  # noqa: A002 - what it is called everywhere
+    async def load(self, letter_id: str) -> Kept | None:
         """A letter with its payload; None when there is none of this id, or its file is no letter any more."""
         try:
-            return self._read(id + LETTER, payload=True) if id.isalnum() else None
+            return self._read(letter_id + LETTER, payload=True) if letter_id.isalnum() else None
         except (NotALetterError, OSError):
             return None
 
-    async def remove(self, id: str) -> bool:  # noqa: A002
+    async def remove(self, letter_id: str) -> bool:
         """Whether it was there. PublishError when it cannot be removed."""
-        path = self._folder / (id + LETTER)
+        path = self._folder / (letter_id + LETTER)
         try:
-            if not id.isalnum() or not path.exists():
+            if not letter_id.isalnum() or not path.exists():
                 return False
             async with self._locked() as lock:
                 size = path.stat().st_size

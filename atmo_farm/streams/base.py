@@ -126,10 +126,10 @@ class Letters(Protocol):
         """Those that are there now, the oldest first, without payloads; any may be removed meanwhile. `since_s`: kept
         at or after this wall-clock second."""
 
-    async def load(self, id: str) -> Kept | None:  # noqa: A002 - what it is called everywhere
+    async def load(self, letter_id: str) -> Kept | None:
         """One with its payload; None when there is none of this id."""
 
-    async def remove(self, id: str) -> bool:  # noqa: A002
+    async def remove(self, letter_id: str) -> bool:
         """Whether it was there."""
 
 

@@ -67,7 +67,9 @@ class JetStreamStream:
         self._client = self._link.client
         self._codec = Codec(handler.envelope)
         requests = Requests(self._client)
-        self._publisher = Publisher(self._link, requests, self._codec, handler.name, handler.output)
+        self._link.publish_refused.append(requests.refused)
+        ordered = handler.ordering != "none"
+        self._publisher = Publisher(self._link, requests, self._codec, handler.name, handler.output, patient=ordered)
         self._dead = DeadStream(requests, handler.dead_letter) if handler.dead_letter else None
         prefetched = min(MOST_PREFETCHED, handler.max_in_flight // 4)
         self._window = handler.max_in_flight + prefetched
@@ -77,7 +79,6 @@ class JetStreamStream:
         self._held: list[Received] | None = None
         """What waits until all that comes before it is here; None: nothing has to."""
         consumer = Consumer(requests, self._link.where, handler.name, handler.resource, jetstream)
-        ordered = handler.ordering != "none"
         self._binding = Binding(self._link, consumer, self._pull, self, handler.name, ordered=ordered)
 
     async def open(self) -> None:
@@ -88,7 +89,7 @@ class JetStreamStream:
     async def consume(self, handle: Handle) -> None:
         """Bind the consumer and begin; CannotStart if that cannot be: the stream is missing, or the consumer serves
         something else."""
-        if self._handler.respond_to is not None:
+        if self._handler.respond_to is not None and self._handler.respond_to.source == "nats":
             await self._find_output(self._handler.respond_to.resource)
         self._pending.start(handle)
         self._in_hand.say_progress()
@@ -102,16 +103,15 @@ class JetStreamStream:
 
     def ack(self, message: Message) -> None:
         """Done with it."""
-        self._in_hand.settle(message, ACK)
+        self._in_hand.settle(message.origin, ACK)
 
     def give_back(self, message: Message, delay_s: float) -> None:
         """The server delivers it again after so long."""
-        if isinstance(message.origin, Delivery):
-            self._in_hand.give_back(message.origin, delay_s)
+        self._in_hand.give_back(message.origin, delay_s)
 
     def terminate(self, message: Message) -> None:
         """Never deliver it again."""
-        self._in_hand.settle(message, TERM)
+        self._in_hand.settle(message.origin, TERM)
 
     async def bury(self, letter: Output) -> None:
         """Returns when a stream has acknowledged it."""
@@ -125,6 +125,7 @@ class JetStreamStream:
     async def stop(self) -> None:
         """Ask no more, take what is on the wire, give back at once what was not handed over."""
         self._binding.stop()
+        self._publisher.stop()
         await self._pull.stop()
         self._give_back_unstarted()
         await self._pending.finish()
@@ -157,9 +158,9 @@ class JetStreamStream:
         if self._held is None:
             self._held = []
 
-    def complete(self, unsettled: int) -> bool:
-        """Whether all is here that the server counts as delivered and not settled."""
-        return unsettled <= len(self._in_hand)
+    def complete(self, unsettled: int, up_to: int) -> bool:
+        """Whether all is here that is not settled: so many messages, up to this stream sequence."""
+        return unsettled <= self._in_hand.count(up_to)
 
     def release(self) -> None:
         """Hand over what was kept, in the stream's order."""
@@ -186,7 +187,7 @@ class JetStreamStream:
         if delivery is None:
             return
         if block and wire_headers.is_for_another(block, self._whom):
-            self._in_hand.let_go(delivery, ACK)
+            self._in_hand.settle(delivery, ACK)
         elif self._held is not None:
             self._held.append((subject, delivery, block, data))
         else:

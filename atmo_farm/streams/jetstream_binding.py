@@ -31,8 +31,8 @@ class Order(Protocol):
     def hold(self) -> None:
         """Keep what comes from now on."""
 
-    def complete(self, unsettled: int) -> bool:
-        """Whether all is here that is delivered and not settled, so many on the server."""
+    def complete(self, unsettled: int, up_to: int) -> bool:
+        """Whether all is here that is not settled: so many messages, up to this stream sequence."""
 
     def release(self) -> None:
         """Hand over what was kept, sorted, and go on."""
@@ -150,10 +150,12 @@ class Binding:
             text = "another process serves this ordered consumer: this one stands by"
             log.event(logger, logging.INFO, text, handler=self._handler)
         pause, longest = LOOK_S
-        while bound.waiting:
+        quiet = 0 if bound.waiting else 1
+        while quiet < 2:  # twice: between two requests of the same process there is a moment without one
             await asyncio.sleep(pause)
+            looked = await self._look()
+            quiet = quiet + 1 if looked is not None and not looked.waiting else 0
             pause = min(2 * pause, longest)
-            bound = await self._look() or bound
 
     async def _until_complete(self) -> None:
         """Until everything is here that somebody got before and did not settle; the server waits for as long as the ack
@@ -161,7 +163,7 @@ class Binding:
         pause, longest = LOOK_S
         while True:
             bound = await self._look()
-            if bound is not None and self._order.complete(bound.unsettled):
+            if bound is not None and self._order.complete(bound.unsettled, bound.delivered):
                 return
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)

@@ -48,6 +48,8 @@ class Bound:
     """Another value: another consumer, though it has the same name."""
     unsettled: int
     """Messages that somebody has got and not settled."""
+    delivered: int
+    """The stream sequence up to which messages were delivered."""
     waiting: int
     """Requests for messages that are open."""
     largest_request: int
@@ -63,6 +65,7 @@ class Bound:
             stream=str(info.get("stream_name", "")),
             created=str(info.get("created", "")),
             unsettled=int(info.get("num_ack_pending", 0)),
+            delivered=int(info.get("delivered", {}).get("stream_seq", 0)),
             waiting=int(info.get("num_waiting", 0)),
             largest_request=int(config.get("max_batch", 0)),
             longest_request_s=int(config.get("max_expires", 0)) / NANOSECONDS,

@@ -1,7 +1,7 @@
 """What a stream of JetStream has received and not settled.
 
 So long the server hears that it is in progress. What comes again meanwhile, or though it was settled (the server had
-not heard it), is known by its sequence and not handed over twice.
+not heard it), is known by its number and not handed over twice.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from atmo_farm.streams.base import Message
+from atmo_farm.streams.base import Origin
 from atmo_farm.streams.jetstream_message import Delivery
 from atmo_farm.streams.nats_client import WireClient
 
@@ -37,8 +37,9 @@ class InHand:
     def __len__(self) -> int:
         return len(self._deliveries)
 
-    def __contains__(self, delivery: Delivery) -> bool:
-        return self._deliveries.get(delivery.sequence) is delivery
+    def count(self, up_to: int) -> int:
+        """Of messages up to this stream sequence."""
+        return sum(sequence <= up_to for sequence in self._deliveries)
 
     def take(self, reply: bytes) -> Delivery | None:
         """What came with this reply subject; None if there is nothing to do about it. ValueError: not JetStream's."""
@@ -54,25 +55,21 @@ class InHand:
         self._deliveries[sequence] = delivery
         return delivery
 
-    def settle(self, message: Message, word: bytes) -> None:
+    def settle(self, origin: Origin | None, word: bytes) -> None:
         """For good: ACK or TERM. Nothing, if it is not in hand (any more)."""
-        delivery = message.origin
-        if isinstance(delivery, Delivery) and delivery in self:
-            self.let_go(delivery, word)
-
-    def let_go(self, delivery: Delivery, word: bytes) -> None:
-        """As `settle`, of a delivery that is in hand."""
-        del self._deliveries[delivery.sequence]
+        delivery = self._take_out(origin)
+        if delivery is None:
+            return
         self._settled.add(delivery.sequence)
         if len(self._settled) >= REMEMBERED:
             self._settled, self._settled_before = set(), self._settled
         self._say(delivery, word)
         self._room_made()
 
-    def give_back(self, delivery: Delivery, delay_s: float) -> None:
+    def give_back(self, origin: Origin | None, delay_s: float) -> None:
         """The server delivers it again after so long. Nothing, if it is not in hand (any more)."""
-        if delivery in self:
-            del self._deliveries[delivery.sequence]
+        delivery = self._take_out(origin)
+        if delivery is not None:
             delay = int(delay_s * _NANOSECONDS)
             self._say(delivery, b'-NAK {"delay": %d}' % delay if delay > 0 else b"-NAK")
             self._room_made()
@@ -94,6 +91,12 @@ class InHand:
         """What is left is the server's again, when the ack wait is over."""
         if self._timer is not None:
             self._timer.cancel()
+
+    def _take_out(self, origin: Origin | None) -> Delivery | None:
+        """It, if it is in hand: another delivery of its message may be, or one of its number in another stream."""
+        if not isinstance(origin, Delivery) or self._deliveries.get(origin.sequence) is not origin:
+            return None
+        return self._deliveries.pop(origin.sequence)
 
     def _say(self, delivery: Delivery, word: bytes) -> None:
         self._client.send(b"PUB %b %d\r\n%b\r\n" % (delivery.reply, len(word), word))

@@ -41,10 +41,21 @@ _NO_RESPONDERS = b"NATS/1.0 503"
 
 
 class Publisher:
-    """Those of one handler. `output` is the Directive's: empty: into the stream that keeps the subject, if there is."""
+    """Those of one handler. `output` is the Directive's: empty: into the stream that keeps the subject, if there is.
+
+    `patient`: an output waits while there is no connection. Of a handler with an order: it tries again in its place,
+    and an outage must not use its attempts up.
+    """
 
     def __init__(
-        self, link: NatsLink, requests: Requests, codec: Codec, handler: str, output: Literal["", "stream", "core"]
+        self,
+        link: NatsLink,
+        requests: Requests,
+        codec: Codec,
+        handler: str,
+        output: Literal["", "stream", "core"],
+        *,
+        patient: bool,
     ):
         self._link = link
         self._client = link.client
@@ -52,6 +63,7 @@ class Publisher:
         self._codec = codec
         self._handler = handler
         self._output = output
+        self._patient = patient
         self._loop = asyncio.get_running_loop()
         self._streams: dict[str, str] = {}
         """Subject → the stream that keeps it; empty: none."""
@@ -65,8 +77,9 @@ class Publisher:
         self._sweep: asyncio.TimerHandle | None = None
         self._unconfirmed: list[asyncio.Future[None]] = []
         self._confirming: set[asyncio.Task[None]] = set()
+        self._for_connection: list[asyncio.Future[None]] = []
         link.lost.append(self._lost)
-        link.back.append(self._look_at.clear)
+        link.back.append(self._back)
         link.publish_refused.append(self._refused)
 
     async def open(self) -> None:
@@ -99,11 +112,13 @@ class Publisher:
 
     def publish(self, output: Output) -> Awaitable[None]:
         """Done when it is safe; PublishError at once or then."""
+        if not self._client.is_connected:
+            if self._patient:
+                return self._publish_later(output)
+            raise PublishError("the broker is out of reach", transient=True)
         stream = self._streams.get(output.subject)
         if stream is None:
             return self._find_and_publish(output)
-        if not self._client.is_connected:
-            raise PublishError("the broker is out of reach", transient=True)
         data = self._codec.payload(output)
         done: asyncio.Future[None] = self._loop.create_future()
         if stream:
@@ -119,8 +134,14 @@ class Publisher:
             self._unconfirmed.append(done)
         return done
 
+    def stop(self) -> None:
+        """Nothing waits for a connection any more."""
+        self._patient = False
+        self._back()
+
     def close(self) -> None:
         """Whoever still waits is told that nobody knows."""
+        self.stop()
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
@@ -130,6 +151,12 @@ class Publisher:
 
     async def _find_and_publish(self, output: Output) -> None:
         await self.find(output.subject)
+        await self.publish(output)
+
+    async def _publish_later(self, output: Output) -> None:
+        connected = self._loop.create_future()
+        self._for_connection.append(connected)
+        await connected
         await self.publish(output)
 
     def _receive(self, subject: bytes, _reply: bytes, block: bytes, data: bytes) -> None:
@@ -215,6 +242,13 @@ class Publisher:
             if on.lower() == subject:
                 del self._waiting[token]
                 _fail(done, PublishError(f"this user may not publish on {on}", transient=True))
+
+    def _back(self) -> None:
+        self._look_at.clear()
+        waiting, self._for_connection = self._for_connection, []
+        for connected in waiting:
+            if not connected.done():
+                connected.set_result(None)
 
     def _lost(self) -> None:
         waiting, self._waiting = self._waiting, {}

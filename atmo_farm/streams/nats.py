@@ -27,8 +27,8 @@ Received = tuple[bytes, bytes, bytes, bytes]
 
 
 class NatsStream:
-    """`streams.base.Stream` for one handler. `group` None: this subscriber gets every message; `whom`: what was replayed for
-    another one than `<identifier>.<handler>` is passed over."""
+    """`streams.base.Stream` for one handler. `group` None: this subscriber gets every message; `whom`: what was
+    replayed for another one than `<identifier>.<handler>` is passed over."""
 
     durable = redelivers = False
 
@@ -56,7 +56,9 @@ class NatsStream:
         self._codec = Codec(envelope)
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._done.set_result(None)
-        self._dead = DeadStream(Requests(self._client), dead_letter) if dead_letter else None
+        requests = Requests(self._client)
+        self._link.publish_refused.append(requests.refused)
+        self._dead = DeadStream(requests, dead_letter) if dead_letter else None
         self._pending: Pending[Received] = Pending(self._message, events.dropped, max_pending, max_pending_bytes)
         self._subscription: Subscription | None = None
 

@@ -88,6 +88,8 @@ class DeadStream:
         self._requests = requests
         self._target = target
         self._found: Found | None = None
+        self._had = False
+        """There was one."""
         self._looked_s = -math.inf
         self._told = ""
         self._lock = asyncio.Lock()
@@ -109,6 +111,7 @@ class DeadStream:
             if self._found is None and clock.monotonic() - self._looked_s > LOOK_AGAIN_S:
                 try:
                     self._found = await stream_of(self._requests, self._target.resource) or await self._make()
+                    self._had = self._had or self._found is not None
                 except NoAnswerError:
                     self._found = _UNKNOWN
                 self._looked_s = clock.monotonic()
@@ -149,7 +152,7 @@ class DeadStream:
             log.event(logger, logging.INFO, f"made the stream {NAME} for dead letters", subject=SUBJECTS)
             return Found(NAME, bool(made["config"].get("allow_msg_ttl")))
         except JetStreamError as error:
-            if error.code == UNAVAILABLE:
+            if error.code == UNAVAILABLE or (error.code == NO_JETSTREAM and self._had):  # a server that begins
                 raise PublishError(f"JetStream: {error}", transient=True) from error
             if error.code in (NAME_IN_USE, SUBJECTS_OVERLAP):  # another worker was faster, or it holds something else
                 return await stream_of(self._requests, resource)

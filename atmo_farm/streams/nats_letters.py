@@ -36,6 +36,7 @@ from atmo_farm.streams.nats_requests import (
 logger = logging.getLogger("atmo_farm.streams")
 
 CONNECT_S = 2
+CONNECT_AGAIN_S = 0.1
 BATCH = 256
 IDLE_S = 60
 """How long the server keeps a reader of which it hears nothing."""
@@ -44,6 +45,9 @@ NO_MESSAGE = (10037, 10043, 10057)
 """JetStream's numbers for: no message found, sequence not found, it could not be deleted."""
 
 MSG_ID, TTL, SIZE = "Nats-Msg-Id", "Nats-TTL", "Nats-Msg-Size"
+
+LAST_S = 9e9
+"""The last moment, in the year 2255, that the server's clock can be compared with."""
 
 ADDED = 4
 """Headers that the server puts after a message's own in a direct answer: Nats-Stream, -Subject, -Sequence,
@@ -60,6 +64,8 @@ class NatsLetters:
         self._resource = resource
         self._client = WireClient(self._options.wants_tls)
         self._requests = Requests(self._client)
+        self._cause: Exception | None = None
+        """What the last attempt to connect ended with."""
         self._stream = ""
         self._is_direct = False
         self._covered: dict[str, bool] = {}
@@ -69,14 +75,19 @@ class NatsLetters:
         """Connect, once. TimedOut when that is not possible now."""
         try:
             await self._client.connect(
-                **self._options.arguments, allow_reconnect=False, connect_timeout=CONNECT_S, error_cb=self._on_error
+                **self._options.arguments,
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=CONNECT_AGAIN_S,  # type: ignore[arg-type]  # a float works
+                connect_timeout=CONNECT_S,
+                error_cb=self._on_error,
             )
             found = await stream_of(self._requests, self._resource)
             if found is not None:
                 self._stream, self._is_direct = found.name, found.is_direct
         except (errors.Error, OSError) as error:
             self._client.abort()
-            reason = nats_options.reason(error, self._options.secrets)
+            reason = nats_options.reason(self._cause or error, self._options.secrets)
             raise TimedOut(f"{self._where} is out of reach: {reason}") from error
         except BaseException:
             self._client.abort()
@@ -91,27 +102,29 @@ class NatsLetters:
         if not self._stream:
             return
         last = int((await self._ask(f"STREAM.INFO.{self._stream}"))["state"]["last_seq"])
-        reader = await self._open_reader(since_s)
-        try:
-            async with Conversation(self._client, self._requests) as conversation:
-                while True:
-                    left = 0
-                    async for answer in self._batch(conversation, reader):
-                        sequence, stored_s, left = _place(answer.reply)
-                        if sequence > last:
-                            return
-                        yield _kept(sequence, stored_s, wire_headers.pairs(answer.block))
-                    if not left:
-                        return
-        finally:
-            with contextlib.suppress(PublishError):
-                await self._ask(f"CONSUMER.DELETE.{self._stream}.{reader}")
+        sequence, left = 0, 1
+        while left:
+            before = sequence
+            async with self._reader(sequence + 1, since_s) as (conversation, reader):
+                try:
+                    while left:
+                        left = 0
+                        async for answer in self._batch(conversation, reader):
+                            sequence, stored_s, left = _place(answer.reply)
+                            if sequence > last:
+                                return
+                            if since_s is None or stored_s >= since_s:
+                                yield _kept(sequence, stored_s, wire_headers.pairs(answer.block))
+                except _ReaderGoneError:  # whoever takes these took longer than the server keeps a reader
+                    if sequence == before:
+                        raise
+                    left = 1
 
-    async def load(self, id: str) -> Kept | None:  # noqa: A002
+    async def load(self, letter_id: str) -> Kept | None:
         """One with its payload; None when it is not there, or is another handler's."""
-        if not self._stream or not id.isdecimal():
+        if not (self._stream and letter_id.isascii() and letter_id.isdecimal() and len(letter_id) < 20):
             return None
-        request = {"seq": int(id)}
+        request = {"seq": int(letter_id)}
         if not self._is_direct:
             try:
                 found = await self._ask(f"STREAM.MSG.GET.{self._stream}", request)
@@ -129,12 +142,12 @@ class NatsLetters:
             subject, time, data = added.get("Nats-Subject", ""), added.get("Nats-Time-Stamp", ""), answer.data
         if subject != self._resource:
             return None
-        return attrs.evolve(_kept(int(id), _seconds(time), headers), size=len(data), data=data)
+        return attrs.evolve(_kept(int(letter_id), _seconds(time), headers), size=len(data), data=data)
 
-    async def remove(self, id: str) -> bool:  # noqa: A002
+    async def remove(self, letter_id: str) -> bool:
         """Whether it was there. The id is one that `letters` or `load` gave: others are not looked at again."""
         try:
-            await self._ask(f"STREAM.MSG.DELETE.{self._stream}", {"seq": int(id), "no_erase": True})
+            await self._ask(f"STREAM.MSG.DELETE.{self._stream}", {"seq": int(letter_id), "no_erase": True})
         except _NoMessageError:
             return False
         return True
@@ -170,10 +183,12 @@ class NatsLetters:
         except JetStreamError as error:
             raise PublishError(f"{subject}: {error}", transient=error.code != TOO_LARGE) from error
 
-    async def _open_reader(self, since_s: float | None) -> str:
-        """A consumer that gives headers alone and forgets itself."""
+    @contextlib.asynccontextmanager
+    async def _reader(self, first: int, since_s: float | None) -> AsyncIterator[tuple[Conversation, str]]:
+        """A consumer that gives headers alone, from this sequence on, and what comes of it."""
         config: dict[str, Any] = {
-            "deliver_policy": "all",
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": first,
             "ack_policy": "none",
             "filter_subject": self._resource,
             "headers_only": True,
@@ -181,10 +196,17 @@ class NatsLetters:
             "mem_storage": True,
             "num_replicas": 1,
         }
-        if since_s is not None:
-            config |= {"deliver_policy": "by_start_time", "opt_start_time": _rfc3339(since_s)}
+        if since_s is not None and first == 1:
+            del config["opt_start_seq"]
+            config |= {"deliver_policy": "by_start_time", "opt_start_time": _rfc3339(min(max(since_s, 0), LAST_S))}
         request = {"stream_name": self._stream, "config": config}
-        return str((await self._ask(f"CONSUMER.CREATE.{self._stream}", request))["name"])
+        name = (await self._ask(f"CONSUMER.CREATE.{self._stream}", request))["name"]
+        try:
+            async with Conversation(self._client, self._requests) as conversation:
+                yield conversation, name
+        finally:
+            with contextlib.suppress(PublishError):
+                await self._ask(f"CONSUMER.DELETE.{self._stream}.{name}")
 
     async def _batch(self, conversation: Conversation, reader: str) -> AsyncIterator[Answer]:
         """At most BATCH messages; fewer or none when there are no more."""
@@ -195,7 +217,7 @@ class NatsLetters:
             if answer.status in ("404", "408"):
                 return
             if answer.status:
-                raise PublishError(f"the reader of {self._stream} is gone: {answer.status}", transient=True)
+                raise _ReaderGoneError(f"the reader of {self._stream} is gone: {answer.status}", transient=True)
             yield answer
             if _place(answer.reply)[2] == 0:
                 return
@@ -209,12 +231,19 @@ class NatsLetters:
             raise PublishError(f"stream {self._stream}: {error}", transient=True) from error
 
     async def _on_error(self, error: Exception) -> None:
+        if not self._client.is_connected:
+            self._cause = error
+            return
         reason = nats_options.reason(error, self._options.secrets)
         log.event(logger, logging.WARNING, "NATS error", connection=self._where, reason=reason)
 
 
 class _NoMessageError(PublishError):
-    pass
+    """There is none of this sequence."""
+
+
+class _ReaderGoneError(PublishError):
+    """The server has forgotten it."""
 
 
 def _kept(sequence: int, stored_s: float, headers: tuple[tuple[str, str], ...]) -> Kept:

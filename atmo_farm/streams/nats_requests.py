@@ -64,19 +64,20 @@ class Requests:
         self._client = client
         self._inbox = ""
         self._numbers: Iterator[int] = count()
-        self._waiting: dict[bytes, asyncio.Future[Answer]] = {}
+        self._waiting: dict[bytes, tuple[asyncio.Future[Answer], str]] = {}
+        """Reply subject → who waits, and what was asked."""
 
-    async def ask(self, subject: str, data: bytes = b"", block: bytes = b"", answer_s: float = ANSWER_S) -> Answer:
+    async def ask(self, subject: str, data: bytes = b"", block: bytes = b"") -> Answer:
         """The first answer. PublishError when it cannot be sent or none comes in time; transient where it may later."""
         if not self._inbox:
             self._inbox = self._client.new_inbox()
             await self._client.listen(self._inbox + ".*", "", self._receive)
         reply = f"{self._inbox}.{next(self._numbers)}"
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting[reply.encode()] = answer
+        self._waiting[reply.encode()] = answer, subject
         try:
             self.send(subject, reply, data, block)
-            async with asyncio.timeout(answer_s):
+            async with asyncio.timeout(ANSWER_S):
                 return await answer
         except TimeoutError:
             raise NoAnswerError("the broker does not answer", transient=True) from None
@@ -113,8 +114,14 @@ class Requests:
         except (errors.Error, OSError) as error:  # a TimeoutError is one
             raise PublishError("the broker does not answer", transient=True) from error
 
+    def refused(self, subject: str) -> None:
+        """The server does not let us ask this (in lower case); no answer will come."""
+        for answer, asked in self._waiting.values():
+            if asked.lower() == subject and not answer.done():
+                answer.set_exception(NoAnswerError(f"this user may not publish on {asked}", transient=True))
+
     def _receive(self, subject: bytes, reply: bytes, block: bytes, data: bytes) -> None:
-        answer = self._waiting.get(subject)
+        answer, _ = self._waiting.get(subject, (None, ""))
         if answer is not None and not answer.done():
             answer.set_result(Answer(reply, block, data))
 

@@ -59,7 +59,7 @@ class World(Protocol):
         *,
         group: str | None = "group",
         envelope: Literal["auto", "raw", "grav"] = "auto",
-        **bounds: int,
+        **keys: Any,
     ) -> Stream:
         """A stream that is open and does not consume yet."""
 
@@ -135,6 +135,16 @@ class StreamSuite:
         answer = await inbox.next()
         assert (answer.subject, answer.data, answer.reply) == ("inbox.7", b"HI", "")
         assert [delivery.data for delivery in beside.deliveries] == [b"hi"]
+
+    @in_world
+    async def test_what_was_replayed_for_another_handler(self, world: World) -> None:
+        """It is passed over, and the next message comes."""
+        stream, handled = await world.stream("again", whom="com.example.a.mine"), Handled()
+        await stream.consume(handled)
+        await world.publish("again", b"theirs", {"Atmo-Replay-For": "com.example.b.mine"})
+        await world.publish("again", b"mine", {"Atmo-Replay-For": "com.example.a.mine"})
+        await world.publish("again", b"anybody's")
+        assert await handled.payloads(2) == [b"mine", b"anybody's"]
 
     @in_world
     async def test_a_target(self, world: World) -> None:

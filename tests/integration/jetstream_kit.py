@@ -75,6 +75,11 @@ class Kit:
             await asyncio.sleep(0.02)
         return info
 
+    async def until_connected(self) -> None:
+        """The client has found the server again."""
+        while not self.client.is_connected:
+            await asyncio.sleep(0.01)
+
     async def close(self) -> None:
         for stream in self._streams:
             await stream.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +15,7 @@ import nats
 import pytest
 from nats.aio.client import Client
 
-from tests.farm import Farm, nats_directive, wait_for, write_app
+from tests.farm import Farm, nats_directive, wait_for, write_app, write_directive
 from tests.servers.nats import NatsServer
 
 DURABLE = """
@@ -130,3 +131,89 @@ def test_the_server_restarts(tmp_path: Path, server: NatsServer) -> None:
 
     with Farm(app_of(tmp_path, server, DURABLE)) as farm:
         asyncio.run(body(farm))
+
+
+ORDERED = """
+resource: in.>
+durable: work
+jetstream: {{ackWait: 1s}}
+maxInFlight: 16
+timeout: {timeout}s
+ordering: partition
+steps: [{{fn: hello}}]
+respondTo: {{source: nats, resource: out.all}}
+"""
+
+
+def test_order_over_reloads_and_a_kill(tmp_path: Path, server: NatsServer) -> None:
+    """One process after the other serves an ordered handler: all outputs are there, once, in the stream's order."""
+    count = 600
+    app = app_of(tmp_path, server, ORDERED.format(timeout=30))
+
+    async def body(farm: Farm) -> None:
+        async with client_of(server) as client, asyncio.timeout(60):
+            js = client.jetstream()
+
+            async def feed() -> None:
+                for number in range(count):
+                    await js.publish("in.a", b"%d" % number)
+                    await asyncio.sleep(0.003)
+
+            feeding = asyncio.ensure_future(feed())
+            for timeout in (31, 32):
+                await asyncio.sleep(0.2)
+                write_directive(app, nats_directive(server.url, ORDERED.format(timeout=timeout)))
+                os.kill(farm.pid, signal.SIGHUP)
+                await asyncio.to_thread(wait_for, lambda n=timeout - 30: len(farm.log(message="reload: in force")) >= n)
+            os.kill(farm.children()[0], signal.SIGKILL)
+            await feeding
+            assert await outputs(client, count) == [b"hello, %d" % number for number in range(count)]
+            await settled(client, count)
+
+    with Farm(app) as farm:
+        asyncio.run(body(farm))
+
+
+def test_an_outage_uses_no_attempts_up(tmp_path: Path, server: NatsServer) -> None:
+    """An ordered handler with few attempts over a broker that is away for longer: no dead letter, the order holds; and
+    it ends without the broker, too."""
+    count = 400
+    app = app_of(tmp_path, server, ORDERED.format(timeout=30) + "retry: {attempts: 2, initialDelay: 10ms}\n")
+
+    async def body() -> None:
+        async with client_of(server) as client, asyncio.timeout(60):
+            js = client.jetstream()
+            for number in range(count):
+                await js.publish("in.a", b"%d" % number)
+            while (await js.stream_info("OUT")).state.messages < 20:
+                await asyncio.sleep(0.005)
+            server.kill()
+            await asyncio.sleep(0.7)
+            server.start()
+            while not client.is_connected:
+                await asyncio.sleep(0.01)
+            assert await outputs(client, count) == [b"hello, %d" % number for number in range(count)]
+
+    with Farm(app) as farm:
+        asyncio.run(body())
+        assert farm.log(message="message failed") == []
+        server.kill()
+        assert farm.stop() == 0
+
+
+def test_no_stream_to_read(tmp_path: Path, server: NatsServer) -> None:
+    """The log says which stream is missing, and the command that makes it; once it is there the farm is ready."""
+
+    async def make() -> None:
+        async with client_of(server) as client:
+            await client.jetstream().add_stream(name="ORDERS", subjects=["orders.>"])
+
+    app = app_of(tmp_path, server, DURABLE.replace("in.>", "orders.>"))
+    farm = Farm(app).start()
+    try:
+        line = wait_for(lambda: [line for line in farm.log() if "nats stream add" in json.dumps(line)])[0]
+        assert "nats stream add NAME --subjects 'orders.>'" in json.dumps(line)
+        asyncio.run(make())
+        farm.wait_notified("READY=1")
+    finally:
+        farm.__exit__()

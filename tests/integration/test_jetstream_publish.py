@@ -135,13 +135,14 @@ def test_output_says_how(start_jetstream: StartServer, output: str) -> None:
 def test_no_answer(start_jetstream: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody listens who is no stream: the output fails for now, when its time is over; so does one whose answer is
     none of a stream's."""
-    monkeypatch.setattr(jetstream_publish, "ANSWER_S", 0.2)
 
     async def body(kit: Kit) -> None:
         stream = await kit.stream(output="stream", **ANSWER)
         silent = await kit.client.subscribe("out.a")
         await kit.client.flush()
-        late = await refused(stream, Output("out.a", b"", {}, id="1"))
+        with monkeypatch.context() as impatient:
+            impatient.setattr(jetstream_publish, "ANSWER_S", 0.2)
+            late = await refused(stream, Output("out.a", b"", {}, id="1"))
         assert late.transient and "no acknowledgement for out.a within 0.2 s" in str(late)
         await silent.unsubscribe()
 
@@ -163,6 +164,7 @@ def test_the_connection_breaks(start_jetstream: StartServer, output: str) -> Non
     async def body(kit: Kit) -> None:
         await kit.js.add_stream(name="OUT", subjects=["out.>"])
         stream = await kit.stream(output=output, **ANSWER)
+        await stream.consume(Handled())
         await stream.publish(Output("out.a", b"0", {}, id="0"))
         kit.server.pause()
         waiting = stream.publish(Output("out.a", b"1", {}, id="1"))
@@ -171,6 +173,10 @@ def test_the_connection_breaks(start_jetstream: StartServer, output: str) -> Non
             await waiting
         assert caught.value.transient
         assert "out of reach" in str(await refused(stream, Output("out.a", b"2", {}, id="2")))
+        kit.server.start()
+        await kit.events.until_told("connected")
+        await kit.until_connected()
+        await stream.publish(Output("out.a", b"2", {}, id="2"))
 
     in_kit(start_jetstream(), body)
 

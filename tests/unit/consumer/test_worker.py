@@ -88,7 +88,7 @@ class Told(Watched):
 class NoSpool:
     """A disk without room."""
 
-    def keep(self, letter: Output) -> None:
+    async def keep(self, letter: Output) -> None:
         raise PublishError("no room", transient=False)
 
 

@@ -59,12 +59,12 @@ def test_kill_9_of_consumers(serve: Callable[..., TestFarm], amount: Amount, fig
     farm = serve("fn: hello", "workers: 3")
     with farm, load_of(farm) as load:
         resumed = []
-        for number in range(kills):
+        for _ in range(kills):
             load.wait_worked(len(load.worked_at) + 50)
-            killed_at = time.monotonic()
-            os.kill(farm.workers("work")[number % 3], signal.SIGKILL)
-            resumed.append(load.resumed_after_s(killed_at))
             wait_for(lambda: len(farm.workers("work")) == 3)
+            killed_at = time.monotonic()
+            os.kill(farm.workers("work")[0], signal.SIGKILL)  # the oldest: each worker in turn
+            resumed.append(load.resumed_after_s(killed_at))
             time.sleep(amount(0, 1))
         ledger = load.finish()
         ledger.verify(repeated=kills * IN_HAND)

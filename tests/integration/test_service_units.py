@@ -52,7 +52,7 @@ class Unit:
         text = (ROOT / "systemd" / name).read_text()
         parser.read_string(re.sub(r"^(SystemCallFilter=)~", r"Not\1", text, flags=re.MULTILINE))
         self.service = dict(parser["Service"])
-        self._specifiers = {"%i": "shop", "%E": str(place / "etc"), "%t": str(place / "run")}
+        self._specifiers = {"%i": "shop", "%t": str(place / "run"), "/etc/": f"{place}/etc/"}
 
     def __getitem__(self, key: str) -> str:
         return self._told(self.service[key])
@@ -74,7 +74,7 @@ class Unit:
         prefix, _, source = self["LoadCredential"].partition(":")
         credentials = place / "credentials"
         credentials.mkdir()
-        for secret in (place / source.removeprefix("/")).iterdir():
+        for secret in Path(source).iterdir():
             (credentials / f"{prefix}_{secret.name}").write_bytes(secret.read_bytes())
         lines = Path(self["EnvironmentFile"].removeprefix("-")).read_text().splitlines()
         variables = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))

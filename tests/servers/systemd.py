@@ -13,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from functools import cache
 from pathlib import Path
 
 from tests.guests import ROOT
@@ -67,12 +68,23 @@ exec /lib/systemd/systemd --unit=multi-user.target --log-target=journal
 _NAMESPACES = ("--mount", "--pid", "--uts", "--ipc", "--cgroup")
 
 
+_TRY = """
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/upper /mnt/work
+mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt
+mount -t cgroup2 cgroup2 /mnt
+"""
+
+
+@cache
 def why_not() -> str:
-    """Why systemd cannot be booted here; empty if it can."""
+    """Why systemd cannot be booted here; empty if it can. It takes root and a kernel that lets it have namespaces."""
     if os.geteuid() != 0:
         return "only root can boot a systemd in namespaces"
-    tried = subprocess.run(["unshare", *_NAMESPACES, "--fork", "true"], capture_output=True, text=True, check=False)
-    return tried.stderr.strip()
+    if _cgroup2() is None:
+        return "control groups of the second version are not mounted"
+    command = ["unshare", *_NAMESPACES, "--fork", "sh", "-ec", _TRY]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stderr.strip()
 
 
 class Systemd:
@@ -80,7 +92,9 @@ class Systemd:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._group = _cgroup2() / f"atmo-farm-tests-{os.getpid()}"
+        groups = _cgroup2()
+        assert groups is not None
+        self._group = groups / f"atmo-farm-tests-{os.getpid()}"
         self._process: subprocess.Popen[bytes] | None = None
         self._pid = 0
 
@@ -160,10 +174,10 @@ class Systemd:
             time.sleep(0.05)
 
 
-def _cgroup2() -> Path:
-    """Where the second version of control groups is mounted on this machine."""
+def _cgroup2() -> Path | None:
+    """Where the second version of control groups is mounted on this machine, if it is."""
     mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
-    return next(Path(mount[1]) for mount in mounts if mount[2] == "cgroup2")
+    return next((Path(mount[1]) for mount in mounts if mount[2] == "cgroup2"), None)
 
 
 def _remove_group(group: Path, end: float) -> None:

@@ -44,18 +44,6 @@ def test_where_farms_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert run_folders(Settings(), {})
 
 
-def test_a_state_folder_of_systemd_may_be_a_link(tmp_path: Path) -> None:
-    """With DynamicUser systemd makes /var/lib/atmo-farm/x a link into /var/lib/private; any other link is refused."""
-    (tmp_path / "private").mkdir()
-    link = tmp_path / "link"
-    link.symlink_to("private")
-    found = folders(Settings(), "app", {"STATE_DIRECTORY": str(link), "HOME": "/h"}).state
-    assert found == tmp_path / "private"
-    ensure_private_folder(found)
-    with pytest.raises(CannotStart, match="symbolic link"):
-        ensure_private_folder(folders(Settings(state_dir=link), "app", {}).state)
-
-
 def test_identifier_is_one_component() -> None:
     """An identifier never leads out of its place."""
     assert folders(Settings(), "../../etc", {"HOME": "/h"}).state == Path("/h/.local/state/atmo-farm/.._.._etc")
@@ -143,3 +131,15 @@ def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CannotStart, match=r"no home folder.*--state-dir"):
         folders(Settings(run_dir=Path("/r")), "app", {})
     assert folders(Settings(run_dir=Path("/r"), state_dir=Path("/s")), "app", {}).state == Path("/s")
+
+
+def test_a_state_folder_of_systemd_may_be_a_link(tmp_path: Path) -> None:
+    """With DynamicUser systemd makes /var/lib/atmo-farm/x a link into /var/lib/private; any other link is refused."""
+    (tmp_path / "private").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("private")
+    found = folders(Settings(), "app", {"STATE_DIRECTORY": str(link), "HOME": "/h"}).state
+    assert found == tmp_path / "private"
+    ensure_private_folder(found)
+    with pytest.raises(CannotStart, match="symbolic link"):
+        ensure_private_folder(folders(Settings(state_dir=link), "app", {}).state)

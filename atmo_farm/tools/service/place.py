@@ -24,7 +24,7 @@ class Place:
     units: Path
     """The folder of units."""
     config: Path
-    """What the unit calls %E/atmo-farm."""
+    """The folder of what units read."""
     root: Path
     """The folder that stands for / when the files are written."""
 

@@ -2,6 +2,9 @@
 
 Four of them, of one text: for the system or a user, for the one application of the machine or, as a template, for
 each of several (`%i`).
+
+ExecReload names the run folder: with PrivateUsers its process cannot see whose pid file that is. There is no
+ProcSubset=pid: /proc/cpuinfo says which compiled modules this machine can load.
 """
 
 from __future__ import annotations
@@ -17,9 +20,9 @@ StartLimitIntervalSec=0
 
 [Service]
 Type=notify
-ExecStart={executable} start --config %E/atmo-farm/{folder}atmo-farm.yaml
+ExecStart={executable} start --config {etc}/atmo-farm/{folder}atmo-farm.yaml
 ExecReload={executable} reload --wait --run-dir %t/atmo-farm/{name}
-EnvironmentFile=-%E/atmo-farm/{folder}environment
+EnvironmentFile=-{etc}/atmo-farm/{folder}environment
 LoadCredential=atmo:{etc}/atmo-farm/{folder}credentials
 RuntimeDirectory=atmo-farm/{name}
 RuntimeDirectoryMode=0700

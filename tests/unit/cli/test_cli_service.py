@@ -222,3 +222,8 @@ def test_refusals(tmp_path: Path, app: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "file").touch()
     refused = run(tmp_path / "file/root", app)
     assert (refused.exit_code, "Not a directory" in refused.stderr) == (3, True)
+    record = tmp_path / "root/etc/atmo-farm/installed.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    refused = run(tmp_path / "root", app)
+    assert (refused.exit_code, "is not what install-service has written" in refused.stderr) == (3, True)

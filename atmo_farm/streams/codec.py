@@ -21,7 +21,7 @@ class Codec:
         self._unwraps = envelope != "raw"
         self._wraps_all = envelope == "grav"
         self._new_id = new_ids()
-        self._legal = ""
+        self._legal: str | None = None
         """The subject that was checked last: most handlers publish on one."""
 
     def message(self, subject: str, reply: str, headers: dict[str, str], data: bytes) -> Message:

@@ -89,12 +89,17 @@ class Rebalances:
     def __init__(self) -> None:
         self.ours: set[int] = set()
         self.told: list[tuple[str, frozenset[int]]] = []
+        self.commits: dict[int, int] = {}
 
     def assigned(self, partitions: Collection[int]) -> None:
         """Ours."""
         assert not self.ours & set(partitions), "assigned twice"
         self.ours |= set(partitions)
         self.told.append(("assigned", frozenset(partitions)))
+
+    def committed(self, offsets: Mapping[int, int]) -> None:
+        """The broker has these."""
+        self.commits.update(offsets)
 
     def revoking(self, partitions: Collection[int]) -> None:
         """Ours for a moment more."""

@@ -144,9 +144,11 @@ class TestConsuming:
         """Also where that is in the middle of what was read."""
         topic, group = new_topic(clients.server), new_name("group")
         write(clients.server, topic, VALUES)
-        first = clients.consumer(topic, group)
+        listener = Rebalances()
+        first = clients.consumer(topic, group, listener)
         poll_until(first, lambda found: total(found) == len(VALUES))
         assert first.commit({0: 40})
+        poll_until(first, lambda _: listener.commits == {0: 40})
         assert committed(clients.server, group, topic) == {0: 40}
         first.close()
         found = poll_until(clients.consumer(topic, group), lambda found: total(found) == 60)
@@ -236,7 +238,7 @@ class TestGroups:
                 first.commit({0: 50})
                 first.poll(0.01)
             kept = next(iter(mine.ours))
-            poll_until(first, lambda _: first.commit({kept: 7}))
+            poll_until(first, lambda _: first.commit({kept: 7}) and mine.commits.get(kept) == 7)
         assert committed(clients.server, group, topic)[kept] == 7
 
     def test_a_static_member_comes_back_to_its_partitions(self, clients: Clients) -> None:
@@ -276,13 +278,15 @@ class TestGroups:
         write(clients.server, topic, VALUES)
         first = clients.consumer(topic, group, instance_id="same")
         poll_until(first, lambda found: total(found) == len(VALUES))
-        second = clients.consumer(topic, group, instance_id="same")
+        listener = Rebalances()
+        second = clients.consumer(topic, group, listener, instance_id="same")
         poll_until(second, lambda found: total(found) == len(VALUES))
         with pytest.raises(Fenced, match="another process"):
             for _ in range(20):
                 first.commit({0: 10})
                 first.poll(0.1)
         assert second.commit({0: 20})
+        poll_until(second, lambda _: listener.commits == {0: 20})
         assert committed(clients.server, group, topic) == {0: 20}
 
     def test_a_client_works_in_a_process_that_was_forked(self, clients: Clients) -> None:
@@ -444,7 +448,7 @@ class TestTrouble:
     ) -> None:
         """In one line, without the password; no thread is left of the attempt."""
         for library in (kafka_python_client, librdkafka_client):
-            monkeypatch.setattr(library, "BOOTSTRAP_TIMEOUT_S", 1.0)
+            monkeypatch.setattr(library, "BOOTSTRAP_TIMEOUT_S", 2.5 if keys.get("protocol") == "SASL_SSL" else 1.0)
         threads = threading.active_count()
         with pytest.raises(BrokerUnavailable, match=words) as raised:
             clients.driver.producer(clients.options(**keys))

@@ -416,7 +416,14 @@ class TestOutages:
                 await events.until(lambda: sum(one.startswith("waiting") for one in events.told) >= times)
 
             async with stream_of(server, topic, events=events, max_in_flight=50) as stream:
-                await stream.consume(handled)
+                over = False
+
+                async def handle(message: Message) -> None:
+                    await handled(message)
+                    if over:
+                        asyncio.get_running_loop().call_soon(stream.ack, message)
+
+                await stream.consume(handle)
                 await handled.payloads(50)
                 await stream.publish(Output(target, b"before", {}))
 
@@ -430,6 +437,7 @@ class TestOutages:
                 server.kill()
                 await until_waiting(2)
                 published = asyncio.ensure_future(stream.publish(Output(target, b"during", {})))
+                over = True
                 for message in handled.messages[:]:
                     stream.ack(message)
                 server.start()  # from this thread: PDEATHSIG

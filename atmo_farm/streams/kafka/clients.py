@@ -30,10 +30,13 @@ FLUSH_S = 0.5
 """One wait for acknowledgements; what is not decided then is waited for in the next cycle."""
 FLUSH_BYTES = 32 << 20
 """Given to the client between two flushes: its own queue has no bound."""
+COMMIT_PATIENCE_S = 1.0
+"""A commit of which nothing was heard so long is made again."""
 COMMIT_AGAIN_S = 5.0
 """A member that was fenced is told of it only when it commits: so it does, also when there is nothing new."""
 REVOKE_S = 3.0
 """How long what is in hand of a partition that goes to another member may take to end."""
+FINISH_POLL_S = 0.005
 FINISH_S = 2.0
 """How long the end waits for a broker that may never answer."""
 
@@ -111,7 +114,8 @@ class Clients:
         self._offsets: dict[int, int] = {}
         """To be committed."""
         self._committed: dict[int, int] = {}
-        self._commit_at = 0.0
+        self._commit_after = self._commit_again = 0.0
+        """When something new may be committed, and when something is in any case."""
         self.handed = 0
         """Records that were handed over, since the beginning."""
 
@@ -169,19 +173,15 @@ class Clients:
         return True
 
     def settle(self) -> bool:
-        """Commit once; whether there was something new."""
+        """Begin a commit, one at a time; whether of something new."""
         now, new = clock.monotonic(), bool(self._offsets)
-        if self._consumer is None or not (new or (self._committed and now >= self._commit_at)):
+        due = self._commit_after if new else self._commit_again
+        if self._consumer is None or now < due or not (new or self._committed):
             return False
-        self._commit_at = now + COMMIT_AGAIN_S
-        offsets = self._offsets or self._committed
-        if self._consumer.commit(offsets):
-            if new:
-                self._tell(self._ears.committed, offsets)
-            self._committed.update(offsets)
-            self._offsets = {}
-            return new
-        return False
+        self._commit_after, self._commit_again = now + COMMIT_PATIENCE_S, now + COMMIT_AGAIN_S
+        if not self._consumer.commit(dict(self._offsets or self._committed)):
+            self._commit_after = now
+        return new
 
     def read(self, timeout_s: float) -> bool:
         """Poll once; whether records have come."""
@@ -217,8 +217,9 @@ class Clients:
         try:
             while self.write() and clock.monotonic() < until:
                 pass
-            if not self.trouble():
+            while self._consumer is not None and self._offsets and not self.trouble() and clock.monotonic() < until:
                 self.settle()
+                self._consumer.poll(FINISH_POLL_S)
         except BrokerUnavailable:
             pass
         if unsent := len(self._outgoing) + self._undecided:
@@ -237,6 +238,16 @@ class Clients:
         if self._draining and self._consumer is not None:
             self._consumer.pause(partitions)
         self._tell(self._ears.assigned, partitions)
+
+    def committed(self, offsets: Mapping[int, int]) -> None:
+        """`driver.Listener`."""
+        self._commit_after = 0.0
+        for partition, offset in offsets.items():
+            if self._offsets.get(partition) == offset:
+                del self._offsets[partition]
+            if partition in self._ours:
+                self._committed[partition] = offset
+        self._tell(self._ears.committed, offsets)
 
     def revoking(self, partitions: Collection[int]) -> None:
         """`driver.Listener`: a driver that has this can commit here."""

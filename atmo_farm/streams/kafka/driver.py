@@ -72,10 +72,13 @@ Result = tuple[Outgoing, PublishError | None]
 
 
 class Listener(Protocol):
-    """Who is told of rebalances: by `poll`, on its thread, in the order in which things happened."""
+    """Who is told of rebalances and commits: by `poll`, on its thread, in the order in which things happened."""
 
     def assigned(self, partitions: Collection[int]) -> None:
         """These are ours from now on; what they hold comes with this poll or a later one."""
+
+    def committed(self, offsets: Mapping[int, int]) -> None:
+        """The broker has these; told by `commit` itself or by a later `poll`."""
 
     def revoking(self, partitions: Collection[int]) -> None:
         """These will not be ours when this returns: they can still be committed inside of it. Not every driver can
@@ -92,8 +95,9 @@ class Consumer(Protocol):
         """Records by partition, at most one poll's worth; waits so long for the first. Keeps the membership."""
 
     def commit(self, offsets: Mapping[int, int]) -> bool:
-        """Commit for each partition the offset to go on from; False where a rebalance is under way or over: then
-        nothing was committed, and what counts is whether the partition is still ours after the next poll."""
+        """Begin to commit for each partition the offset to go on from; `Listener.committed` tells of it. False where a
+        rebalance is under way or over: then nothing will be, and what counts is whether the partition is still ours
+        after the next poll. A commit of which nothing is heard may be made again."""
 
     def pause(self, partitions: Collection[int]) -> None:
         """Fetch and return nothing of these until they are resumed; those that are not ours are passed over."""

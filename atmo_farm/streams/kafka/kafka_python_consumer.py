@@ -100,6 +100,7 @@ class KafkaPythonConsumer:
             return False
         except errors.KafkaError as error:
             raise client.wrapped(error, self._options) from error
+        self._listener.committed(offsets)
         return True
 
     def pause(self, partitions: Collection[int]) -> None:

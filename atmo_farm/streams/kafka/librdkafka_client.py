@@ -86,7 +86,7 @@ class Connection:
                 "ssl.key.location": options.tls.key_file,
             }
             given |= {key: file for key, file in files.items() if file}
-        return given | {key.replace("_", "."): value for key, value in own.items()}
+        return given | {key if callable(value) else key.replace("_", "."): value for key, value in own.items()}
 
     def trouble(self) -> str:
         """Why no broker is connected; empty while one is."""

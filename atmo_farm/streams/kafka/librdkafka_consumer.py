@@ -56,6 +56,9 @@ class LibrdkafkaConsumer:
         self._gone = False
         """The library says that the topic is."""
         self._look_at = 0.0
+        self._revoking = False
+        self._fenced: Any = None
+        """Told by a commit."""
         self._positions: dict[int, int] = {}
         """Of our partitions: one above what was returned last."""
         self._connection = client.Connection(options)
@@ -67,6 +70,7 @@ class LibrdkafkaConsumer:
                 session_timeout_ms=round(membership.session_timeout_s * 1000),
                 heartbeat_interval_ms=round(membership.session_timeout_s * 1000 / 4),
                 auto_offset_reset=reset,
+                on_commit=self._on_commit,
                 enable_auto_commit=False,
                 enable_auto_offset_store=False,
                 partition_assignment_strategy="cooperative-sticky",
@@ -90,6 +94,8 @@ class LibrdkafkaConsumer:
     def poll(self, timeout_s: float) -> Mapping[int, Sequence[Record]]:
         """As the protocol says."""
         first = self._consumer.poll(timeout_s)
+        if self._fenced is not None:
+            raise client.wrapped(self._fenced, self._options)
         if first is None:
             return {}
         # `consume` waits all of its time for a full batch: the first message alone is worth waiting for
@@ -111,15 +117,16 @@ class LibrdkafkaConsumer:
         """As the protocol says."""
         wanted = [TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()]
         try:
-            done = self._consumer.commit(offsets=wanted, asynchronous=False)
-            failed = next((one.error for one in done or () if one.error is not None), None)
+            # Waiting for it has no end while the coordinator is away. Inside of a listener, where nothing may poll, the
+            # coordinator is there.
+            done = self._consumer.commit(offsets=wanted, asynchronous=not self._revoking)
         except KafkaException as error:
-            failed = error.args[0]
-        if failed is None:
-            return True
-        if failed.code() in _NOT_OURS:
-            return False
-        raise client.wrapped(failed, self._options)
+            if error.args[0].code() in _NOT_OURS:
+                return False
+            raise client.wrapped(error.args[0], self._options) from error
+        if self._revoking:
+            self._on_commit(None, done or [])
+        return True
 
     def pause(self, partitions: Collection[int]) -> None:
         """As the protocol says."""
@@ -162,6 +169,13 @@ class LibrdkafkaConsumer:
         """As the protocol says."""
         self._consumer.close()
 
+    def _on_commit(self, error: Any, partitions: list[TopicPartition]) -> None:
+        if error is not None and error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED):
+            self._fenced = error
+        done = {one.partition: one.offset for one in partitions if error is None and one.error is None}
+        if done:
+            self._listener.committed(done)
+
     def _mind(self, error: Any) -> None:
         """What the library says between the records."""
         if error.code() in _TOPIC_GONE:
@@ -186,8 +200,10 @@ class LibrdkafkaConsumer:
 
     def _on_revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         going = {partition.partition for partition in partitions} & self._positions.keys()
+        self._revoking = True
         if going:
             self._listener.revoking(going)
+        self._revoking = False
         self._on_lost(consumer, partitions)
 
     def _on_lost(self, _consumer: Any, partitions: list[TopicPartition]) -> None:

@@ -56,6 +56,8 @@ class Owner:
         self._wake = threading.Event()
         self._active_at = 0.0
         self._ending = False
+        self._did = False
+        """Whether there was something to do in this cycle."""
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name="kafka owner", daemon=True)
         self.settled = 0
@@ -127,22 +129,25 @@ class Owner:
 
     def _cycle(self) -> None:
         busy = self._clients.handed != self.settled  # before what was asked, for the loop counts after it has asked
-        did = self._do_what_was_asked()
+        self._did = self._do_what_was_asked()
         said = ""
-        try:
-            did |= self._clients.write()
-            did |= self._clients.settle()
-            patience_s = 0.0 if did or self._ending else self._patience_s(busy)
-            if self._clients.reads:
-                did |= self._clients.read(patience_s)
-            else:
-                self._wait(patience_s)
-        except BrokerUnavailable as error:
-            said = str(error)
-            self._wait(TRY_AGAIN_S)
-        if did:
+        for step in (self._clients.write, self._clients.settle, partial(self._read, busy)):
+            try:
+                self._did |= step()
+            except BrokerUnavailable as error:  # of one step; the others may well go on
+                said = said or str(error)
+        if self._did:
             self._active_at = clock.monotonic()
+        elif said:
+            self._wait(TRY_AGAIN_S)
         self._health.mind(lambda: said or self._clients.trouble())
+
+    def _read(self, busy: bool) -> bool:
+        patience_s = 0.0 if self._did or self._ending else self._patience_s(busy)
+        if self._clients.reads:
+            return self._clients.read(patience_s)
+        self._wait(patience_s)
+        return False
 
     def _serve(self, timeout_s: float) -> None:
         self._wait(timeout_s)

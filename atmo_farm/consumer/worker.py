@@ -140,7 +140,7 @@ class Worker:
 
     async def _see_through(self, message: Message, outcome: Outcome | None) -> None:
         """All attempts, then the end. Nothing may escape from here: a message that vanishes silently is a bug."""
-        attempt, first_s = message.attempt, 0.0
+        attempt, began, first_s = message.attempt, clock.monotonic(), 0.0
         try:
             while True:
                 # Written out here and not in a coroutine of its own: nearly all messages cost nothing but this.
@@ -150,7 +150,7 @@ class Worker:
                         message.origin, message.number,
                     )  # fmt: skip
                     try:
-                        result = await self._sequence.run(request, clock.monotonic() + self._timeout_s)
+                        result = await self._sequence.run(request, began + self._timeout_s)
                         target = self._target or message.reply
                         if target and result.data is not None:
                             headers = result.headers
@@ -167,7 +167,7 @@ class Worker:
                         if self._durable:
                             self._stream.ack(message)
                         return
-                first_s = first_s or clock.wall()
+                first_s = first_s or clock.wall() - (clock.monotonic() - began)
                 decision = self._settlement.decide(outcome, attempt)
                 if decision.action is not Action.RETRY:
                     if not await self._failures.give_up(message, outcome, attempt, first_s):
@@ -180,7 +180,7 @@ class Worker:
                 if not await self._pause(decision.delay_s):
                     self._let_go(message)
                     return
-                attempt, outcome = attempt + 1, None
+                attempt, began, outcome = attempt + 1, clock.monotonic(), None
         except asyncio.CancelledError:
             self._slot[Field.CANCELLED] += 1
             raise

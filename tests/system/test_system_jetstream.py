@@ -59,12 +59,12 @@ def test_kill_9_of_consumers(serve: Callable[..., TestFarm], amount: Amount, fig
     farm = serve("fn: hello", "workers: 3")
     with farm, load_of(farm) as load:
         resumed = []
-        for number in range(kills):
+        for _ in range(kills):
             load.wait_worked(len(load.worked_at) + 50)
-            killed_at = time.monotonic()
-            os.kill(farm.workers("work")[number % 3], signal.SIGKILL)
-            resumed.append(load.resumed_after_s(killed_at))
             wait_for(lambda: len(farm.workers("work")) == 3)
+            killed_at = time.monotonic()
+            os.kill(farm.workers("work")[0], signal.SIGKILL)  # the oldest: each worker in turn
+            resumed.append(load.resumed_after_s(killed_at))
             time.sleep(amount(0, 1))
         ledger = load.finish()
         ledger.verify(repeated=kills * IN_HAND)
@@ -277,6 +277,24 @@ def test_workers_up_and_down_under_load(serve: Callable[..., TestFarm], amount: 
                 wait_for(lambda count=workers: len(farm.workers("work")) == count)  # type: ignore[misc]
         load.wait_worked(len(load.worked_at) + 50)
         load.finish().verify(repeated=0)
+
+
+@pytest.mark.fault(row="jetstream-order")
+@pytest.mark.timeout(300)
+def test_an_order_survives_reloads_and_kills(serve: Callable[..., TestFarm], amount: Amount) -> None:
+    """`ordering: partition`: outputs come in the stream's order, whoever works and whatever is killed."""
+    farm = serve("fn: hello", "ordering: partition")
+    with farm, load_of(farm, per_s=200) as load:
+        for number in range(amount(2, 30)):
+            load.wait_worked(len(load.worked_at) + 50)
+            farm.serve(work=f"fn: hello\nordering: partition\ntimeout: {20 + number}s" + HANDLER)
+            os.kill(farm.pid, signal.SIGHUP)
+            load.wait_worked(len(load.worked_at) + 50)
+            os.kill(farm.workers("work")[0], signal.SIGKILL)
+        load.wait_worked(len(load.worked_at) + 50)
+        ledger = load.finish()
+        ledger.verify(repeated=amount(2, 30) * IN_HAND)
+        assert list(ledger.output) == sorted(ledger.output, key=int)
 
 
 @pytest.mark.fault(row="jetstream-two-farms")

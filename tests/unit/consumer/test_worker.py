@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
@@ -87,7 +88,7 @@ class Told(Watched):
 class NoSpool:
     """A disk without room."""
 
-    def keep(self, letter: Output) -> None:
+    async def keep(self, letter: Output) -> None:
         raise PublishError("no room", transient=False)
 
 
@@ -282,6 +283,23 @@ async def test_a_permanent_failure_is_buried_first() -> None:
         assert {name: headers[f"Atmo-Dead-{name}"] for name in wanted} == wanted
         assert headers["traceparent"] == "00-1-2-01"
         assert made.slot[Field.FAILED] == made.slot[Field.DEAD] == 1
+
+
+@on_loop
+async def test_a_dead_letter_says_when() -> None:
+    """When its first attempt began, and when it was given up."""
+
+    async def slow(data: bytes, services: Services) -> bytes | None:
+        await asyncio.sleep(0.05)
+        raise BUSY
+
+    async with world(slow, redelivers=False) as made:
+        made.publish(b"a")
+        await made.consume()
+        await made.told.settled(1)
+        headers = made.dead.messages[0].headers
+        first, last = (datetime.datetime.fromisoformat(headers[f"Atmo-Dead-{name}"]) for name in ("First", "Last"))
+        assert 0.15 < (last - first).total_seconds() < 5
 
 
 @on_loop

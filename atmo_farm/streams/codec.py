@@ -21,7 +21,7 @@ class Codec:
         self._unwraps = envelope != "raw"
         self._wraps_all = envelope == "grav"
         self._new_id = new_ids()
-        self._legal = ""
+        self._legal: str | None = None
         """The last subject that was looked at: a handler has only one, beside reply subjects."""
 
     def message(

@@ -120,6 +120,10 @@ class Binding:
             except CannotStart as error:
                 self._link.end(str(error))
                 return
+            except Exception as error:  # a bug: better another process than one that only seems to serve
+                logger.exception("internal error")
+                self._link.end(f"{type(error).__name__}: {error}")
+                return
             finally:
                 serving.cancel()
                 broken.cancel()

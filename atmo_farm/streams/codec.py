@@ -22,7 +22,7 @@ class Codec:
         self._wraps_all = envelope == "grav"
         self._new_id = new_ids()
         self._legal: str | None = None
-        """The subject that was checked last: most handlers publish on one."""
+        """The last subject that was looked at: a handler has only one, beside reply subjects."""
 
     def message(
         self, subject: str, reply: str, headers: dict[str, str], data: bytes, block: bytes = b"", identity: str = ""
@@ -41,7 +41,7 @@ class Codec:
         """What goes out: in an envelope if what it answers came in one. PublishError for an illegal subject."""
         cause = output.cause
         subject = output.subject
-        if subject != self._legal and (cause is None or subject != cause.reply):  # a reply subject came off the wire
+        if subject != self._legal and (cause is None or subject != cause.reply):  # that came off the wire: it is legal
             problem = subjects.problem(subject)
             if problem:
                 raise PublishError(f"cannot publish on {subject[:100]!r}: {problem}", transient=False)

@@ -71,6 +71,8 @@ class JetStreamStream:
         ordered = handler.ordering != "none"
         self._publisher = Publisher(self._link, requests, self._codec, handler.name, handler.output, patient=ordered)
         self._dead = DeadStream(requests, handler.dead_letter) if handler.dead_letter else None
+        if self._dead is not None:
+            self._link.back.append(self._dead.look_again)
         prefetched = min(MOST_PREFETCHED, handler.max_in_flight // 4)
         self._window = handler.max_in_flight + prefetched
         self._pull = Pull(self._link, jetstream.durable, max(1, prefetched), self._room, self._receive, self._broken)

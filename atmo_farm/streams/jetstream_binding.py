@@ -21,6 +21,9 @@ BIND_AGAIN_S = (0.2, 5.0)
 """The first and the longest pause between two attempts."""
 JETSTREAM_PATIENCE_S = 5.0
 """A server that begins has no JetStream for a moment."""
+STEADY_S = 5.0
+"""What breaks sooner is bound again after a pause, which grows:"""
+UNSTEADY_PAUSE_S = (0.1, 2.0)
 LOOK_S = (0.05, 1.0)
 """The first and the longest pause between two looks at what others still have."""
 
@@ -108,7 +111,10 @@ class Binding:
 
     async def _keep(self, bound: Bound | None) -> None:
         """Serve; when that breaks, whatever it was just doing, begin again."""
+        loop = asyncio.get_running_loop()
+        pause = 0.0
         while True:
+            begun = loop.time()
             self._broken.clear()
             serving = asyncio.ensure_future(self._serve(bound))
             broken = asyncio.ensure_future(self._broken.wait())
@@ -120,11 +126,18 @@ class Binding:
             except CannotStart as error:
                 self._link.end(str(error))
                 return
+            except Exception as error:  # a bug: better another process than one that only seems to serve
+                logger.exception("internal error")
+                self._link.end(f"{type(error).__name__}: {error}")
+                return
             finally:
                 serving.cancel()
                 broken.cancel()
                 await asyncio.wait((serving,))
             bound = None
+            shortest, longest = UNSTEADY_PAUSE_S
+            pause = min(max(shortest, 2 * pause), longest) if loop.time() - begun < STEADY_S else 0.0
+            await asyncio.sleep(pause)
 
     async def _serve(self, bound: Bound | None) -> None:
         """Returns when messages flow, from the consumer as it is now."""

@@ -106,6 +106,10 @@ class DeadStream:
         if self._looking is not None:
             self._looking.cancel()
 
+    def look_again(self) -> None:
+        """There is a connection again: what was believed of the server before counts no more."""
+        self._looked_s = self._silent_s = -math.inf
+
     async def find(self) -> Found | None:
         """Find it, or make it; what is in its way stands in the log, once. PublishError: not known for now."""
         async with self._lock:

@@ -171,6 +171,27 @@ def test_a_limit_on_requests(start_jetstream: StartServer) -> None:
     in_kit(start_jetstream(), body)
 
 
+def test_no_place_for_a_request(start_jetstream: StartServer, caplog: pytest.LogCaptureFixture) -> None:
+    """Others have all places of the consumer's `max_waiting`: asked again at a slow pace, until there is one."""
+
+    async def body(kit: Kit) -> None:
+        config = {"durable_name": "work", "ack_policy": "explicit", "filter_subject": "in.a", "max_waiting": 1}
+        await kit.api("CONSUMER.CREATE.IN.work", {"stream_name": "IN", "config": config})
+        other = await kit.client.subscribe("other.inbox")
+        request = b'{"batch":1,"expires":1000000000}'
+        await kit.client.publish("$JS.API.CONSUMER.MSG.NEXT.IN.work", request, reply="other.inbox")
+        await kit.client.flush()
+        stream, handled = await kit.stream(), Handled()
+        await stream.consume(handled)
+        assert (await other.next_msg(timeout=5)).data == b""
+        await kit.publish(b"hi")
+        assert await handled.payloads(1) == [b"hi"]
+
+    with caplog.at_level(logging.INFO, "atmo_farm"):
+        in_kit(start_jetstream(), body)
+    assert 0 < len(fields(caplog, "consumer to be bound again")) < 12
+
+
 def test_large_messages(start_jetstream: StartServer) -> None:
     """Many times what one request may bring in bytes: all come, and what waits in the process is bounded."""
 

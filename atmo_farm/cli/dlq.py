@@ -5,67 +5,25 @@ from __future__ import annotations
 import base64
 import json
 import sys
-import time
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import click
 
+from atmo_farm.cli import letters
 from atmo_farm.cli.farm import farm_options, find
 from atmo_farm.cli.session import F, exit_codes, say, verb_settings
 from atmo_farm.cli.status import table
+from atmo_farm.cli.types import Rate, Since
 from atmo_farm.log.lines import escape
-from atmo_farm.units import parse_duration
 
 COLUMNS = ("id", "when", "origin", "cause", "code", "attempts", "replays", "size", "text")
 NUMBERS = ("attempts", "replays", "size")
-
-LONGEST_TEXT = 60
-"""Characters of a letter's text in a table."""
 
 SHOWN = 16 << 10
 """Bytes of a payload on a terminal."""
 
 _CODES = exit_codes(0, 2, 4, 5, 70, _4="no such farm, handler or letter", _5="the broker is out of reach, or timed out")
-
-
-class Since(click.ParamType[float]):
-    """`30m`: so long ago, or a time of RFC 3339; the value is wall-clock seconds."""
-
-    name = "since"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The seconds; a usage error says what is accepted."""
-        if isinstance(value, float):
-            return value
-        try:
-            return time.time() - parse_duration(value)
-        except ValueError:
-            pass
-        try:
-            return datetime.fromisoformat(value).astimezone().timestamp()
-        except ValueError:
-            self.fail(f"{value!r} is neither a duration (30s, 5m, 24h) nor a time (2026-01-31T12:00:00Z)", param, ctx)
-
-
-class Rate(click.ParamType[float]):
-    """`10`, `10/s`, `600/m`, `5/h`: letters in a second."""
-
-    name = "rate"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The rate; a usage error says what is accepted."""
-        if isinstance(value, float):
-            return value
-        number, _, unit = str(value).partition("/")
-        try:
-            rate = float(number) / {"": 1, "s": 1, "m": 60, "h": 3600}[unit.strip()]
-        except (ValueError, KeyError):
-            rate = 0.0
-        if not 1e-6 <= rate <= 1e6:
-            self.fail(f"{value!r} is no rate; write 10/s, 600/m or 5/h", param, ctx)
-        return rate
 
 
 def _which(function: F) -> F:
@@ -128,11 +86,13 @@ def list_(
     rows: list[list[str]] = []
 
     def told(progress: Mapping[str, Any]) -> None:
-        letter = progress["letter"]
-        if as_json:
+        letter = progress.get("letter")
+        if letter is None:
+            _say(progress)
+        elif as_json:
             click.echo(json.dumps(letter))
         else:
-            rows.append([_cell(letter[name], LONGEST_TEXT) for name in COLUMNS])
+            rows.append([letters.cell(letter[name]) for name in COLUMNS])
 
     with find(**flags).connect() as farm:
         result = farm.ask("dlq.list", _args(handler, match=list(match), since=since, limit=limit), told)
@@ -167,8 +127,10 @@ def show(handler: str, id: str, raw: bool, as_json: bool, **flags: Any) -> None:
     payload = bytearray()
 
     def told(progress: Mapping[str, Any]) -> None:
-        chunk = base64.b64decode(progress["payload"])
-        if raw:
+        chunk = base64.b64decode(progress.get("payload", ""))
+        if "note" in progress:
+            _say(progress)
+        elif raw:
             sys.stdout.buffer.write(chunk)
         else:
             payload.extend(chunk)
@@ -179,9 +141,9 @@ def show(handler: str, id: str, raw: bool, as_json: bool, **flags: Any) -> None:
     if raw:
         sys.stdout.buffer.flush()
     elif as_json:
-        click.echo(json.dumps({**letter, **_as_json(bytes(payload))}, indent=2))
+        click.echo(json.dumps({**letter, **letters.as_json(bytes(payload))}, indent=2))
     else:
-        for line in _shown(letter, bytes(payload)):
+        for line in letters.shown(letter, bytes(payload)):
             click.echo(line)
 
 
@@ -281,7 +243,9 @@ def _args(handler: str, **keys: Any) -> dict[str, Any]:
 
 
 def _say(progress: Mapping[str, Any]) -> None:
-    if "replays" in progress:
+    if "note" in progress:
+        say(escape(progress["note"]))
+    elif "replays" in progress:
         say(f"{progress['passed_over']} is passed over: it was replayed {progress['replays']} times")
     elif "reason" in progress:
         say(f"{progress['failed']} stays: {escape(progress['reason'])}")
@@ -299,39 +263,3 @@ def _summary(done: str, counts: Mapping[str, int]) -> str:
         if counts[key]:
             words.append(f"{counts[key]} {text}")
     return ", ".join(words)
-
-
-def _cell(value: Any, longest: int) -> str:
-    text = escape(str(value)) or "-"
-    return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-def _shown(letter: Mapping[str, Any], payload: bytes) -> list[str]:
-    """What is known of it, the original's headers, the payload: nothing that a terminal would obey."""
-    told = {"letter": letter["id"], **letter["told"], "replays": str(letter["replays"])}
-    lines = [f"{name + ':':<12} {escape(value)}" for name, value in told.items()]
-    lines += ["", *(f"{escape(name)}: {escape(value)}" for name, value in letter["headers"]), ""]
-    try:
-        lines += [escape(line) for line in payload.decode().replace("\t", "    ").split("\n")]
-    except UnicodeDecodeError:
-        lines += _hex(payload)
-    if len(payload) < letter["size"]:
-        lines.append(f"… {letter['size']} bytes in all; --raw writes them")
-    return lines
-
-
-def _hex(data: bytes) -> list[str]:
-    """Rows of 16 bytes: offset, hexadecimal, text."""
-    rows = []
-    for start in range(0, len(data), 16):
-        row = data[start : start + 16]
-        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
-        rows.append(f"{start:08x}  {row.hex(' '):<47}  {text}")
-    return rows
-
-
-def _as_json(payload: bytes) -> dict[str, str]:
-    try:
-        return {"payload": payload.decode()}
-    except UnicodeDecodeError:
-        return {"payloadBase64": base64.b64encode(payload).decode()}

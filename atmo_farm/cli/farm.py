@@ -14,8 +14,8 @@ from atmo_farm import clock
 from atmo_farm.cli.session import F, config_option, debug_option, in_force
 from atmo_farm.errors import AtmoFarmError, NotFound, TimedOut
 from atmo_farm.folders import CONTROL_SOCKET, run_folder, run_folders
+from atmo_farm.ipc import pidfile
 from atmo_farm.ipc.control import ControlClient
-from atmo_farm.master import pidfile
 
 CONNECT_S = 3.0
 """How long a farm may refuse: it has just been started, or its monitor is being replaced."""

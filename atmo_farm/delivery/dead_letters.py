@@ -35,6 +35,9 @@ PREFIX = "Atmo-Dead-"
 REPLAYS = "Atmo-Replays"
 REPLAY_FOR = wire_headers.REPLAY_FOR
 
+MARK = ".dead"
+"""How the id of a letter ends, after `<message id>.<identifier>.<handler>`."""
+
 LONGEST_TEXT = 1000
 
 _NOT_KEPT = (
@@ -110,7 +113,7 @@ class DeadLetters:
         }
         headers = {PREFIX + name: value for name, value in told.items() if value}
         data = message.data if message.raw is None else message.raw
-        identity = f"{message.id}.{self._identifier}.{self._handler}.dead"
+        identity = f"{message.id}.{self._identifier}.{self._handler}{MARK}"
         return Output(self._resource, data, headers, None, identity, message.record_key, _original(message))
 
 

@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Mapping
 from functools import cached_property
 
-from atmo_farm.delivery.dead_letters import PREFIX, REPLAYS
+from atmo_farm.delivery.dead_letters import MARK, PREFIX, REPLAYS
 from atmo_farm.streams.base import Kept
 
 FIELDS = ("id", "origin", "cause", "code", "text", "function")
@@ -35,6 +35,12 @@ class Letter:
         """How often it was replayed before it died again."""
         count = next((value for name, value in self.kept.headers if name.lower() == REPLAYS.lower()), "")
         return int(count) if count.isdecimal() and len(count) < 10 else 0
+
+    def belongs_to(self, who: str) -> bool:
+        """Whether it is of the handler `<identifier>.<handler>`: several may share a subject."""
+        if self.kept.key.endswith(MARK):
+            return self.kept.key.endswith(f".{who}{MARK}")
+        return self.told.get("handler", "") == who.rpartition(".")[2]
 
     def summary(self) -> dict[str, str | int]:
         """What a list says of it."""

@@ -30,6 +30,8 @@ Tell = Callable[[Mapping[str, Any]], Awaitable[None]]
 class Wanted:
     """Which letters are meant."""
 
+    who: str
+    """The handler, as `<identifier>.<handler>`."""
     id: str = ""
     """This one alone."""
     matches: Sequence[Match] = ()
@@ -43,8 +45,6 @@ class Wanted:
 class Way:
     """How letters are replayed."""
 
-    who: str
-    """The handler, as `<identifier>.<handler>`."""
     to: str = ""
     """A subject; empty: where each came from."""
     max_replays: int = 3
@@ -73,14 +73,14 @@ async def select(places: Sequence[Letters], wanted: Wanted) -> AsyncIterator[tup
     for place in places:
         if wanted.id:
             kept = await place.load(wanted.id)
-            if kept is not None:
+            if kept is not None and Letter(kept).belongs_to(wanted.who):
                 yield place, Letter(kept)
                 return
             continue
         async with contextlib.aclosing(place.letters(wanted.since_s)) as found:  # type: ignore[type-var]
             async for kept in found:
                 letter = Letter(kept)
-                if not all(match(letter) for match in wanted.matches):
+                if not (letter.belongs_to(wanted.who) and all(match(letter) for match in wanted.matches)):
                     continue
                 if left == 0:
                     return
@@ -150,7 +150,7 @@ class Job:
             self.counts.gone += 1
             return
         try:
-            await _to_its_end(_send_and_remove(place, kept, again(kept, way), send))
+            await _to_its_end(_send_and_remove(place, kept, again(kept, way, self._wanted.who), send))
         except PublishError as error:
             if error.transient:
                 raise
@@ -184,14 +184,14 @@ async def _to_its_end(both: Coroutine[Any, Any, None]) -> None:
         raise
 
 
-def again(kept: Kept, way: Way) -> Output:
+def again(kept: Kept, way: Way, who: str) -> Output:
     """The message of a letter, to be published again."""
     letter = Letter(kept)
     target = way.to or letter.told.get("origin", "")
     count = letter.replays + 1
     headers = {REPLAYS: str(count)}
     if not way.to:
-        headers[REPLAY_FOR] = way.who
+        headers[REPLAY_FOR] = who
     identity = hashlib.sha256(
         f"{kept.key} {kept.id} {kept.kept_s if not kept.key else ''} {target}".encode()
     ).hexdigest()

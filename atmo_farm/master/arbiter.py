@@ -7,21 +7,21 @@ import math
 import os
 import selectors
 import signal
-from typing import Any
 
 import attrs
 
 from atmo_farm import clock, log
 from atmo_farm.errors import AtmoFarmError, CannotStart
-from atmo_farm.ipc.messages import Ask, ReopenLog
+from atmo_farm.ipc.messages import ReopenLog
 from atmo_farm.master import status
+from atmo_farm.master.asks import BY_SIGNAL, ReloadAsks
 from atmo_farm.master.board import Board
 from atmo_farm.master.fleet import Fleet
 from atmo_farm.master.generation import Generation
 from atmo_farm.master.helper import Helper
 from atmo_farm.master.loader import Loader
 from atmo_farm.master.notify import RETRY_S, STATUS_LIMIT, Notifier
-from atmo_farm.master.reload import TEXT_TOLD, Reload
+from atmo_farm.master.reload import Reload
 from atmo_farm.master.signals import SignalQueue
 from atmo_farm.settings import Settings
 
@@ -32,13 +32,6 @@ STATUS_S = 1.0
 
 RECOMPILE_RETRY_S = 3.0
 """After an attempt to compile missing modules again that failed: the disk may be full, or the bundle gone as well."""
-
-
-MOST_ASKS = 200
-"""Askers of one reload; their ids stand in each line that is sent about it."""
-
-BY_SIGNAL = Ask("", "reload", "SIGHUP")
-"""A reload that nobody waits for."""
 
 
 class Arbiter:
@@ -62,10 +55,7 @@ class Arbiter:
         self._selector = selector
         self._notifier = notifier
         self._reload: Reload | None = None
-        self._asks: list[Ask] = []
-        """Who wants a reload: the next one is for all of them."""
-        self._asked: list[Ask] = []
-        """Who asked for the one that goes on."""
+        self._asks = ReloadAsks(fleet)
         self._board = Board(fleet)
         self._recompile: Helper | None = None
         self._no_recompile_before = 0.0
@@ -116,7 +106,7 @@ class Arbiter:
                 log.event(logger, logging.INFO, f"{signal.Signals(number).name}: {self._stop_word()}")
                 self._stop(now)
             elif number == signal.SIGHUP:
-                self._want_reload(BY_SIGNAL)
+                self._asks.add(BY_SIGNAL)
             elif number == signal.SIGUSR1:
                 log.reopen()
                 self._fleet.tell(ReopenLog())
@@ -127,8 +117,10 @@ class Arbiter:
         """Act on what the monitor wants for those who ask it."""
         asks, self._fleet.asks = self._fleet.asks, []
         for ask in asks:
-            if ask.verb == "reload":
-                self._want_reload(ask)
+            if ask.verb == "reload" and self._stopping:
+                self._asks.refuse(ask, "the farm is stopping")
+            elif ask.verb == "reload":
+                self._asks.add(ask)
             elif ask.verb == "stop":
                 self._fleet.answer([ask.id], {"progress": {"stage": "asked"}})
                 if not self._stopping:
@@ -178,25 +170,24 @@ class Arbiter:
     def reload(self, now: float) -> float:
         """Carry a reload on, or begin one that was asked for; what is asked for meanwhile is one more after it."""
         if self._reload is None:
-            if not self._asks or self._recompile is not None or self._stopping:
+            if not self._asks.waiting or self._recompile is not None or self._stopping:
                 return math.inf
-            self._asked, self._asks = self._asks, []
-            cause = self._asked[0].cause
-            self._reload = Reload(self._generation, self._fleet, self._loader, self._settings, cause, self._tell)
+            cause = self._asks.begin()
+            self._reload = Reload(self._generation, self._fleet, self._loader, self._settings, cause, self._asks.tell)
             if self._ready_told:
                 self._notifier.reloading()
         wake = self._reload.step(now)
         self._generation = self._reload.generation
         if not self._reload.is_over:
             return wake
-        refusal = self._reload.refusal
+        refusal, changes, self._reload = self._reload.refusal, self._reload.changes, None
         self._note = f"last reload {refusal}" if refusal else ""
+        self._board.hurry()
+        self.show_cards(now)  # whoever is told of the end may look at once
         if refusal:
-            goes_on = f"generation {self._generation.number} goes on"
-            self._end_reload({"error": f"{log.redacted(refusal, TEXT_TOLD)}; {goes_on}", "exit": 5})
+            self._asks.fail(refusal, self._generation.number)
         else:
-            result = {"generation": self._generation.number, "changes": self._reload.changes}
-            self._end_reload({"result": _cut(result)})
+            self._asks.succeed(self._generation.number, changes)
         self._status_at = 0.0
         if self._ready_told:
             self._notifier.ready()
@@ -252,22 +243,6 @@ class Arbiter:
     def _doing(self) -> str:
         return "stopping" if self._stopping else "reloading" if self._reload else ""
 
-    def _want_reload(self, ask: Ask) -> None:
-        if self._stopping:
-            self._fleet.answer([ask.id], {"error": "the farm is stopping", "exit": 5})
-        elif len(self._asks) == MOST_ASKS:
-            self._fleet.answer([ask.id], {"error": "too many wait for a reload", "exit": 5})
-        elif ask not in self._asks:
-            self._asks.append(ask)
-            self._fleet.answer([ask.id], {"progress": {"stage": "asked"}})
-
-    def _tell(self, progress: dict[str, Any]) -> None:
-        self._fleet.answer([ask.id for ask in self._asked], {"progress": _cut(progress)})
-
-    def _end_reload(self, what: dict[str, Any]) -> None:
-        self._fleet.answer([ask.id for ask in self._asked], what)
-        self._reload, self._asked = None, []
-
     def _stop_word(self) -> str:
         return "ending at once" if self._stopping else "draining"
 
@@ -280,9 +255,8 @@ class Arbiter:
         self._stopping = True
         self._status_at = 0.0
         self._notifier.stopping()
-        self._recompile = None
-        self._asked, self._asks = self._asked + self._asks, []
-        self._end_reload({"error": "the farm was told to stop", "exit": 5})
+        self._recompile = self._reload = None
+        self._asks.stop()
         self._loader.finish()
         for worker in list(self._fleet.workers):
             self._fleet.dismiss(worker, now)
@@ -295,8 +269,3 @@ class Arbiter:
         for worker in self._fleet.workers:
             if worker.process is not None:
                 os.waitpid(worker.process.pid, 0)
-
-
-def _cut(told: dict[str, Any]) -> dict[str, Any]:
-    cut = {name: log.redacted(value, TEXT_TOLD) for name, value in told.items() if isinstance(value, str)}
-    return {**told, **cut}

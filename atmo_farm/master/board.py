@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from typing import Any
 
 from atmo_farm import clock
 from atmo_farm.ipc import cards
@@ -29,7 +30,12 @@ class Board:
         self._since = clock.monotonic()
         self._shown_at = 0.0
         self._farm: FarmCard | None = None
-        self._workers: dict[Slot, WorkerCard] = {}
+        self._workers: dict[Slot, tuple[Any, ...]] = {}
+        """What their cards were made of."""
+
+    def hurry(self) -> None:
+        """The next `show` must not wait for its time."""
+        self._shown_at = 0.0
 
     def show(self, now: float, generation: Generation, doing: str, note: str) -> float:
         """Write what has changed, and the master's own sign of life; returns when it wants to be called again."""
@@ -37,10 +43,12 @@ class Board:
         if now < (due := self._shown_at + INTERVAL_S):
             return due
         self._shown_at = now
-        shown = {worker.slot: _card(worker) for worker in self._fleet.workers}
-        for slot, card in shown.items():
-            if self._workers.get(slot) != card:
-                cards.write(slot.numbers, card)
+        shown = {}
+        for worker in self._fleet.workers:
+            slot = worker.slot
+            shown[slot] = facts = _facts(worker)
+            if self._workers.get(slot) != facts:
+                cards.write(slot.numbers, _card(worker))
         self._workers = shown
         farm = FarmCard(
             app=generation.directive.identifier,
@@ -56,6 +64,13 @@ class Board:
             self._farm = farm
             cards.write(self._numbers, farm)
         return math.inf
+
+
+def _facts(worker: Worker) -> tuple[Any, ...]:
+    """All that may change on a worker's card, quickly compared: there may be thousands."""
+    process = worker.process
+    now = () if process is None else (process, process.state, process.waiting)
+    return worker.generation.number, worker.leaving, worker.restarts, worker.failure, now
 
 
 def _card(worker: Worker) -> WorkerCard:

@@ -15,13 +15,14 @@ from atmo_farm.delivery.crashes import CrashLedger
 from atmo_farm.directive.secrets import secrets
 from atmo_farm.errors import AtmoFarmError, CannotStart
 from atmo_farm.folders import CONTROL_SOCKET, Folders, ensure_private_folder, folders
-from atmo_farm.master import instance, pidfile
+from atmo_farm.ipc import pidfile
+from atmo_farm.ipc.pidfile import PidFile
+from atmo_farm.master import instance
 from atmo_farm.master.arbiter import Arbiter
 from atmo_farm.master.fleet import Fleet
 from atmo_farm.master.generation import Generation
 from atmo_farm.master.loader import Loader, freeze
 from atmo_farm.master.notify import Notifier
-from atmo_farm.master.pidfile import PidFile
 from atmo_farm.master.signals import SignalQueue
 from atmo_farm.master.worker import Worker
 from atmo_farm.settings import Settings

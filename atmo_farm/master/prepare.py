@@ -28,7 +28,7 @@ class Prepare:
     defaults: HandlerDefaults
     environ: Mapping[str, str]
     cause: str
-    """Why: `start` or `reload`; it goes into the generation's record."""
+    """Why: `start`, or who wanted the reload; it goes into the generation's record."""
     in_force: Generation | None = None
     """What the farm runs so far."""
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from atmo_farm import log
+from atmo_farm import clock, log
 from atmo_farm.directive.model import Directive
 from atmo_farm.directive.secrets import secrets
 from atmo_farm.errors import TimedOut, with_exit_code
@@ -17,6 +17,12 @@ from atmo_farm.ipc.channel import ChildChannel
 from atmo_farm.ipc.messages import Ask, Told
 from atmo_farm.monitor import report
 from atmo_farm.monitor.context import MonitorContext
+
+LOOK_S = 0.05
+"""How often the arena is looked at while somebody waits."""
+
+LOOK_SHARE = 0.1
+"""And no more of the time than this goes into it, however large the farm is."""
 
 ACK_S = 5.0
 """How long the master may take to say that it has heard."""
@@ -36,6 +42,8 @@ class Farm:
         self.state = context.state
         self.ending = asyncio.Event()
         """The farm ends: nobody is left but the master and this process."""
+        self.look_again_s = LOOK_S
+        """When who waits for something should ask for the next report."""
         self._context = context
         self._channel = channel
         self._numbers = context.arena.farm
@@ -48,12 +56,15 @@ class Farm:
 
     def report(self) -> dict[str, Any]:
         """The farm as it is now: what `status --json` prints."""
+        began = clock.monotonic()
         card = self._card.read()
         for index in range(len(self._workers), card.slots if card else 0):
             numbers = self._context.arena.slot(index)
             self._workers.append((CardReader(numbers, WorkerCard), numbers))
         workers = [(found, numbers) for reader, numbers in self._workers if (found := reader.read())]
-        return report.report(card, self._numbers, workers)
+        made = report.report(card, self._numbers, workers)
+        self.look_again_s = max(LOOK_S, (clock.monotonic() - began) / LOOK_SHARE)
+        return made
 
     def directive(self) -> Directive:
         """That of the generation in force, with every reference resolved; blocks while it reads a new one.

@@ -6,7 +6,7 @@
                        {"id": 1, "error": "…", "exit": 4}
 
 Each connection is its own task, and so is each request; a client that floods, never reads or never ends its line has
-its own bounds. When all places are taken, the connection that is idle for longest gives way.
+its own bounds. When all places are taken, the one that is idle for longest gives way, else one that does not read.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import os
 import select
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from atmo_farm import log
+from atmo_farm import clock, log
 from atmo_farm.errors import AtmoFarmError
 from atmo_farm.ipc.listener import SocketFile
 from atmo_farm.ipc.peer import peer_uid
@@ -38,6 +39,9 @@ REQUESTS = 16
 
 PATIENCE_S = 30.0
 """How long a client may leave unread what is sent to it."""
+
+DEAF_S = 1.0
+"""And for how long, when others want its place."""
 
 LAST_WORDS_S = 0.5
 """What the end of the farm leaves for the last answers."""
@@ -95,7 +99,8 @@ class Server:
             await connection.refuse(f"user id {uid} may not control this farm")
             return
         if len(self._connections) >= CONNECTIONS:
-            idle = next((other for other in self._connections if not other.requests), None)
+            useless = sorted(self._connections, key=lambda other: bool(other.requests))
+            idle = next((other for other in useless if not other.requests or other.is_deaf), None)
             if idle is None:
                 await connection.refuse(f"{CONNECTIONS} clients are busy with this farm; try again")
                 return
@@ -129,8 +134,14 @@ class Connection:
         self._farm = farm
         self._verbs = verbs
         self._turn = asyncio.Lock()
+        self._unread_since = math.inf
         self.requests: set[asyncio.Task[None]] = set()
         """Under way."""
+
+    @property
+    def is_deaf(self) -> bool:
+        """Whether it does not read what is sent to it."""
+        return clock.monotonic() - self._unread_since > DEAF_S
 
     async def run(self, used: Callable[[], None]) -> None:
         """Serve it until it goes."""
@@ -211,11 +222,13 @@ class Connection:
         """Send one line, in its turn and as the client reads; _ClientGoneError when it is gone or does not read."""
         line = json.dumps({"id": number, **what}).encode() + b"\n"
         async with self._turn:
+            self._unread_since = clock.monotonic()
             try:
                 await asyncio.wait_for(self._writer.drain(), PATIENCE_S)
             except OSError as error:  # a TimeoutError is one
                 self._writer.transport.abort()
                 raise _ClientGoneError from error
+            self._unread_since = math.inf
             self._writer.write(line)
 
     def _hung_up(self) -> bool:

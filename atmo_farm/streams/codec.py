@@ -21,6 +21,8 @@ class Codec:
         self._unwraps = envelope != "raw"
         self._wraps_all = envelope == "grav"
         self._new_id = new_ids()
+        self._legal: str | None = None
+        """The last subject that was looked at: a handler has only one, beside reply subjects."""
 
     def message(
         self, subject: str, reply: str, headers: dict[str, str], data: bytes, block: bytes = b"", identity: str = ""
@@ -38,10 +40,12 @@ class Codec:
     def payload(self, output: Output) -> bytes:
         """What goes out: in an envelope if what it answers came in one. PublishError for an illegal subject."""
         cause = output.cause
-        if cause is None or output.subject != cause.reply:  # a reply subject came off the wire: it is legal
-            problem = subjects.problem(output.subject)
+        subject = output.subject
+        if subject != self._legal and (cause is None or subject != cause.reply):  # that came off the wire: it is legal
+            problem = subjects.problem(subject)
             if problem:
-                raise PublishError(f"cannot publish on {output.subject[:100]!r}: {problem}", transient=False)
+                raise PublishError(f"cannot publish on {subject[:100]!r}: {problem}", transient=False)
+            self._legal = subject
         response_to = cause.envelope if cause is not None else ""
         if response_to or self._wraps_all:
             return grav.wrap(output.data, output.subject, parent_id=response_to, response_to=response_to)

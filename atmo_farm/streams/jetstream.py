@@ -3,7 +3,7 @@
 jetstream_binding.py    the tie to the consumer, over outages
 jetstream_pull.py       asks it for messages
 jetstream_hand.py       what was received and not settled
-jetstream_publish.py    outputs
+jetstream_publish.py    outputs, and jetstream_acks.py: when they are safe
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ class JetStreamStream:
         ordered = handler.ordering != "none"
         self._publisher = Publisher(self._link, requests, self._codec, handler.name, handler.output, patient=ordered)
         self._dead = DeadStream(requests, handler.dead_letter) if handler.dead_letter else None
+        if self._dead is not None:
+            self._link.back.append(self._dead.look_again)
         prefetched = min(MOST_PREFETCHED, handler.max_in_flight // 4)
         self._window = handler.max_in_flight + prefetched
         self._pull = Pull(self._link, jetstream.durable, max(1, prefetched), self._room, self._receive, self._broken)

@@ -55,6 +55,7 @@ class Binding:
         self._broken = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._refused = ""
+        link.lost.append(self._hold)
         link.back.append(self._broken.set)
         link.publish_refused.append(self._api_refused)
 
@@ -66,6 +67,7 @@ class Binding:
     def broken(self, reason: str) -> None:
         """The pull has ended: bind again."""
         log.event(logger, logging.WARNING, "consumer to be bound again", handler=self._handler, reason=reason)
+        self._hold()
         self._broken.set()
 
     def stop(self) -> None:
@@ -118,6 +120,10 @@ class Binding:
             except CannotStart as error:
                 self._link.end(str(error))
                 return
+            except Exception as error:  # a bug: better another process than one that only seems to serve
+                logger.exception("internal error")
+                self._link.end(f"{type(error).__name__}: {error}")
+                return
             finally:
                 serving.cancel()
                 broken.cancel()
@@ -128,14 +134,15 @@ class Binding:
         """Returns when messages flow, from the consumer as it is now."""
         again = bound is None
         if bound is None:
+            await self._pull.end()
             bound = await self._bind_again()
         if self._created not in ("", bound.created):
             text = "the consumer was made anew: it begins where deliverPolicy says"
             log.event(logger, logging.WARNING, text, handler=self._handler, stream=bound.stream)
             self._order.forget()
         self._created = bound.created
+        self._hold()
         if self._ordered:
-            self._order.hold()
             await self._until_alone(bound)
         await self._pull.start(bound)
         if again:
@@ -143,6 +150,10 @@ class Binding:
         if self._ordered:
             await self._until_complete()
             self._order.release()
+
+    def _hold(self) -> None:
+        if self._ordered:
+            self._order.hold()
 
     async def _until_alone(self, bound: Bound) -> None:
         """An order needs that nobody else asks: who came first goes on, and this one stands by."""

@@ -48,6 +48,11 @@ class Delivery:
         """The same in 64 bits, never 0."""
         return (self.sequence * _SPREAD + int(self.timestamp)) % 2**64 or 1
 
+    @property
+    def stored_s(self) -> float:
+        """When the stream got it, wall-clock seconds."""
+        return int(self.timestamp) / 1_000_000_000
+
     def field(self, name: str) -> str:
         """`atmo-stream`, `atmo-consumer`, `atmo-sequence`, `atmo-timestamp` (milliseconds since 1970),
         `atmo-deliveries`, `atmo-pending` (how many wait behind it)."""

@@ -74,8 +74,8 @@ class Pull:
         self._watch: asyncio.TimerHandle | None = None
 
     async def start(self, bound: Bound) -> None:
-        """Begin to ask, on a new inbox: what the one before was still to get comes to nobody or is known."""
-        await self._forget(self._subscription)
+        """Begin to ask, on a new inbox."""
+        await self.end()
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{bound.stream}.{self._durable}"
         self._largest = bound.largest_request
         self._expires_s = min(EXPIRES_S, bound.longest_request_s or EXPIRES_S)
@@ -95,7 +95,7 @@ class Pull:
 
     async def stop(self) -> None:
         """Ask no more; returns when nothing more comes. In any state of the broker, unsubscribed in any case."""
-        subscription = self._end()
+        subscription = self._take_down()
         if subscription is not None:
             try:
                 await self._link.unsubscribe(subscription)
@@ -103,7 +103,16 @@ class Pull:
                 reason = self._link.reason(error)
                 log.event(logger, logging.DEBUG, "unsubscribing not confirmed", reason=reason)
 
-    def _end(self) -> Subscription | None:
+    async def end(self) -> None:
+        """Ask no more; the server forgets what was asked, also what it gets only now, after an outage."""
+        subscription = self._take_down()
+        if subscription is not None:
+            try:
+                await subscription.unsubscribe()
+            except errors.Error as error:
+                log.event(logger, logging.DEBUG, "unsubscribing failed", reason=self._link.reason(error))
+
+    def _take_down(self) -> Subscription | None:
         """From now on nothing is asked; what comes is still taken."""
         self._inbox = b""
         if self._watch is not None:
@@ -111,14 +120,6 @@ class Pull:
             self._watch = None
         subscription, self._subscription = self._subscription, None
         return subscription
-
-    async def _forget(self, subscription: Subscription | None) -> None:
-        if subscription is not None:
-            self._end()
-            try:
-                await subscription.unsubscribe()
-            except errors.Error as error:
-                log.event(logger, logging.DEBUG, "unsubscribing failed", reason=self._link.reason(error))
 
     def _ask(self) -> None:
         self._due = False

@@ -150,7 +150,7 @@ class DurableMemoryStream:
         """PublishError where no log keeps it."""
         if not any(subjects.matches(pattern, letter.subject) for pattern in self._broker.kept):
             raise PublishError(f"nobody keeps what is published on {letter.subject}", transient=False)
-        send(self._broker, letter.subject, _identified(letter), letter.data)
+        send(self._broker, letter.subject, {**dict(letter.original), **_identified(letter)}, letter.data)
 
     async def answer_error(self, message: Message, code: int, text: str) -> None:
         """An empty message with the service error headers, if somebody waits for one."""

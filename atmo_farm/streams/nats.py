@@ -59,6 +59,8 @@ class NatsStream:
         requests = Requests(self._client)
         self._link.publish_refused.append(requests.refused)
         self._dead = DeadStream(requests, dead_letter) if dead_letter else None
+        if self._dead is not None:
+            self._link.back.append(self._dead.look_again)
         self._pending: Pending[Received] = Pending(self._message, events.dropped, max_pending, max_pending_bytes)
         self._subscription: Subscription | None = None
 

@@ -11,6 +11,7 @@ therefore pinned by tests/unit/streams/test_nats_client.py and by the version ra
                overridden: _connect_to_server, _process_connect_init, _process_err, _process_info, _process_msg,
                _process_op_err, _process_pong, _send_ping
     Parser     state, needed, buf, nc, parse, reset
+    Subscription   _id
     TcpTransport   _io_reader, _io_writer
 """
 
@@ -185,6 +186,10 @@ class WireClient(Client):
         """Subscribe with a sink in place of nats-py's queue; kept over reconnects."""
         self.sinks[str(self._sid + 1).encode()] = sink  # before the subscription exists: its first message may be here
         return await self.subscribe(subject, queue=group)
+
+    def forget(self, subscription: Subscription) -> None:
+        """Drop what still comes of one that is unsubscribed."""
+        self.sinks.pop(str(subscription._id).encode(), None)
 
     def send(self, command: bytes) -> bool:
         """Send a whole PUB or HPUB with the others of this turn of the loop; False when there is no room offline."""

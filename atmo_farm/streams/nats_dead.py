@@ -22,6 +22,7 @@ from atmo_farm.streams.nats_requests import (
     STREAM_NOT_FOUND,
     JetStreamError,
     NoAnswerError,
+    NotAllowedError,
     Requests,
     checked,
     keyed,
@@ -44,8 +45,8 @@ CONFIG = {
 
 COMMAND = f"nats stream add {NAME} --subjects '{SUBJECTS}' --storage file --allow-direct --allow-msg-ttl --defaults"
 
-LOOK_AGAIN_S = 30.0
-"""How long it is believed that there is no stream."""
+LOOK_AGAIN_S, SILENT_S = 30.0, 5.0
+"""How long it is believed that there is no stream; and that who did not answer does not."""
 
 UNAVAILABLE, TOO_LARGE, NAME_IN_USE, SUBJECTS_OVERLAP = 10008, 10054, 10058, 10065
 """JetStream's numbers for: not now; a message over the stream's own limit; two that a new stream may meet."""
@@ -90,7 +91,7 @@ class DeadStream:
         self._found: Found | None = None
         self._had = False
         """There was one."""
-        self._looked_s = -math.inf
+        self._looked_s = self._silent_s = -math.inf
         self._told = ""
         self._lock = asyncio.Lock()
         self._looking: asyncio.Task[Found | None] | None = None
@@ -105,15 +106,24 @@ class DeadStream:
         if self._looking is not None:
             self._looking.cancel()
 
+    def look_again(self) -> None:
+        """There is a connection again: what was believed of the server before counts no more."""
+        self._looked_s = self._silent_s = -math.inf
+
     async def find(self) -> Found | None:
         """Find it, or make it; what is in its way stands in the log, once. PublishError: not known for now."""
         async with self._lock:
+            if clock.monotonic() - self._silent_s < SILENT_S:
+                raise PublishError("the broker does not answer", transient=True)
             if self._found is None and clock.monotonic() - self._looked_s > LOOK_AGAIN_S:
                 try:
                     self._found = await stream_of(self._requests, self._target.resource) or await self._make()
                     self._had = self._had or self._found is not None
-                except NoAnswerError:
+                except NotAllowedError:
                     self._found = _UNKNOWN
+                except NoAnswerError:
+                    self._silent_s = clock.monotonic()
+                    raise
                 self._looked_s = clock.monotonic()
                 if self._found and self._found.name and self._target.max_age_s and not self._found.takes_ttl:
                     text = "this stream keeps dead letters as long as its own max_age says, not `maxAge`"
@@ -155,12 +165,15 @@ class DeadStream:
             if error.code == UNAVAILABLE or (error.code == NO_JETSTREAM and self._had):  # a server that begins
                 raise PublishError(f"JetStream: {error}", transient=True) from error
             if error.code in (NAME_IN_USE, SUBJECTS_OVERLAP):  # another worker was faster, or it holds something else
-                return await stream_of(self._requests, resource)
+                found = await stream_of(self._requests, resource)
+                if found is None:
+                    self._tell(f"{error}, and what holds it has another retention than limits")
+                return found
             if error.code == NO_JETSTREAM:
                 self._tell("the server has no JetStream", logging.INFO)
             else:
                 self._tell(f"{error}; to make one: {COMMAND}")
-        except NoAnswerError:
+        except NotAllowedError:
             self._tell(f"this user may not make one: {COMMAND}")
         return None
 

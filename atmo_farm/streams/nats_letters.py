@@ -19,8 +19,10 @@ from atmo_farm.errors import PublishError, TimedOut
 from atmo_farm.streams import headers as wire_headers
 from atmo_farm.streams import nats_options, subjects
 from atmo_farm.streams.base import Kept, Output
+from atmo_farm.streams.jetstream_message import Delivery
 from atmo_farm.streams.nats_client import WireClient
 from atmo_farm.streams.nats_dead import TOO_LARGE, stream_of
+from atmo_farm.streams.nats_link import PUBLISH_REFUSED
 from atmo_farm.streams.nats_requests import (
     ANSWER_S,
     API,
@@ -28,6 +30,7 @@ from atmo_farm.streams.nats_requests import (
     Answer,
     Conversation,
     JetStreamError,
+    NotAllowedError,
     Requests,
     checked,
     keyed,
@@ -64,6 +67,8 @@ class NatsLetters:
         self._resource = resource
         self._client = WireClient(self._options.wants_tls)
         self._requests = Requests(self._client)
+        self.problem = ""
+        """Why letters that may be there cannot be read; none is told of then."""
         self._cause: Exception | None = None
         """What the last attempt to connect ended with."""
         self._stream = ""
@@ -85,6 +90,8 @@ class NatsLetters:
             found = await stream_of(self._requests, self._resource)
             if found is not None:
                 self._stream, self._is_direct = found.name, found.is_direct
+        except NotAllowedError as error:
+            self.problem = str(error)
         except (errors.Error, OSError) as error:
             self._client.abort()
             reason = nats_options.reason(self._cause or error, self._options.secrets)
@@ -110,7 +117,8 @@ class NatsLetters:
                     while left:
                         left = 0
                         async for answer in self._batch(conversation, reader):
-                            sequence, stored_s, left = _place(answer.reply)
+                            delivery = Delivery(answer.reply)
+                            sequence, stored_s, left = delivery.sequence, delivery.stored_s, int(delivery.pending)
                             if sequence > last:
                                 return
                             if since_s is None or stored_s >= since_s:
@@ -165,17 +173,14 @@ class NatsLetters:
                 if error.code != NO_JETSTREAM:
                     raise PublishError(f"JetStream: {error}", transient=True) from error
                 names = None
+            except NotAllowedError:
+                names = None
             self._covered[subject] = bool(names)
         block = keyed(output.original, output.headers, output.id)
-        async with Conversation(self._client, self._requests) as conversation:
-            conversation.say(subject, output.data, block)
-            if not self._covered[subject]:
-                await self._requests.confirm()
-                said = conversation.answer_now()  # a server says it before it answers what came later
-                if said is not None and said.status == "503":
-                    raise PublishError(f"nobody listens on {subject}", transient=True)
-                return
-            answer = await conversation.answer(ANSWER_S)
+        if not self._covered[subject]:
+            await self._requests.deliver(subject, output.data, block)
+            return
+        answer = await self._requests.ask(subject, output.data, block)
         if answer.status == "503":
             raise PublishError(f"the stream of {subject} is gone", transient=True)
         try:
@@ -219,7 +224,7 @@ class NatsLetters:
             if answer.status:
                 raise _ReaderGoneError(f"the reader of {self._stream} is gone: {answer.status}", transient=True)
             yield answer
-            if _place(answer.reply)[2] == 0:
+            if int(Delivery(answer.reply).pending) == 0:
                 return
 
     async def _ask(self, what: str, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -234,6 +239,8 @@ class NatsLetters:
         if not self._client.is_connected:
             self._cause = error
             return
+        if refused := PUBLISH_REFUSED.search(str(error).lower()):
+            self._requests.refused(refused[1])
         reason = nats_options.reason(error, self._options.secrets)
         log.event(logger, logging.WARNING, "NATS error", connection=self._where, reason=reason)
 
@@ -252,14 +259,6 @@ def _kept(sequence: int, stored_s: float, headers: tuple[tuple[str, str], ...]) 
     size = own.get(SIZE, "")
     others = tuple(pair for pair in headers if pair[0] not in own)
     return Kept(str(sequence), own.get(MSG_ID, ""), others, int(size) if size.isdecimal() else 0, stored_s)
-
-
-def _place(reply: bytes) -> tuple[int, float, int]:
-    """Of a message of a consumer, `$JS.ACK.….<sequence>.<its own>.<time, ns>.<left>[.<token>]`: its sequence, when it
-    was stored, and how many are left."""
-    words = reply.split(b".")
-    sequence, _, stored_ns, left = words[5:9] if len(words) == 9 else words[7:11]
-    return int(sequence), int(stored_ns) / 1e9, int(left)
 
 
 def _split(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[tuple[str, str], ...], dict[str, str]]:

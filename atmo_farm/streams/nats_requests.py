@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from itertools import count
 from typing import Any
 
@@ -57,6 +57,10 @@ class NoAnswerError(PublishError):
     """It is silent: it is stuck, or the user may not ask this."""
 
 
+class NotAllowedError(NoAnswerError):
+    """The server has said that the user may not ask this."""
+
+
 class Requests:
     """Over one connection, kept through its reconnects."""
 
@@ -69,6 +73,22 @@ class Requests:
 
     async def ask(self, subject: str, data: bytes = b"", block: bytes = b"") -> Answer:
         """The first answer. PublishError when it cannot be sent or none comes in time; transient where it may later."""
+        async with self._sent(subject, data, block) as answer:
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    return await answer
+            except TimeoutError:
+                raise NoAnswerError("the broker does not answer", transient=True) from None
+
+    async def deliver(self, subject: str, data: bytes = b"", block: bytes = b"") -> None:
+        """Publish to whoever listens. PublishError: nobody does, or the server does not answer."""
+        async with self._sent(subject, data, block) as answer:
+            await self.confirm()
+            if answer.done() and answer.result().status == "503":  # the server said so before it answered the ping
+                raise PublishError(f"nobody listens on {subject}", transient=True)
+
+    @contextlib.asynccontextmanager
+    async def _sent(self, subject: str, data: bytes, block: bytes) -> AsyncIterator[asyncio.Future[Answer]]:
         if not self._inbox:
             self._inbox = self._client.new_inbox()
             await self._client.listen(self._inbox + ".*", "", self._receive)
@@ -77,10 +97,7 @@ class Requests:
         self._waiting[reply.encode()] = answer, subject
         try:
             self.send(subject, reply, data, block)
-            async with asyncio.timeout(ANSWER_S):
-                return await answer
-        except TimeoutError:
-            raise NoAnswerError("the broker does not answer", transient=True) from None
+            yield answer
         finally:
             del self._waiting[reply.encode()]
 
@@ -118,7 +135,7 @@ class Requests:
         """The server does not let us ask this (in lower case); no answer will come."""
         for answer, asked in self._waiting.values():
             if asked.lower() == subject and not answer.done():
-                answer.set_exception(NoAnswerError(f"this user may not publish on {asked}", transient=True))
+                answer.set_exception(NotAllowedError(f"this user may not publish on {asked}", transient=True))
 
     def _receive(self, subject: bytes, reply: bytes, block: bytes, data: bytes) -> None:
         answer, _ = self._waiting.get(subject, (None, ""))
@@ -144,6 +161,7 @@ class Conversation:
         assert self._subscription is not None
         with contextlib.suppress(errors.Error):
             await self._subscription.unsubscribe()
+        self._client.forget(self._subscription)
 
     def say(self, subject: str, data: bytes = b"", block: bytes = b"") -> None:
         """Publish with this reply subject."""
@@ -151,15 +169,13 @@ class Conversation:
 
     async def answer(self, answer_s: float) -> Answer:
         """The next one. PublishError when there is none in time."""
+        if not self._answers.empty():
+            return self._answers.get_nowait()
         try:
             async with asyncio.timeout(answer_s):
                 return await self._answers.get()
         except TimeoutError:
             raise NoAnswerError("the broker does not answer", transient=True) from None
-
-    def answer_now(self) -> Answer | None:
-        """One that is already here."""
-        return None if self._answers.empty() else self._answers.get_nowait()
 
     def _receive(self, _subject: bytes, reply: bytes, block: bytes, data: bytes) -> None:
         self._answers.put_nowait(Answer(reply, block, data))

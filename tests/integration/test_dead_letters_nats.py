@@ -186,6 +186,42 @@ def test_a_resource_without_a_stream(server: NatsServer, caplog: pytest.LogCaptu
     assert "nats stream add DEAD --subjects 'nowhere.dead'" in record.fields["reason"]  # type: ignore[attr-defined]
 
 
+def test_a_stream_that_keeps_nothing_for_itself(server: NatsServer, caplog: pytest.LogCaptureFixture) -> None:
+    """One with interest retention is none for dead letters; that is told."""
+    resource = "interest.dead"
+
+    async def body() -> None:
+        async with client(server) as other, stream(server, resource) as handler:
+            await other.jetstream().add_stream(name="INTEREST", subjects=[resource], retention="interest")
+            with pytest.raises(PublishError) as refused:
+                await handler.bury(letter(resource, "k"))
+            assert not refused.value.transient
+
+    run(body())
+    assert any("no stream keeps this handler's dead letters" in record.message for record in caplog.records)
+
+
+def test_a_broker_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where somebody listens to everything and nobody answers, the first letter waits, the next do not."""
+    monkeypatch.setattr("atmo_farm.streams.nats_requests.ANSWER_S", 0.3)
+    server = NatsServer(tmp_path)
+    server.start()
+
+    async def body() -> None:
+        async with client(server) as other, stream(server, "atmo.dead.a.h") as handler:
+            await other.subscribe(">")
+            await other.flush()
+            for _ in range(20):
+                with pytest.raises(PublishError) as refused:
+                    await handler.bury(letter("atmo.dead.a.h", "k"))
+                assert refused.value.transient
+
+    try:
+        run(body(), patience_s=3)
+    finally:
+        server.stop()
+
+
 def test_a_server_without_jetstream(nats_server: NatsServer, caplog: pytest.LogCaptureFixture) -> None:
     """Letters are for the spool; that is told and no warning; nobody reads there."""
     caplog.set_level(logging.INFO, "atmo_farm")
@@ -306,6 +342,26 @@ def test_a_user_who_may_not_ask(tmp_path: Path) -> None:
         server.stop()
 
 
+def test_sent_where_the_user_may_not_publish(tmp_path: Path, start_nats: Callable[[str], NatsServer]) -> None:
+    """It is not taken for sent."""
+    server = start_nats(USERS)
+
+    async def body() -> None:
+        other = Client()
+        await other.connect(server.url, user="admin", password="a")
+        await other.subscribe("secret")
+        connection = nats_connection(server.url, user="plain", password="b")
+        async with NatsLetters(connection, "atmo.dead.a.h", "test") as place:
+            assert place.problem == "this user may not publish on $JS.API.STREAM.NAMES"
+            assert await all_of(place) == []
+            with pytest.raises(PublishError, match="this user may not publish on secret"):
+                await place.send(Output("secret", b"x", {}))
+        await other.close()
+
+    run(body())
+
+
+@pytest.mark.timeout(600)
 def test_many_letters_while_some_are_removed(server: NatsServer, amount: Callable[[int, int], int]) -> None:
     """They come in order, each once, in batches; what is removed meanwhile is missing; what comes meanwhile is for the
     next time."""

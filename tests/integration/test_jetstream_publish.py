@@ -12,7 +12,7 @@ import pytest
 
 from atmo_farm.directive.model import RespondTo
 from atmo_farm.errors import PublishError
-from atmo_farm.streams import jetstream_publish
+from atmo_farm.streams import jetstream_acks, jetstream_publish
 from atmo_farm.streams.base import Output
 from tests.integration.jetstream_kit import Kit, in_kit
 from tests.servers.nats import NatsServer
@@ -141,7 +141,7 @@ def test_no_answer(start_jetstream: StartServer, monkeypatch: pytest.MonkeyPatch
         silent = await kit.client.subscribe("out.a")
         await kit.client.flush()
         with monkeypatch.context() as impatient:
-            impatient.setattr(jetstream_publish, "ANSWER_S", 0.2)
+            impatient.setattr(jetstream_acks, "ANSWER_S", 0.2)
             late = await refused(stream, Output("out.a", b"", {}, id="1"))
         assert late.transient and "no acknowledgement for out.a within 0.2 s" in str(late)
         await silent.unsubscribe()

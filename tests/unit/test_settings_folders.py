@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from atmo_farm.errors import CannotStart
-from atmo_farm.folders import Folders, ensure_private_folder, folders
+from atmo_farm.folders import Folders, ensure_private_folder, folders, run_folders
 from atmo_farm.settings import Settings
 
 UID = os.geteuid()
@@ -25,6 +25,23 @@ def test_precedence() -> None:
     assert folders(Settings(), "app", service) == Folders(Path("/run/a"), Path("/var/lib/a"))
     named = Settings(run_dir=Path("/r"), state_dir=Path("/s"))
     assert folders(named, "app", service) == Folders(Path("/r"), Path("/s"))
+
+
+def test_where_farms_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that is named, the user's own, the system's, and what lies directly in these; no files, nothing twice."""
+    monkeypatch.setattr("atmo_farm.folders.SYSTEM_PLACE", tmp_path / "system")
+    monkeypatch.setattr("atmo_farm.folders.TEMPORARY", f"{tmp_path}/tmp-{{uid}}")
+    made = [tmp_path / name for name in ("named", "xdg/atmo-farm/b", "xdg/atmo-farm/a", f"tmp-{UID}/c", "system/d")]
+    for folder in made:
+        folder.mkdir(parents=True)
+    (tmp_path / "system" / "file").touch()
+    (tmp_path / "xdg" / "atmo-farm" / "gone").symlink_to(tmp_path / "nowhere")
+    environ = {"XDG_RUNTIME_DIR": str(tmp_path / "xdg"), "RUNTIME_DIRECTORY": f"{tmp_path}/system/d:/other"}
+    found = [str(folder.relative_to(tmp_path)) for folder in run_folders(Settings(), environ)]
+    mine = ["xdg/atmo-farm", f"tmp-{UID}", "system"]
+    assert found == ["system/d", *mine, "xdg/atmo-farm/a", "xdg/atmo-farm/b", f"tmp-{UID}/c"]
+    assert run_folders(Settings(run_dir=tmp_path / "named"), environ)[0] == tmp_path / "named"
+    assert run_folders(Settings(), {})
 
 
 def test_identifier_is_one_component() -> None:

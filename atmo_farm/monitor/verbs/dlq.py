@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import difflib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import attrs
@@ -17,7 +17,6 @@ import msgspec
 from atmo_farm.delivery.letters import Letter, Match
 from atmo_farm.delivery.replay import Job, Wanted, Way, select
 from atmo_farm.delivery.spool import Spool
-from atmo_farm.directive.model import Handler
 from atmo_farm.errors import NotFound, PublishError, TimedOut, with_exit_code
 from atmo_farm.monitor.farm import Farm, Progress
 from atmo_farm.streams import subjects
@@ -59,8 +58,8 @@ async def list_(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mapp
     asked = _asked(args)
     limit = LIST_LIMIT if asked.limit is None else asked.limit
     told, more = 0, False
-    async with _opened(farm, asked) as (places, _, _):
-        wanted = attrs.evolve(_wanted(asked), limit=limit + 1)
+    async with _opened(farm, asked, progress) as (places, who, _):
+        wanted = attrs.evolve(_wanted(asked, who), limit=limit + 1)
         async with contextlib.aclosing(select(places, wanted)) as found:  # type: ignore[type-var]
             async for _, letter in found:
                 if told == limit:
@@ -75,8 +74,8 @@ async def show(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mappi
     """The payload in progresses `{"payload": base64}`; the result is the letter: what `dlq.list` tells, `headers` (the
     original's, pairs) and `told` (what is known of its end)."""
     asked = _asked(args)
-    async with _opened(farm, asked) as (places, handler, _):
-        letter = await _one(places, handler, asked)
+    async with _opened(farm, asked, progress) as (places, who, _):
+        letter = await _one(places, who, asked)
     data = letter.kept.data[: asked.payload]
     for start in range(0, len(data), CHUNK):
         await progress({"payload": base64.b64encode(data[start : start + CHUNK]).decode()})
@@ -88,23 +87,24 @@ async def replay(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Map
     asked = _asked(args)
     if asked.to and (problem := subjects.problem(asked.to)):
         raise with_exit_code(f"to: {problem}", USAGE)
-    async with _opened(farm, asked) as (places, handler, broker):
+    async with _opened(farm, asked, progress) as (places, who, broker):
         if asked.letter:
-            await _one(places, handler, asked)
-        job = Job(places, _wanted(asked), progress, asked.rate, asked.dry_run)
-        who = f"{farm.directive().identifier}.{handler.name}"
-        await job.replay(Way(who, asked.to, asked.max_replays), broker.send)
+            await _one(places, who, asked)
+        job = Job(places, _wanted(asked, who), progress, asked.rate, asked.dry_run)
+        with _alone(asked):
+            await job.replay(Way(asked.to, asked.max_replays), broker.send)
     return job.counts.told()
 
 
 async def purge(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
     """Remove letters. Progress: how far it is; the result is the counts."""
     asked = _asked(args)
-    async with _opened(farm, asked) as (places, handler, _):
+    async with _opened(farm, asked, progress) as (places, who, _):
         if asked.letter:
-            await _one(places, handler, asked)
-        job = Job(places, _wanted(asked), progress, asked.rate, asked.dry_run)
-        await job.purge()
+            await _one(places, who, asked)
+        job = Job(places, _wanted(asked, who), progress, asked.rate, asked.dry_run)
+        with _alone(asked):
+            await job.purge()
     return job.counts.told()
 
 
@@ -115,22 +115,46 @@ def _asked(args: Mapping[str, Any]) -> Asked:
         raise with_exit_code(f"this request is not understood: {error}", USAGE) from error
 
 
-def _wanted(asked: Asked) -> Wanted:
-    return Wanted(asked.letter, tuple(map(Match, asked.match)), asked.since, asked.limit)
+_at_work: set[str] = set()
+"""Handlers of which letters are being replayed or purged."""
 
 
-async def _one(places: Sequence[Letters], handler: Handler, asked: Asked) -> Letter:
+@contextlib.contextmanager
+def _alone(asked: Asked) -> Iterator[None]:
+    """Two at once would send letters twice."""
+    if asked.dry_run:
+        yield
+        return
+    if asked.handler in _at_work:
+        raise TimedOut(f"letters of {asked.handler} are being replayed or purged already; try again")
+    _at_work.add(asked.handler)
+    try:
+        yield
+    finally:
+        _at_work.discard(asked.handler)
+
+
+def _wanted(asked: Asked, who: str) -> Wanted:
+    return Wanted(who, asked.letter, tuple(map(Match, asked.match)), asked.since, asked.limit)
+
+
+async def _one(places: Sequence[Letters], who: str, asked: Asked) -> Letter:
     """The letter that is asked for by its id."""
     if asked.letter:
-        async with contextlib.aclosing(select(places, Wanted(asked.letter))) as found:  # type: ignore[type-var]
+        async with contextlib.aclosing(select(places, Wanted(who, asked.letter))) as found:  # type: ignore[type-var]
             async for _, letter in found:
                 return letter
-    raise NotFound(f"{handler.name} has no dead letter {asked.letter[:100]!r}")
+    raise NotFound(f"{asked.handler} has no dead letter {asked.letter[:100]!r}")
 
 
 @contextlib.asynccontextmanager
-async def _opened(farm: Farm, asked: Asked) -> AsyncIterator[tuple[Sequence[Letters], Handler, NatsLetters]]:
-    """Where the handler's letters are. NotFound: no such handler, or it keeps none; TimedOut: no broker."""
+async def _opened(
+    farm: Farm, asked: Asked, progress: Progress
+) -> AsyncIterator[tuple[Sequence[Letters], str, NatsLetters]]:
+    """Where the handler's letters are, whose they are (`<identifier>.<handler>`), and the broker.
+
+    NotFound: no such handler, or it keeps none; TimedOut: no broker.
+    """
     directive = farm.directive()
     name = asked.handler
     handler = next((handler for handler in directive.handlers if handler.name == name), None)
@@ -141,10 +165,13 @@ async def _opened(farm: Farm, asked: Asked) -> AsyncIterator[tuple[Sequence[Lett
         raise NotFound(f"there is no handler {name[:100]!r}; {meant}")
     if handler.dead_letter is None or handler.source != "nats":
         raise NotFound(f"the handler {name} keeps no dead letters (`deadLetter: off`)")
+    who = f"{directive.identifier}.{name}"
     connection = directive.connections.nats[handler.connection]
     client_name = f"atmo-farm/{directive.identifier}/{name}/dlq"
     try:
         async with NatsLetters(connection, handler.dead_letter.resource, client_name) as broker:
-            yield (broker, Spool(farm.state, name, farm.settings.spool_size)), handler, broker
+            if broker.problem:
+                await progress({"note": f"what the broker may keep cannot be read: {broker.problem}"})
+            yield (broker, Spool(farm.state, name, farm.settings.spool_size)), who, broker
     except PublishError as error:
         raise TimedOut(str(error)) from error

@@ -10,9 +10,6 @@ from typing import Any
 from atmo_farm.ipc.cards import Kind
 from atmo_farm.monitor.farm import Farm, Progress
 
-LOOK_S = 0.1
-"""How often the arena is looked at while somebody waits."""
-
 
 async def reload(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
     """Read the application again. Progress: the stages of the first reload that begins after this, its warnings and
@@ -35,7 +32,7 @@ async def stop(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mappi
             await progress({"left": left})
             told = left
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(farm.ending.wait(), LOOK_S)
+            await asyncio.wait_for(farm.ending.wait(), farm.look_again_s)
     return {"stopped": True}
 
 

@@ -9,9 +9,6 @@ from typing import Any
 from atmo_farm.monitor import report
 from atmo_farm.monitor.farm import Farm, Progress
 
-LOOK_S = 0.05
-"""How often the arena is looked at while somebody waits."""
-
 
 async def status(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
     """`{"wait": "ready"}`: not before all that the farm wants to run is ready; progress says what is not.
@@ -24,6 +21,6 @@ async def status(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Map
         if reasons != told:
             await progress({"not_ready": reasons})
             told = reasons
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(farm.look_again_s)
         found = farm.report()
     return found

@@ -16,12 +16,13 @@ from atmo_farm.errors import PublishError, TimedOut
 from atmo_farm.streams.base import Kept, Output
 from tests.streams import run
 
-WAY = Way("com.example.a.h")
+WHO = "com.example.a.h"
+WAY = Way()
 
 
 def kept(number: int, *headers: tuple[str, str]) -> Kept:
     own = (("Atmo-Dead-Origin", f"in.{number}"), ("Atmo-Dead-Cause", "odd" if number % 2 else "even"))
-    return Kept(str(number), f"key{number}", (("X", "y"), *own, *headers), 4, float(number), data=b"data")
+    return Kept(str(number), f"m{number}.{WHO}.dead", (("X", "y"), *own, *headers), 4, float(number), data=b"data")
 
 
 class Memory:
@@ -65,7 +66,7 @@ class Told(list[Mapping[str, Any]]):
 def job(
     place: Memory, told: Told | None = None, *, rate: float | None = None, dry_run: bool = False, **wanted: Any
 ) -> Job:
-    return Job([Memory(), place], Wanted(**wanted), Told() if told is None else told, rate, dry_run)
+    return Job([Memory(), place], Wanted(WHO, **wanted), Told() if told is None else told, rate, dry_run)
 
 
 def test_a_replay_publishes_and_removes() -> None:
@@ -83,19 +84,30 @@ def test_a_replay_publishes_and_removes() -> None:
 
 def test_another_subject_is_for_whoever_listens_there() -> None:
     """With `--to` it is meant for no handler in particular."""
-    output = again(kept(1), attrs.evolve(WAY, to="other"))
+    output = again(kept(1), attrs.evolve(WAY, to="other"), WHO)
     assert (output.subject, output.headers) == ("other", {"Atmo-Replays": "1"})
+
+
+def test_only_the_handlers_own() -> None:
+    """Where several share a subject, also those of one name in two applications."""
+    others = [attrs.evolve(kept(number), key=key) for number, key in ((1, "m.com.example.b.h.dead"), (2, "m.a.h.dead"))]
+    by_hand = attrs.evolve(kept(3, ("Atmo-Dead-Handler", "h")), key="")
+    place, outside = Memory(*others, kept(0), by_hand, attrs.evolve(kept(4), key="")), Outside()
+    run(job(place).replay(WAY, outside.send))
+    assert [output.subject for output in outside.sent] == ["in.0", "in.3"]
+    run(job(place, id="1").purge())
+    assert list(place.all) == ["1", "2", "4"]
 
 
 def test_the_id_of_a_replay() -> None:
     """The same when it is repeated; another one for another letter, target or count."""
     letter = kept(1)
     ids = {
-        again(letter, WAY).id,
-        again(letter, WAY).id,
-        again(kept(2), WAY).id,
-        again(letter, attrs.evolve(WAY, to="x")).id,
-        again(kept(1, ("Atmo-Replays", "1")), WAY).id,
+        again(letter, WAY, WHO).id,
+        again(letter, WAY, WHO).id,
+        again(kept(2), WAY, WHO).id,
+        again(letter, attrs.evolve(WAY, to="x"), WHO).id,
+        again(kept(1, ("Atmo-Replays", "1")), WAY, WHO).id,
     }
     assert len(ids) == 4
 

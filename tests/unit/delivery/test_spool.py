@@ -179,12 +179,13 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.timeout(600)
 def test_writers_that_are_killed_lose_nothing(tmp_path: Path, amount: Callable[[int, int], int]) -> None:
     """kill -9 at any moment of two that write side by side: what was said to be kept is there, and whole; the count of
     bytes is right again when somebody has begun anew."""
     chance = random.Random(7)
     said: set[str] = set()
-    for generation in range(amount(2, 100)):
+    for generation in range(amount(2, 50)):
         writers = [
             subprocess.Popen(
                 [sys.executable, "-c", WRITER, str(tmp_path), f"{generation}{side}"], stdout=subprocess.PIPE, text=True

@@ -95,11 +95,15 @@ def test_which_farm_is_meant(start_farm: StartFarm, user: Path, places: Path, mo
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(places / "system" / "instance"))
     assert run("status").stdout.startswith("com.acme.other ")
     monkeypatch.delenv("RUNTIME_DIRECTORY")
+    monkeypatch.setenv("ATMO_FARM_RUN_DIR", str(user / "com.acme.shop"))
+    assert run("status").stdout.startswith("com.acme.shop ")
+    monkeypatch.delenv("ATMO_FARM_RUN_DIR")
     assert run("status", "--app", "com.acme.third").exit_code == 4
     service.signal(signal.SIGKILL)
     service.end()
     done = run("status", "--run-dir", str(places / "system" / "instance"))
     assert done.exit_code == 4 and "no farm runs in" in done.stderr
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(places / "another service"))
     assert run("status").stdout.startswith("com.acme.shop ")
     assert first.children("echo")
 

@@ -91,10 +91,17 @@ def test_status_tells_of_every_worker(farm: Farm) -> None:
         waits={"behaviour": "wait connection refused"},
         fails={"behaviour": "fail no such module"},
     )
-    farm.wait_for("worker ended", worker="fails/0")
-    farm.wait_for("worker ready", worker="echo/1") if not farm.count("worker ready", worker="echo/1") else None
-    found = status(farm)
-    by_name = {entry["name"]: entry for entry in found["handlers"]}
+
+    def handlers() -> dict[str, Any]:
+        return {entry["name"]: entry for entry in status(farm)["handlers"]}
+
+    def settled() -> bool:
+        found = handlers()
+        return found["echo"]["ready"] == 2 and found["waits"]["state"] == "waiting" and bool(found["fails"]["failure"])
+
+    status(farm)
+    farm.wait_until(settled)
+    found, by_name = status(farm), handlers()
     echo = by_name["echo"]
     assert (echo["state"], echo["ready"], echo["wanted"], echo["received"], echo["dropped"]) == ("ready", 2, 2, 2, 2)
     assert {worker["pid"] for worker in echo["workers"]} == set(farm.children("echo"))
@@ -156,6 +163,12 @@ def test_a_reload_and_its_stages(farm: Farm) -> None:
     with connect(farm) as client:
         assert client.ask("reload", {"wait": False}) == {}
     farm.wait_for("reload: in force")
+    with connect(farm) as client:
+        for number in range(5):
+            farm.app(handlers={"echo": {"behaviour": f"ok {number}"}, "same": {"behaviour": "ok"}})
+            generation = client.ask("reload")["generation"]
+            shown = client.ask("status")["farm"]
+            assert (shown["generation"], shown["state"]) == (generation, "ready")
 
 
 def test_a_refused_reload_tells_every_problem(farm: Farm) -> None:
@@ -277,7 +290,7 @@ def test_only_the_monitor_may_ask(farm: Farm) -> None:
     """A consumer that wants to stop the farm is not heard."""
     farm.start(bad={"behaviour": "asks"})
     farm.wait_for("not heard", worker="bad/0", asks="stop")
-    farm.wait_for("farm is up") if not farm.count("farm is up") else None
+    farm.wait_until(lambda: farm.count("farm is up") == 1)
     assert farm.count("stop") == 0 and len(farm.children("bad")) == 1
 
 

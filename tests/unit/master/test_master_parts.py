@@ -15,8 +15,8 @@ import pytest
 from atmo_farm.errors import CannotStart
 from atmo_farm.ipc.arena import SLOTS, Field
 from atmo_farm.ipc.cards import Kind
+from atmo_farm.ipc.pidfile import PidFile
 from atmo_farm.master import forking, instance
-from atmo_farm.master.pidfile import PidFile
 from atmo_farm.master.respawn import FORKS_A_MINUTE, Respawn
 from atmo_farm.master.signals import SignalQueue
 from atmo_farm.master.slots import Owner, Slots

@@ -218,6 +218,25 @@ def test_the_idlest_connection_gives_way(tmp_path: Path) -> None:
     run(test, tmp_path / "control.sock")
 
 
+def test_clients_that_do_not_read_give_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even as many of them as there are places keep others out."""
+    monkeypatch.setattr(server, "DEAF_S", 0.1)
+
+    async def test(path: Path, _verbs: Verbs) -> None:
+        deaf = [await asyncio.open_unix_connection(path, limit=1) for _ in range(CONNECTIONS)]
+        for streams in deaf:
+            streams[1].write(b'{"id": 1, "verb": "count"}\n')
+        while True:
+            streams = await asyncio.open_unix_connection(path)
+            (answer,) = await ask(streams, verb="echo")
+            if "result" in answer:
+                break
+            assert "64 clients are busy" in answer["error"]
+            await asyncio.sleep(0.05)
+
+    run(test, tmp_path / "control.sock")
+
+
 def test_a_client_that_goes_cancels_its_verb(tmp_path: Path) -> None:
     """A client that only says no more, as `socat` does at the end of its input, still gets its answer."""
 
@@ -272,6 +291,18 @@ def test_another_user_is_refused(tmp_path: Path) -> None:
             subprocess.run, [sys.executable, "-c", code, str(path)], capture_output=True, timeout=15, check=True
         )
         assert json.loads(done.stdout) == {"id": None, "error": "user id 65534 may not control this farm", "exit": 5}
+
+    run(test, tmp_path / "control.sock")
+
+
+def test_only_this_user_and_root_are_let_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what the kernel says of the peer; here it is made to say so."""
+
+    async def test(path: Path, _verbs: Verbs) -> None:
+        for uid, let_in in ((0, True), (os.geteuid(), True), (os.geteuid() + 1, False)):
+            monkeypatch.setattr(server, "peer_uid", lambda _, uid=uid: uid)
+            answer = (await ask(await asyncio.open_unix_connection(path), verb="echo"))[0]
+            assert answer["result"]["uid"] == uid if let_in else "may not control this farm" in answer["error"]
 
     run(test, tmp_path / "control.sock")
 

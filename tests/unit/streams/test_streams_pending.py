@@ -289,3 +289,24 @@ def test_drops_are_told_to_whom_it_was_given() -> None:
     pending.offer(b"", 0)
     pending.tell_drops()
     assert told == [4, 1]
+
+
+def test_what_is_withdrawn_is_not_handed_over() -> None:
+    """It comes back as it was offered; what comes after it goes on."""
+
+    async def body() -> None:
+        handled = Handled(shut=True)
+        pending = Pending(build, Drops())
+        pending.start(handled)
+        for number in range(4):
+            pending.offer(b"%d" % number, 10)
+        await handled.payloads(1)
+        assert pending.size == 30
+        assert pending.withdraw() == [b"1", b"2", b"3"]
+        assert (len(pending), pending.size) == (0, 0)
+        pending.offer(b"4", 10)
+        handled.open()
+        assert await handled.payloads(2) == [b"0", b"4"]
+        await pending.finish()
+
+    run(body())

@@ -6,8 +6,9 @@ hangs. The library's own I/O threads run beside the thread that calls.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, errors
@@ -105,11 +106,11 @@ class KafkaPythonConsumer:
 
     def pause(self, partitions: Collection[int]) -> None:
         """As the protocol says."""
-        self._consumer.pause(*self._assigned_of(partitions))
+        self._each(self._consumer.pause, partitions)
 
     def resume(self, partitions: Collection[int]) -> None:
         """As the protocol says."""
-        self._consumer.resume(*self._assigned_of(partitions))
+        self._each(self._consumer.resume, partitions)
 
     def joined(self) -> bool:
         """As the protocol says."""
@@ -184,6 +185,11 @@ class KafkaPythonConsumer:
     def _assigned(self, partitions: Collection[int]) -> None:
         self._ours.update(partitions)
         self._listener.assigned(partitions)
+
+    def _each(self, call: Callable[[TopicPartition], None], partitions: Collection[int]) -> None:
+        for partition in self._assigned_of(partitions):
+            with contextlib.suppress(errors.IllegalStateError, KeyError):  # taken away by the library's thread just now
+                call(partition)
 
     def _assigned_of(self, partitions: Collection[int]) -> list[TopicPartition]:
         assigned = self._consumer.assignment()

@@ -93,14 +93,18 @@ class LibrdkafkaConsumer:
 
     def poll(self, timeout_s: float) -> Mapping[int, Sequence[Record]]:
         """As the protocol says."""
-        first = self._consumer.poll(timeout_s)
+        try:
+            first = self._consumer.poll(timeout_s)
+            # `consume` waits all of its time for a full batch: the first message alone is worth waiting for
+            more = self._consumer.consume(MAX_POLL_RECORDS - 1, 0) if first is not None else []
+        except KafkaException as failed:
+            raise client.wrapped(failed.args[0], self._options) from failed
         if self._fenced is not None:
             raise client.wrapped(self._fenced, self._options)
         if first is None:
             return {}
-        # `consume` waits all of its time for a full batch: the first message alone is worth waiting for
         records: dict[int, list[Record]] = {}
-        for message in (first, *self._consumer.consume(MAX_POLL_RECORDS - 1, 0)):
+        for message in (first, *more):
             error = message.error()
             if error is not None:
                 self._mind(error)

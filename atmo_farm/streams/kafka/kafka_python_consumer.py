@@ -71,6 +71,7 @@ class KafkaPythonConsumer:
             allow_auto_create_topics=False,
         )
         self._consumer.subscribe([topic], listener=_Rebalances(self._rebalances))
+        self.missing()  # a leader that joins before it knows of the topic assigns nothing, and members stay without
 
     def poll(self, timeout_s: float) -> Mapping[int, Sequence[Record]]:
         """As the protocol says."""

@@ -15,9 +15,9 @@ from atmo_farm import clock, log
 from atmo_farm.capabilities.datasources import DataSources
 from atmo_farm.capabilities.rules import Rules
 from atmo_farm.capabilities.services import Capabilities
+from atmo_farm.consumer.broker import stream_of
 from atmo_farm.consumer.context import ChildContext
 from atmo_farm.consumer.data import needed_sources, wait_for_sources
-from atmo_farm.consumer.broker import stream_of
 from atmo_farm.consumer.guest_log import HandlerGuestLog
 from atmo_farm.consumer.place import take_place
 from atmo_farm.consumer.sequence import Sequence

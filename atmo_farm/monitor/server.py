@@ -44,7 +44,10 @@ DEAF_S = 1.0
 """And for how long, when others want its place."""
 
 LAST_WORDS_S = 0.5
-"""What the end of the farm leaves for the last answers."""
+"""What the end of the farm leaves for the last answers, and the loss of its place to a client."""
+
+LOOK_S = 0.5
+"""How often it is looked whether a client that only says no more is still there."""
 
 USAGE = 2
 BUSY = 5
@@ -149,14 +152,15 @@ class Connection:
             while line := await self._line():
                 used()
                 await self._take(line)
-            if not self._hung_up() and self.requests:
-                await asyncio.wait(self.requests)  # it only says no more, like `socat` at the end of its input
+            while self.requests and not self._hung_up():  # it only says no more, like `socat` at the end of its input
+                await asyncio.wait(tuple(self.requests), timeout=LOOK_S)
+            if not self._hung_up():
+                self._writer.close()
+                await asyncio.wait_for(self._writer.wait_closed(), PATIENCE_S)
         except (_ClientGoneError, OSError):
             pass
         finally:
-            for task in self.requests:
-                task.cancel()
-            self._writer.close()
+            self.end()
 
     async def refuse(self, reason: str) -> None:
         """Say why it is not served."""
@@ -165,10 +169,11 @@ class Connection:
         self._writer.close()
 
     def end(self) -> None:
-        """Close, with what is already on its way."""
+        """Close, with what is already on its way, as far as it is read at once."""
         for task in self.requests:
             task.cancel()
         self._writer.close()
+        asyncio.get_running_loop().call_later(LAST_WORDS_S, self._writer.transport.abort)
 
     async def _line(self) -> bytes:
         """The next request; empty when there is none any more."""

@@ -255,6 +255,42 @@ def test_a_client_that_goes_cancels_its_verb(tmp_path: Path) -> None:
     run(test, tmp_path / "control.sock")
 
 
+def test_a_client_that_said_no_more_and_then_went_cancels_its_verb(tmp_path: Path) -> None:
+    """Else as many of them as there are places would keep everybody out until their verbs end."""
+
+    async def test(path: Path, verbs: Verbs) -> None:
+        streams = await asyncio.open_unix_connection(path)
+        streams[1].write(b'{"id": 1, "verb": "wait"}\n')
+        streams[1].write_eof()
+        await until(lambda: verbs.waiting == 1)
+        await asyncio.sleep(0.05)  # the server has seen the end of what it says
+        streams[1].close()
+        await until(lambda: verbs.cancelled == 1)
+
+    run(test, tmp_path / "control.sock")
+
+
+def test_a_client_that_gave_way_costs_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it never reads what was already on its way."""
+    monkeypatch.setattr(server, "DEAF_S", 0.1)
+    monkeypatch.setattr(server, "CONNECTIONS", 1)
+
+    async def test(path: Path, verbs: Verbs) -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        deaf = await asyncio.open_unix_connection(path, limit=1)
+        deaf[1].write(b'{"id": 1, "verb": "count"}\n')
+        await until(lambda: verbs.told > 100)
+        while True:
+            streams = await asyncio.open_unix_connection(path)
+            if "result" in (await ask(streams, verb="echo"))[0]:
+                break
+            streams[1].close()
+            await asyncio.sleep(0.05)
+        await until(lambda: len(os.listdir("/proc/self/fd")) <= before + 3)  # both ends of one, and one end of another
+
+    run(test, tmp_path / "control.sock")
+
+
 def test_the_end_leaves_a_moment_for_last_answers(tmp_path: Path) -> None:
     """Who can be answered is; who cannot is hung up on."""
 

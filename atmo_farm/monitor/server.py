@@ -33,6 +33,9 @@ logger = logging.getLogger("atmo_farm.monitor")
 LINE_LIMIT = 64 << 10
 """Bytes of the longest request."""
 
+LONGEST_ERROR = 4096
+"""Characters of an error's text."""
+
 CONNECTIONS = 64
 REQUESTS = 16
 """Of one connection, at once."""
@@ -213,12 +216,13 @@ class Connection:
             try:
                 answer = {"result": await verb(self._farm, request, progress)}
             except AtmoFarmError as error:
-                answer = {"error": str(error), "exit": error.exit_code}
+                answer = {"error": log.redacted(str(error), LONGEST_ERROR), "exit": error.exit_code}
             except _ClientGoneError:
                 raise
             except Exception as error:
                 log.event(logger, logging.ERROR, "internal error in a control verb", exc_info=error)
-                answer = {"error": f"internal error: {type(error).__name__}: {error}", "exit": INTERNAL}
+                text = log.redacted(f"internal error: {type(error).__name__}: {error}", LONGEST_ERROR)
+                answer = {"error": text, "exit": INTERNAL}
             await self._answer(number, answer)
         except _ClientGoneError:
             self._writer.close()

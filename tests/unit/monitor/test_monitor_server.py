@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import pytest
 
+from atmo_farm import log
 from atmo_farm.errors import NotFound
 from atmo_farm.monitor import server
 from atmo_farm.monitor.farm import Farm, Progress
@@ -98,6 +99,10 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
@@ -121,6 +126,20 @@ def test_requests_and_answers(tmp_path: Path) -> None:
 
     run(test, tmp_path / "control.sock")
     assert not (tmp_path / "control.sock").exists()
+
+
+def test_errors_show_no_secret(tmp_path: Path) -> None:
+    """Whatever a library puts into its words."""
+
+    async def test(path: Path, _verbs: Verbs) -> None:
+        log.redact(["such handler"])
+        try:
+            streams = await asyncio.open_unix_connection(path)
+            assert await ask(streams, verb="missing") == [{"id": 1, "error": "no [redacted]", "exit": 4}]
+        finally:
+            log.redact([])
+
+    run(test, tmp_path / "control.sock")
 
 
 @pytest.mark.parametrize(
@@ -276,7 +295,7 @@ def test_a_client_that_gave_way_costs_no_descriptor(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(server, "CONNECTIONS", 1)
 
     async def test(path: Path, verbs: Verbs) -> None:
-        before = len(os.listdir("/proc/self/fd"))
+        before = descriptors()
         deaf = await asyncio.open_unix_connection(path, limit=1)
         deaf[1].write(b'{"id": 1, "verb": "count"}\n')
         await until(lambda: verbs.told > 100)
@@ -286,7 +305,7 @@ def test_a_client_that_gave_way_costs_no_descriptor(tmp_path: Path, monkeypatch:
                 break
             streams[1].close()
             await asyncio.sleep(0.05)
-        await until(lambda: len(os.listdir("/proc/self/fd")) <= before + 3)  # both ends of one, and one end of another
+        await until(lambda: descriptors() <= before + 3)  # both ends of one, and one end of another
 
     run(test, tmp_path / "control.sock")
 

@@ -14,7 +14,7 @@ from atmo_farm.cli import letters
 from atmo_farm.cli.farm import farm_options, find
 from atmo_farm.cli.session import F, exit_codes, say, verb_settings
 from atmo_farm.cli.status import table
-from atmo_farm.cli.types import Rate, Since
+from atmo_farm.cli.types import Rate, Since, Text
 from atmo_farm.log.lines import escape
 
 COLUMNS = ("id", "when", "origin", "cause", "code", "attempts", "replays", "size", "text")
@@ -31,6 +31,7 @@ def _which(function: F) -> F:
     options = (
         click.option(
             "--match",
+            type=Text(),
             multiple=True,
             metavar="TEXT|FIELD=PATTERN",
             help="Only those that hold TEXT, or of which FIELD (id, origin, cause, code, text, function) is PATTERN, "
@@ -159,10 +160,10 @@ Examples:
   atmo-farm dlq replay orders --since 2h --to orders.retry --dry-run""",
 )
 @click.argument("handler")
-@click.argument("id", required=False)
+@click.argument("id", required=False, type=Text())
 @_which
 @_how
-@click.option("--to", metavar="SUBJECT", help="Publish there.  [default: where each came from]")
+@click.option("--to", type=Text(), metavar="SUBJECT", help="Publish there.  [default: where each came from]")
 @click.option(
     "--max-replays",
     type=click.IntRange(min=1),
@@ -207,7 +208,7 @@ Examples:
   atmo-farm dlq purge orders --all""",
 )
 @click.argument("handler")
-@click.argument("id", required=False)
+@click.argument("id", required=False, type=Text())
 @_which
 @_how
 @click.option("--all", "everything", is_flag=True, help="All that there are.")
@@ -249,7 +250,7 @@ def _say(progress: Mapping[str, Any]) -> None:
         say(f"{progress['passed_over']} is passed over: it was replayed {progress['replays']} times")
     elif "reason" in progress:
         say(f"{progress['failed']} stays: {escape(progress['reason'])}")
-    else:
+    elif "done" in progress:
         say(f"{progress['done']} letters done")
 
 

@@ -62,7 +62,7 @@ class Arbiter:
         self._ready_told = False
         self._stopping = False
         self._told_to_end = False
-        """By a signal: one more ends at once. A stop that was asked for is none, nor is what the farm does of itself."""
+        """By a signal: one more ends at once. A stop that was asked for is none."""
         self._error: AtmoFarmError | None = None
         self._note = ""
         self._status_at = self._watchdog_at = 0.0

@@ -260,7 +260,7 @@ def test_stop_tells_whom_it_waits_for(farm: Farm) -> None:
 
 
 def test_a_second_sigterm_ends_the_monitor_as_well(farm: Farm) -> None:
-    """Whoever waited for the end sees that it is lost. The first one, after a stop that was asked for, cuts nothing off:
+    """Whoever waited for the end sees that it is lost. The first one after an asked-for stop cuts nothing off:
     it may be the service manager's."""
     farm.settings(**{**SETTINGS, "drain_deadline_s": 60})
     farm.start(bad={"behaviour": "stubborn"})

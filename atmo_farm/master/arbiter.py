@@ -61,6 +61,8 @@ class Arbiter:
         self._no_recompile_before = 0.0
         self._ready_told = False
         self._stopping = False
+        self._told_to_end = False
+        """By a signal: one more ends at once. A stop that was asked for is none."""
         self._error: AtmoFarmError | None = None
         self._note = ""
         self._status_at = self._watchdog_at = 0.0
@@ -103,8 +105,13 @@ class Arbiter:
         """Act on what the handlers have queued."""
         for number in self._signals.take():  # those that came while the application was loaded, too
             if number in (signal.SIGTERM, signal.SIGINT):
-                log.event(logger, logging.INFO, f"{signal.Signals(number).name}: {self._stop_word()}")
-                self._stop(now)
+                word = "ending at once" if self._told_to_end else "draining"
+                log.event(logger, logging.INFO, f"{signal.Signals(number).name}: {word}")
+                if self._told_to_end:
+                    self._kill_all()
+                elif not self._stopping:
+                    self._stop(now)
+                self._told_to_end = True
             elif number == signal.SIGHUP:
                 self._asks.add(BY_SIGNAL)
             elif number == signal.SIGUSR1:
@@ -124,7 +131,7 @@ class Arbiter:
             elif ask.verb == "stop":
                 self._fleet.answer([ask.id], {"progress": {"stage": "asked"}})
                 if not self._stopping:
-                    log.event(logger, logging.INFO, f"{ask.cause}: {self._stop_word()}")
+                    log.event(logger, logging.INFO, f"{ask.cause}: draining")
                     self._stop(now)
         return math.inf
 
@@ -243,15 +250,12 @@ class Arbiter:
     def _doing(self) -> str:
         return "stopping" if self._stopping else "reloading" if self._reload else ""
 
-    def _stop_word(self) -> str:
-        return "ending at once" if self._stopping else "draining"
+    def _kill_all(self) -> None:
+        for worker in self._fleet.workers:
+            self._fleet.kill(worker, "told to end at once")
 
     def _stop(self, now: float) -> None:
-        """Drain; called once more, end at once."""
-        if self._stopping:
-            for worker in self._fleet.workers:
-                self._fleet.kill(worker, "told to end at once")
-            return
+        """Drain."""
         self._stopping = True
         self._status_at = 0.0
         self._notifier.stopping()

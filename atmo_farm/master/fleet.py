@@ -127,9 +127,15 @@ class Fleet:
         self._send(self.workers, command)
 
     def answer(self, ids: Sequence[str], what: dict[str, Any]) -> None:
-        """Let the monitor know how it stands with what it has asked; an empty id is nobody's."""
+        """Let the monitor know how it stands with what it has asked; an empty id is nobody's.
+
+        One that does not take an end is killed: those who wait for it would wait for ever.
+        """
         if named := [one for one in ids if one]:
-            self._send([worker for worker in self.workers if worker.role.is_monitor], Told(named, what))
+            monitors = [worker for worker in self.workers if worker.role.is_monitor]
+            for worker in self._send(monitors, Told(named, what)):
+                if "progress" not in what:
+                    self.kill(worker, "it does not read its channel")
 
     # Steps of the master's loop, in their order
 
@@ -213,11 +219,15 @@ class Fleet:
 
     # Parts
 
-    def _send(self, workers: Sequence[Worker], command: Command) -> None:
+    def _send(self, workers: Sequence[Worker], command: Command) -> list[Worker]:
+        """Returns those that did not take it."""
+        deaf = []
         for worker in workers:
             if worker.process is not None:
-                worker.process.channel.send(command)
+                if not worker.process.channel.send(command):
+                    deaf.append(worker)
                 self._watch(worker.process.channel, worker)
+        return deaf
 
     def _is_needed(self, worker: Worker) -> bool:
         """Whether it is a proxy that somebody may ask, or the monitor and others are there that it can tell of."""

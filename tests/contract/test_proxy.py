@@ -197,6 +197,7 @@ async def test_many_long_keys_in_one_turn_go_out_in_frames_of_their_own(path: Pa
         assert [await answer for answer in answers] == [key.encode() for key in keys]
 
 
+@pytest.mark.alone
 def test_a_value_of_64_mib_passes_both_ways(path: Path, figure: Callable[[str, object], None]) -> None:
     """Without a cost that grows faster than its size, and without holding up others for long."""
     cache = MemoryCache(1 << 30)
@@ -214,7 +215,7 @@ def test_a_value_of_64_mib_passes_both_ways(path: Path, figure: Callable[[str, o
                 assert await end(get(other, "nothing")) == "failed: key not found"
                 took.append(time.process_time() - began)
             figure("64 MiB there and back, CPU s", took[1])
-            assert took[1] < max(32 * took[0], 1.0)
+            assert took[1] < max(16 * took[0], 0.5)
         await proxy.close()
 
     run(body())

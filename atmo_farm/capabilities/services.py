@@ -62,7 +62,9 @@ class CallServices:
 
     _left = CHANGES_CAP
 
-    def __init__(self, capabilities: Capabilities, function: str, request: Request, deadline: float, transaction: bool):
+    def __init__(
+        self, capabilities: Capabilities, function: str, request: Request, deadline: float, transaction: bool = False
+    ):
         self._rules = capabilities.rules
         self._log = capabilities.log
         self._sources = capabilities.data

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Mapping
 
 from atmo_farm import clock
-from atmo_farm.capabilities.request import Request
+from atmo_farm.capabilities.request import NOTHING, Request
 from atmo_farm.consumer import eager
 from atmo_farm.consumer.failures import Failures
 from atmo_farm.consumer.sequence import Result, Sequence
@@ -155,7 +155,7 @@ class Worker:
         """Run the sequence and publish, up to where that waits; DONE if its output is safe by then. Raises what it
         fails with."""
         request = Request(
-            "STREAM", message.subject, message.id, message.data, message.headers, {}, {}, attempt,
+            "STREAM", message.subject, message.id, message.data, message.headers, NOTHING, NOTHING, attempt,
             message.origin, message.number,
         )  # fmt: skip
         ran = self._sequence.begin(request, began + self._timeout_s)

@@ -65,7 +65,7 @@ def new_engine(instances: int = 0, tables: int = TABLES) -> int:
     takes a third of the time (docs/decisions/0018). Without, or where so much cannot be reserved, each maps its own.
     """
     config = capi.config_new()
-    if 0 < instances <= MOST_SLOTS and _may_reserve():
+    if 0 < instances <= MOST _SLOTS and 0 and _may_reserve():
         _reserve(config, instances, tables)
     for name, value in _SETTINGS:
         setter = ffi.dll[f"wasmtime_config_{name}"]
@@ -91,6 +91,8 @@ def _reserve(config: int, instances: int, tables: int) -> None:
         "total_memories": MEMORIES * instances,
         "total_tables": tables * instances,
         "total_stacks": instances,
+        "total_gc_heaps": 0,
+        "total_component_instances": 0,
         "max_memory_size": FULL_RESERVATION,
         "table_elements": TABLE_LIMIT,
         "linear_memory_keep_resident": KEPT_RESIDENT,

@@ -65,7 +65,7 @@ def new_engine(instances: int = 0, tables: int = TABLES) -> int:
     takes a third of the time (docs/decisions/0018). Without, or where so much cannot be reserved, each maps its own.
     """
     config = capi.config_new()
-    if 0 < instances <= MOST _SLOTS and 0 and _may_reserve():
+    if 0 < instances <= MOST_SLOTS and _may_reserve():
         _reserve(config, instances, tables)
     for name, value in _SETTINGS:
         setter = ffi.dll[f"wasmtime_config_{name}"]

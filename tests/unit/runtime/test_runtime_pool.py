@@ -235,7 +235,7 @@ LOOKS = wat.guest(
         (call $result (i32.const 0) (i32.const 8) (i32.const 0))""",
     items="(table $t 4 funcref)",
 )
-"""Answers with the bits that are set anywhere in 4 MiB of memory (but for its own data); all if a table has an entry."""
+"""Answers with the bits that are set in 4 MiB of memory (but for its own data); all of them if a table has an entry."""
 
 
 @pytest.mark.parametrize("first", [b"", b"and trap"])

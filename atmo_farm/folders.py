@@ -66,7 +66,7 @@ def run_folder(settings: Settings, environ: Mapping[str, str]) -> Path | None:
 def run_folders(settings: Settings, environ: Mapping[str, str]) -> list[Path]:
     """All folders that may be the run folder of a farm, of this user or of the system, as far as we may look."""
     named = run_folder(settings, environ)
-    places = [*_own_places(environ), SYSTEM_PLACE]
+    places = [*filter(_is_ours, _own_places(environ)), SYSTEM_PLACE]
     found = [*([named.absolute()] if named else []), *places]
     for place in places:
         try:
@@ -116,6 +116,15 @@ def _own_places(environ: Mapping[str, str]) -> list[Path]:
     """Where this user's run folders are; the first is for new ones."""
     session = environ.get("XDG_RUNTIME_DIR")
     return [*([Path(session) / "atmo-farm"] if session else []), Path(TEMPORARY.format(uid=os.geteuid()))]
+
+
+def _is_ours(place: Path) -> bool:
+    """Whether it is a folder that only we, or root, can have put there: in /tmp anybody makes what they like."""
+    try:
+        found = place.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid in (0, os.geteuid())
 
 
 def _home(environ: Mapping[str, str]) -> Path:

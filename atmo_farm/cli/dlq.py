@@ -14,7 +14,7 @@ from atmo_farm.cli import letters
 from atmo_farm.cli.farm import farm_options, find
 from atmo_farm.cli.session import F, exit_codes, say, verb_settings
 from atmo_farm.cli.status import table
-from atmo_farm.cli.types import Rate, Since
+from atmo_farm.cli.types import Rate, Since, Text
 from atmo_farm.log.lines import escape
 
 COLUMNS = ("id", "when", "origin", "cause", "code", "attempts", "replays", "size", "text")
@@ -31,6 +31,7 @@ def _which(function: F) -> F:
     options = (
         click.option(
             "--match",
+            type=Text(),
             multiple=True,
             metavar="TEXT|FIELD=PATTERN",
             help="Only those that hold TEXT, or of which FIELD (id, origin, cause, code, text, function) is PATTERN, "
@@ -116,11 +117,11 @@ Examples:
   atmo-farm dlq show orders 12 --raw > message.bin""",
 )
 @click.argument("handler")
-@click.argument("id")
+@click.argument("letter", metavar="ID")
 @click.option("--raw", is_flag=True, help="Write the payload's bytes and nothing else.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @farm_options
-def show(handler: str, id: str, raw: bool, as_json: bool, **flags: Any) -> None:  # noqa: A002 - the argument's name
+def show(handler: str, letter: str, raw: bool, as_json: bool, **flags: Any) -> None:
     """Print one dead letter: what is known of its end, the headers and the payload."""
     if raw and as_json:
         raise click.UsageError("--raw and --json exclude each other")
@@ -137,13 +138,13 @@ def show(handler: str, id: str, raw: bool, as_json: bool, **flags: Any) -> None:
 
     with find(**flags).connect() as farm:
         wanted = None if raw or as_json else SHOWN
-        letter = farm.ask("dlq.show", _args(handler, letter=id, payload=wanted), told)
+        found = farm.ask("dlq.show", _args(handler, letter=letter, payload=wanted), told)
     if raw:
         sys.stdout.buffer.flush()
     elif as_json:
-        click.echo(json.dumps({**letter, **letters.as_json(bytes(payload))}, indent=2))
+        click.echo(json.dumps({**found, **letters.as_json(bytes(payload))}, indent=2))
     else:
-        for line in letters.shown(letter, bytes(payload)):
+        for line in letters.shown(found, bytes(payload)):
             click.echo(line)
 
 
@@ -159,10 +160,10 @@ Examples:
   atmo-farm dlq replay orders --since 2h --to orders.retry --dry-run""",
 )
 @click.argument("handler")
-@click.argument("id", required=False)
+@click.argument("letter", metavar="[ID]", required=False, type=Text())
 @_which
 @_how
-@click.option("--to", metavar="SUBJECT", help="Publish there.  [default: where each came from]")
+@click.option("--to", type=Text(), metavar="SUBJECT", help="Publish there.  [default: where each came from]")
 @click.option(
     "--max-replays",
     type=click.IntRange(min=1),
@@ -174,7 +175,7 @@ Examples:
 @farm_options
 def replay(
     handler: str,
-    id: str | None,  # noqa: A002 - the argument's name
+    letter: str | None,
     match: tuple[str, ...],
     since: float | None,
     limit: int | None,
@@ -185,9 +186,9 @@ def replay(
     **flags: Any,
 ) -> None:
     """Publish dead letters again, all of them or those that are meant, and remove each that was accepted."""
-    _check_one(id, match, since, limit)
+    _check_one(letter, match, since, limit)
     args = _args(
-        handler, letter=id, match=list(match), since=since, limit=limit, rate=rate, dry_run=dry_run, to=to,
+        handler, letter=letter, match=list(match), since=since, limit=limit, rate=rate, dry_run=dry_run, to=to,
         max_replays=max_replays,
     )  # fmt: skip
     with find(**flags).connect() as farm:
@@ -207,14 +208,14 @@ Examples:
   atmo-farm dlq purge orders --all""",
 )
 @click.argument("handler")
-@click.argument("id", required=False)
+@click.argument("letter", metavar="[ID]", required=False, type=Text())
 @_which
 @_how
 @click.option("--all", "everything", is_flag=True, help="All that there are.")
 @farm_options
 def purge(
     handler: str,
-    id: str | None,  # noqa: A002 - the argument's name
+    letter: str | None,
     match: tuple[str, ...],
     since: float | None,
     limit: int | None,
@@ -224,17 +225,17 @@ def purge(
     **flags: Any,
 ) -> None:
     """Remove dead letters for ever."""
-    _check_one(id, match, since, limit)
-    if not (id or match or since is not None or limit or everything):
+    _check_one(letter, match, since, limit)
+    if not (letter or match or since is not None or limit or everything):
         raise click.UsageError("say which: an ID, --match, --since, --limit, or --all")
-    args = _args(handler, letter=id, match=list(match), since=since, limit=limit, rate=rate, dry_run=dry_run)
+    args = _args(handler, letter=letter, match=list(match), since=since, limit=limit, rate=rate, dry_run=dry_run)
     with find(**flags).connect() as farm:
         counts = farm.ask("dlq.purge", args, _say)
     click.echo(_summary("would be purged" if dry_run else "purged", counts))
 
 
-def _check_one(id: str | None, match: tuple[str, ...], since: float | None, limit: int | None) -> None:  # noqa: A002
-    if id and (match or since is not None or limit):
+def _check_one(letter: str | None, match: tuple[str, ...], since: float | None, limit: int | None) -> None:
+    if letter and (match or since is not None or limit):
         raise click.UsageError("an ID is one letter; --match, --since and --limit are for several")
 
 
@@ -249,7 +250,7 @@ def _say(progress: Mapping[str, Any]) -> None:
         say(f"{progress['passed_over']} is passed over: it was replayed {progress['replays']} times")
     elif "reason" in progress:
         say(f"{progress['failed']} stays: {escape(progress['reason'])}")
-    else:
+    elif "done" in progress:
         say(f"{progress['done']} letters done")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import codecs
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,13 +22,15 @@ def cell(value: Any) -> str:
 def shown(letter: Mapping[str, Any], payload: bytes) -> list[str]:
     """What is known of it, the original's headers, the payload: nothing that a terminal would obey."""
     told = {"letter": letter["id"], **letter["told"], "replays": str(letter["replays"])}
-    lines = [f"{name + ':':<12} {escape(value)}" for name, value in told.items()]
+    lines = [f"{escape(name) + ':':<12} {escape(value)}" for name, value in told.items()]
     lines += ["", *(f"{escape(name)}: {escape(value)}" for name, value in letter["headers"]), ""]
+    is_cut = len(payload) < letter["size"]
     try:
-        lines += [escape(line) for line in payload.decode().replace("\t", "    ").split("\n")]
+        text = codecs.getincrementaldecoder("utf-8")().decode(payload, final=not is_cut)
+        lines += [escape(line) for line in text.replace("\t", "    ").split("\n")]
     except UnicodeDecodeError:
         lines += _hex(payload)
-    if len(payload) < letter["size"]:
+    if is_cut:
         lines.append(f"… {letter['size']} bytes in all; --raw writes them")
     return lines
 

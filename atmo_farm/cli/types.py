@@ -11,6 +11,19 @@ import click
 from atmo_farm.units import parse_duration
 
 
+class Text(click.ParamType[str]):
+    """Any but an empty one, which a variable of the shell that is not set leaves there: it must not mean all."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text as it is."""
+        text = str(value)
+        if not text.strip():
+            self.fail("it is empty", param, ctx)
+        return text
+
+
 class Since(click.ParamType[float]):
     """`30m`: so long ago, or a time of RFC 3339; the value is wall-clock seconds."""
 

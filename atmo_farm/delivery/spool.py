@@ -172,9 +172,8 @@ class Spool:
     def _read(self, name: str, payload: bool) -> Kept:
         if not name.endswith(LETTER):
             raise NotALetterError("its name is not that of a letter")
-        descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
+        with open(self._folder / name, "rb", opener=_careful) as file:
+            found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise NotALetterError("it is no file")
             head_size, head_crc, size, crc = _first_line(file.readline(LONGEST_FIRST_LINE))
@@ -235,6 +234,10 @@ def _first_line(line: bytes) -> list[int]:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _careful(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _sync(folder: Path) -> None:

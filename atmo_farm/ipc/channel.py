@@ -74,10 +74,12 @@ class MasterChannel:
         """The last words of a child that has ended."""
         return self._heard(self._lines.receive_rest)
 
-    def send(self, command: Command) -> None:
-        """Tell the child; when it does not read and too much waits, the command is dropped and logged."""
-        if not self._lines.send(encode(command)) and not self._lines.closed:
+    def send(self, command: Command) -> bool:
+        """Tell the child; False when it does not read and too much waits: the command is dropped and logged."""
+        sent = self._lines.send(encode(command))
+        if not sent and not self._lines.closed:
             logger.warning("%s does not read its channel: command %s dropped", self._name, command.kind)
+        return sent
 
     def flush(self) -> None:
         """Send what waits, as far as the child takes it now."""

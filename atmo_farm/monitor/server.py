@@ -33,6 +33,9 @@ logger = logging.getLogger("atmo_farm.monitor")
 LINE_LIMIT = 64 << 10
 """Bytes of the longest request."""
 
+LONGEST_ERROR = 4096
+"""Characters of an error's text."""
+
 CONNECTIONS = 64
 REQUESTS = 16
 """Of one connection, at once."""
@@ -44,7 +47,10 @@ DEAF_S = 1.0
 """And for how long, when others want its place."""
 
 LAST_WORDS_S = 0.5
-"""What the end of the farm leaves for the last answers."""
+"""What the end of the farm leaves for the last answers, and the loss of its place to a client."""
+
+LOOK_S = 0.5
+"""How often it is looked whether a client that only says no more is still there."""
 
 USAGE = 2
 BUSY = 5
@@ -149,14 +155,15 @@ class Connection:
             while line := await self._line():
                 used()
                 await self._take(line)
-            if not self._hung_up() and self.requests:
-                await asyncio.wait(self.requests)  # it only says no more, like `socat` at the end of its input
+            while self.requests and not self._hung_up():  # it only says no more, like `socat` at the end of its input
+                await asyncio.wait(tuple(self.requests), timeout=LOOK_S)
+            if not self._hung_up():
+                self._writer.close()
+                await asyncio.wait_for(self._writer.wait_closed(), PATIENCE_S)
         except (_ClientGoneError, OSError):
             pass
         finally:
-            for task in self.requests:
-                task.cancel()
-            self._writer.close()
+            self.end()
 
     async def refuse(self, reason: str) -> None:
         """Say why it is not served."""
@@ -165,10 +172,11 @@ class Connection:
         self._writer.close()
 
     def end(self) -> None:
-        """Close, with what is already on its way."""
+        """Close, with what is already on its way, as far as it is read at once."""
         for task in self.requests:
             task.cancel()
         self._writer.close()
+        asyncio.get_running_loop().call_later(LAST_WORDS_S, self._writer.transport.abort)
 
     async def _line(self) -> bytes:
         """The next request; empty when there is none any more."""
@@ -208,12 +216,13 @@ class Connection:
             try:
                 answer = {"result": await verb(self._farm, request, progress)}
             except AtmoFarmError as error:
-                answer = {"error": str(error), "exit": error.exit_code}
+                answer = {"error": log.redacted(str(error), LONGEST_ERROR), "exit": error.exit_code}
             except _ClientGoneError:
                 raise
             except Exception as error:
                 log.event(logger, logging.ERROR, "internal error in a control verb", exc_info=error)
-                answer = {"error": f"internal error: {type(error).__name__}: {error}", "exit": INTERNAL}
+                text = log.redacted(f"internal error: {type(error).__name__}: {error}", LONGEST_ERROR)
+                answer = {"error": text, "exit": INTERNAL}
             await self._answer(number, answer)
         except _ClientGoneError:
             self._writer.close()

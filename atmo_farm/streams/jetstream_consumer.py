@@ -52,6 +52,8 @@ class Bound:
     """The stream sequence up to which messages were delivered."""
     waiting: int
     """Requests for messages that are open."""
+    largest_request_bytes: int
+    """Bytes that one request may ask for; 0: no bound."""
     largest_request: int
     """Messages that may be asked for at once; 0: no bound."""
     longest_request_s: float
@@ -67,6 +69,7 @@ class Bound:
             unsettled=int(info.get("num_ack_pending", 0)),
             delivered=int(info.get("delivered", {}).get("stream_seq", 0)),
             waiting=int(info.get("num_waiting", 0)),
+            largest_request_bytes=int(config.get("max_bytes", 0)),
             largest_request=int(config.get("max_batch", 0)),
             longest_request_s=int(config.get("max_expires", 0)) / NANOSECONDS,
         )

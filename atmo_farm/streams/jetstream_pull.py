@@ -65,7 +65,7 @@ class Pull:
         self._subscription: Subscription | None = None
         self._inbox = b""
         self._subject = ""
-        self._largest = 0
+        self._largest = self._largest_bytes = 0
         self._expires_s = self._heartbeat_s = 0.0
         self.asked = 0
         """Messages that were asked for and have not come."""
@@ -77,7 +77,7 @@ class Pull:
         """Begin to ask, on a new inbox."""
         await self.end()
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{bound.stream}.{self._durable}"
-        self._largest = bound.largest_request
+        self._largest, self._largest_bytes = bound.largest_request, bound.largest_request_bytes
         self._expires_s = min(EXPIRES_S, bound.longest_request_s or EXPIRES_S)
         self._heartbeat_s = min(HEARTBEAT_S, self._expires_s / 2.5)
         inbox = self._client.new_inbox()
@@ -128,7 +128,7 @@ class Pull:
             return
         if self._largest:
             batch = min(batch, self._largest)
-        most = max(LEAST_BYTES, 2 * self._client.max_payload)
+        most = self._largest_bytes or max(LEAST_BYTES, 2 * self._client.max_payload)
         request = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d,"max_bytes":%d}' % (
             batch, int(self._expires_s * _NANOSECONDS), int(self._heartbeat_s * _NANOSECONDS), most
         )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import statistics
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
@@ -230,6 +229,6 @@ async def test_slow(
         assert not pool.problem()
     figure("p99 alone, ms", min(alone))
     figure("p99 beside, ms", min(beside))
-    figure("deadline of 0.4 s, median, s", statistics.median(deadlines))
-    assert 0.36 <= statistics.median(deadlines) <= 0.44, deadlines
-    assert min(beside) <= 2 * max(min(alone), 1.0)
+    figure("deadline of 0.4 s, longest, s", max(deadlines))
+    assert all(0.36 <= took <= 0.44 for took in deadlines), deadlines
+    assert any(slow <= 2 * max(quick, 1.0) for quick, slow in zip(alone, beside, strict=True)), (alone, beside)

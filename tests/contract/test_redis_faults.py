@@ -64,12 +64,11 @@ def test_a_killed_server_fails_calls_at_once_and_serves_within_two_seconds_of_it
             with Watch() as lost:
                 ends = await outcomes(under_way)
             assert all(str(end).startswith("TRANSIENT: redis: the connection was lost") for end in ends), ends
-            took_s = []
+            slowest = 0.0
             for _ in range(50):
                 with Watch() as each:
                     assert str(await outcome(asker.get("key"))).startswith("TRANSIENT: redis is out of reach: ")
-                took_s.append(each.took_s)
-            slowest = sorted(took_s)[-3]  # but for two: the machine has other things to do
+                slowest = max(slowest, each.took_s)
             assert max(lost.took_s, slowest) <= AT_ONCE_S
             server.start()
             with Watch() as back:
@@ -147,7 +146,7 @@ def test_deadlines_that_a_busy_server_misses_do_not_make_it_count_as_down() -> N
     async def body() -> None:
         async with fake_redis() as fake, opened(fake) as cache:
             asker = Asker(cache)
-            asked = [asker.get("key", within_s=0.05) for _ in range(20)]
+            asked = [asker.get("key", within_s=0.5) for _ in range(20)]
             answered = asker.get("first")
             await asyncio.sleep(0.02)
             fake.peers[-1].say(b"$1\r\n1\r\n")

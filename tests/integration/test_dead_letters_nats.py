@@ -112,6 +112,32 @@ def test_a_letter_comes_back_as_it_was(server: NatsServer) -> None:
     run(body())
 
 
+@pytest.mark.parametrize("status", ["404", "409", "OK"])
+@pytest.mark.parametrize("is_direct", [True, False])
+def test_what_somebody_else_put_there_hides_no_letter(server: NatsServer, status: str, is_direct: bool) -> None:
+    """Headers that look like an answer of the server's, a size that is none: it is a letter like others."""
+    name = f"FOREIGN{status}{is_direct}"
+    resource = f"{'atmo.' * is_direct}dead.{name}"
+    block = f"NATS/1.0 {status}\r\nNats-Msg-Size: {'9' * 5000}\r\n\r\n".encode()
+
+    async def body() -> None:
+        async with client(server) as other:
+            if not is_direct:
+                await other.jetstream().add_stream(name=name, subjects=[resource], allow_direct=False)
+        async with stream(server, resource) as handler, letters(server, resource) as place:
+            await handler.bury(letter(resource, f"first{name}"))
+            place._requests.send(resource, "", b"data", block)
+            await place._requests.confirm()
+            await handler.bury(letter(resource, f"last{name}"))
+        async with letters(server, resource) as place:
+            found = await all_of(place)
+            assert [kept.key for kept in found] == [f"first{name}", "", f"last{name}"]
+            loaded = await place.load(found[1].id)
+            assert loaded is not None and loaded.data == b"data"
+
+    run(body())
+
+
 def test_a_letter_twice_is_there_once(server: NatsServer) -> None:
     """A message that is delivered again after its letter was kept makes no second one."""
     resource = "atmo.dead.twice.h"

@@ -18,6 +18,8 @@ from click.testing import CliRunner, Result
 from nats.aio.client import Client
 
 from atmo_farm.cli.app import cli
+from atmo_farm.errors import AtmoFarmError
+from atmo_farm.ipc.control import ControlClient
 from tests.farm import Farm, nats_directive, wait_for, write_app, write_directive
 from tests.servers.nats import NatsServer
 
@@ -146,6 +148,7 @@ def _one_at_a_time(farm: Farm) -> None:
     with socket.socket(socket.AF_UNIX) as slow:
         slow.connect(str(farm.folder / "run" / "control.sock"))
         slow.sendall(b'{"id": 1, "verb": "dlq.replay", "handler": "bad", "rate": 0.001}\n')
+        assert json.loads(slow.recv(1000)) == {"id": 1, "progress": {"stage": "reading"}}, "a client waits 10 s for it"
         letters(farm, "bad", 1)
         refused = dlq(farm, "purge", "bad", "--all")
         assert (refused.exit_code, "being replayed or purged already" in refused.stderr) == (5, True)
@@ -154,6 +157,11 @@ def _one_at_a_time(farm: Farm) -> None:
 
 
 def _refuses(farm: Farm) -> None:
+    with ControlClient(farm.folder / "run" / "control.sock") as client:
+        for args in ({"match": [""]}, {"since": float("nan")}, {"since": -1e300}, {"rate": 0}, {"limit": -1}):
+            with pytest.raises(AtmoFarmError, match="not understood") as odd:
+                client.ask("dlq.purge", {"handler": "bad", **args})
+            assert odd.value.exit_code == 2
     for arguments, code, said in (
         (("list", "bda"), 4, "there is no handler 'bda'; did you mean bad?"),
         (("list", "none"), 4, "the handler none keeps no dead letters (`deadLetter: off`)"),
@@ -163,7 +171,12 @@ def _refuses(farm: Farm) -> None:
         (("purge", "bad", "1", "--since", "1h"), 2, "an ID is one letter"),
         (("replay", "bad", "--to", "a b"), 2, "a subject is tokens"),
         (("list", "bad", "--since", "yesterday"), 2, "neither a duration"),
+        (("list", "bad", "--since", "nan"), 2, "neither a duration"),
         (("replay", "bad", "--rate", "fast"), 2, "is no rate"),
+        (("replay", "bad", "--rate", "nan"), 2, "is no rate"),
+        (("replay", "bad", ""), 2, "it is empty"),
+        (("replay", "bad", "--to", ""), 2, "it is empty"),
+        (("purge", "bad", "--match", " "), 2, "it is empty"),
     ):
         refused = dlq(farm, *arguments)
         assert (refused.exit_code, said in refused.stderr) == (code, True), refused.output

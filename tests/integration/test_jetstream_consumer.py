@@ -160,7 +160,7 @@ def test_a_limit_on_requests(start_jetstream: StartServer) -> None:
 
     async def body(kit: Kit) -> None:
         config = {"durable_name": "work", "ack_policy": "explicit", "filter_subject": "in.a", "max_batch": 3,
-                  "max_expires": 10**9}  # fmt: skip
+                  "max_expires": 10**9, "max_bytes": 100_000}  # fmt: skip
         await kit.api("CONSUMER.CREATE.IN.work", {"stream_name": "IN", "config": config})
         stream, handled = await kit.stream(), Handled()
         await stream.consume(settling(stream, handled))

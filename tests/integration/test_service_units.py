@@ -20,6 +20,9 @@ import pytest
 from click.testing import CliRunner
 
 from atmo_farm.cli.app import cli
+from atmo_farm.errors import CannotStart
+from atmo_farm.tools.service.files import files
+from atmo_farm.tools.service.place import place
 from atmo_farm.tools.service.unit import unit_text
 from tests.data import Asker, data_directive, sqlite, write_data_app
 from tests.farm import Farm, nats_directive, wait_for, write_app, write_directive
@@ -41,6 +44,25 @@ def analyze(*arguments: str) -> str:
     done = subprocess.run(["systemd-analyze", "--no-pager", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+@pytest.mark.parametrize("folder", ["a b", "a$b", "50%i", "ä;b", "$HOME"])
+def test_the_command_may_lie_anywhere(tmp_path: Path, folder: str) -> None:
+    """Whatever systemd makes of blanks, % and $ in a line."""
+    executable = tmp_path / folder / "atmo-farm"
+    executable.parent.mkdir()
+    executable.write_text("#!/bin/sh\n")
+    executable.chmod(0o755)
+    unit, *_ = files(place("", False, tmp_path, {}), executable, Path("/srv/app"), ())
+    (tmp_path / "atmo-farm.service").write_text(unit.content)
+    analyze("verify", str(tmp_path / "atmo-farm.service"))
+
+
+@pytest.mark.parametrize("folder", ['a"b', "a'b", "a\\b", "a\nUser=root", "a\tb"])
+def test_a_command_that_systemd_does_not_start(tmp_path: Path, folder: str) -> None:
+    """It is refused before a unit is written."""
+    with pytest.raises(CannotStart, match="systemd starts no command"):
+        files(place("", False, tmp_path, {}), tmp_path / folder / "atmo-farm", Path("/srv/app"), ())
 
 
 class Unit:

@@ -19,8 +19,6 @@ from tests.system.jetstream import DURABLE, OUT, JetStreamLoad, make_streams, wi
 Amount = Callable[[int, int], int]
 Figure = Callable[[str, object], None]
 IN_FLIGHT = 32
-IN_HAND = IN_FLIGHT + IN_FLIGHT // 4
-"""With what a worker has ahead."""
 HANDLER = f"""
 durable: {DURABLE}
 jetstream: {{ackWait: 1s}}
@@ -67,7 +65,7 @@ def test_kill_9_of_consumers(serve: Callable[..., TestFarm], amount: Amount, fig
             resumed.append(load.resumed_after_s(killed_at))
             time.sleep(amount(0, 1))
         ledger = load.finish()
-        ledger.verify(repeated=kills * IN_HAND)
+        ledger.verify(repeated=kills * IN_FLIGHT)
         assert max(resumed) < 1
         figure("kills", kills)
         figure("slowest return, s", max(resumed))
@@ -89,7 +87,7 @@ def test_kill_9_of_the_only_consumer(serve: Callable[..., TestFarm], amount: Amo
             os.kill(farm.workers("work")[0], signal.SIGKILL)
             resumed.append(load.resumed_after_s(killed_at + 0.01))
             time.sleep(amount(0, 3))
-        load.finish().verify(repeated=kills * IN_HAND)
+        load.finish().verify(repeated=kills * IN_FLIGHT)
         assert max(resumed) < 1
         figure("slowest return, s", max(resumed))
 
@@ -108,7 +106,7 @@ def test_a_broker_that_is_stopped(
         server.start()
         resumed_s = load.resumed_after_s(time.monotonic())
         load.wait_worked(len(load.worked_at) + 100)
-        load.finish().verify(repeated=2 * IN_HAND)
+        load.finish().verify(repeated=2 * IN_FLIGHT)
         assert resumed_s < 5
         figure("consuming again after, s", resumed_s)
 
@@ -131,7 +129,7 @@ def test_a_broker_that_stands(
             server.resume()
         resumed_s = load.resumed_after_s(time.monotonic())
         load.wait_worked(len(load.worked_at) + 100)
-        load.finish().verify(repeated=2 * IN_HAND)
+        load.finish().verify(repeated=2 * IN_FLIGHT)
         figure("consuming again after, s", resumed_s)
 
 
@@ -209,7 +207,7 @@ def test_a_message_that_kills_its_process(serve: Callable[..., TestFarm], figure
                         os.kill(pid, signal.SIGKILL)
         load.wait_worked(199, 40)
         ledger = load.finish()
-        ledger.verify(repeated=8 * IN_HAND, dead=1)
+        ledger.verify(repeated=8 * IN_FLIGHT, dead=1)
         (failed,) = farm.log(message="message failed")
         assert failed["cause"] == "killed its process"
         figure("work of others done again", ledger.repeated)
@@ -239,7 +237,7 @@ def test_sigterm_while_the_broker_is_down(serve: Callable[..., TestFarm], server
         farm.wait_notified("READY=1")
         load.wait_worked(len(load.worked_at) + 100)
         ledger = load.finish()
-        ledger.verify(repeated=2 * IN_HAND)
+        ledger.verify(repeated=2 * IN_FLIGHT)
         assert took_s < 30
         figure("ended after, s", took_s)
 
@@ -258,7 +256,7 @@ def test_reloads_under_load(serve: Callable[..., TestFarm], amount: Amount, figu
             time.sleep(0.05)
         load.wait_worked(len(load.worked_at) + 200)
         ledger = load.finish()
-        ledger.verify(repeated=2 * IN_HAND)
+        ledger.verify(repeated=2 * IN_FLIGHT)
         figure("work done again", ledger.repeated)
         assert farm.stop() == 0
 
@@ -293,7 +291,7 @@ def test_an_order_survives_reloads_and_kills(serve: Callable[..., TestFarm], amo
             os.kill(farm.workers("work")[0], signal.SIGKILL)
         load.wait_worked(len(load.worked_at) + 50)
         ledger = load.finish()
-        ledger.verify(repeated=amount(2, 30) * IN_HAND)
+        ledger.verify(repeated=amount(2, 30) * IN_FLIGHT)
         assert list(ledger.output) == sorted(ledger.output, key=int)
 
 
@@ -315,6 +313,6 @@ def test_two_farms_share_a_durable_and_one_is_killed(
         first.stop(signal.SIGKILL)
         load.wait_worked(len(load.worked_at) + 200)
         ledger = load.finish()
-        ledger.verify(repeated=2 * IN_HAND)
+        ledger.verify(repeated=2 * IN_FLIGHT)
         figure("work done again", ledger.repeated)
         assert second.stop() == 0

@@ -44,6 +44,24 @@ def test_where_farms_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert run_folders(Settings(), {})
 
 
+@pytest.mark.skipif(UID != 0, reason="needs to give folders to another user")
+@pytest.mark.parametrize("is_link", [False, True])
+def test_where_somebody_else_may_have_put_a_farm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_link: bool
+) -> None:
+    """Anybody can make a folder in /tmp that is called like ours: what is in it is not even looked at."""
+    monkeypatch.setattr("atmo_farm.folders.SYSTEM_PLACE", tmp_path / "system")
+    monkeypatch.setattr("atmo_farm.folders.TEMPORARY", f"{tmp_path}/tmp-{{uid}}")
+    trap = tmp_path / f"tmp-{UID}"
+    real = tmp_path / "theirs" if is_link else trap
+    (real / "trap").mkdir(parents=True)
+    if is_link:
+        trap.symlink_to(real)
+    assert bool(run_folders(Settings(), {})) is not is_link
+    os.chown(real, 12345, 12345)
+    assert run_folders(Settings(), {}) == []
+
+
 def test_identifier_is_one_component() -> None:
     """An identifier never leads out of its place."""
     assert folders(Settings(), "../../etc", {"HOME": "/h"}).state == Path("/h/.local/state/atmo-farm/.._.._etc")

@@ -40,8 +40,8 @@ class Asked(msgspec.Struct):
     handler: str
     letter: str = ""
     """The id of one."""
-    match: list[str] = []
-    since: float | None = None
+    match: list[Annotated[str, msgspec.Meta(pattern=r"\S")]] = []
+    since: Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)] | None = None
     """Wall-clock seconds."""
     limit: Number | None = None
     rate: Annotated[float, msgspec.Meta(gt=0)] | None = None
@@ -172,6 +172,7 @@ async def _opened(
         async with NatsLetters(connection, handler.dead_letter.resource, client_name) as broker:
             if broker.problem:
                 await progress({"note": f"what the broker may keep cannot be read: {broker.problem}"})
+            await progress({"stage": "reading"})  # it may be long before there is anything to tell
             yield (broker, Spool(farm.state, name, farm.settings.spool_size)), who, broker
     except PublishError as error:
         raise TimedOut(str(error)) from error

@@ -78,6 +78,14 @@ def _environment(place: Place, variables: tuple[str, ...]) -> str:
 
 
 def _quoted(path: Path) -> str:
-    """As a unit has it, where a blank ends a word and % and $ mean something."""
-    text = str(path).replace("%", "%%").replace("$", "$$")
-    return json.dumps(text, ensure_ascii=False) if any(char in text for char in " \"'\\\t;") else text
+    """As a unit has the command of a line, where a blank ends a word and % means something.
+
+    CannotStart for what systemd does not start.
+    """
+    text = str(path)
+    if any(char in "\"'\\" or not char.isprintable() for char in text):
+        raise CannotStart(
+            f"systemd starts no command whose path has quotes, backslashes or control characters: {text!r}"
+        )
+    text = text.replace("%", "%%")
+    return f'"{text}"' if " " in text else text

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import attrs
 
+from atmo_farm.errors import CannotStart
 from atmo_farm.tools.service import record
 from atmo_farm.tools.service.unit import PLAIN
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-RESERVED = ("credentials", PLAIN, ".", "..")
+RESERVED = ("credentials", PLAIN, ".", "..", "atmo-farm.yaml", "environment", record.NAME)
+"""Names of what else is in the folder that holds those of the services, or in the run folder."""
 
 
 @attrs.frozen
@@ -29,8 +31,13 @@ class Place:
     """The folder that stands for / when the files are written."""
 
     def real(self, path: Path) -> Path:
-        """Where the file is from here."""
-        return self.root / path.relative_to("/")
+        """Where the file is from here. CannotStart if a link leads out of the root: it means another place there."""
+        real, root = self.root / path.relative_to("/"), self.root.resolve()
+        if not real.resolve().is_relative_to(root):
+            raise CannotStart(
+                f"{real} leads by a link to {real.resolve()}, out of {root}; make that link a relative one"
+            )
+        return real
 
     @property
     def service(self) -> str:
@@ -90,7 +97,9 @@ class Place:
 def place(name: str, user: bool, root: Path, environ: Mapping[str, str]) -> Place:
     """The place for a service of the system or of this user. ValueError if the name cannot be one."""
     if name and (not NAME.fullmatch(name) or name in RESERVED):
-        raise ValueError(f"{name!r} cannot name a service; use letters, digits, `-`, `_` and `.`, and not {PLAIN!r}")
+        raise ValueError(
+            f"{name!r} cannot name a service; use letters, digits, `-`, `_` and `.`, and not {', '.join(RESERVED)}"
+        )
     if not user:
         return Place(name, user, Path("/etc/systemd/system"), Path("/etc/atmo-farm"), root)
     home = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or Path.home()) / ".config").absolute()

@@ -135,6 +135,19 @@ def test_removal_takes_what_was_written_and_nothing_else(tmp_path: Path, app: Pa
     assert "nothing to do" in run(root, "--remove").stdout
 
 
+@pytest.mark.parametrize("link", ["etc/systemd/system", "etc/atmo-farm", "etc/atmo-farm/environment"])
+def test_nothing_is_written_out_of_the_root(tmp_path: Path, app: Path, link: str) -> None:
+    """An image's absolute links mean places in the image, not here."""
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    outside.mkdir()
+    (root / link).parent.mkdir(parents=True)
+    (root / link).symlink_to(outside / "file" if link.endswith("environment") else outside)
+    refused = run(root, app)
+    assert (refused.exit_code, "leads by a link to" in refused.stderr) == (3, True)
+    run(root, "--remove")
+    assert not list(outside.iterdir())
+
+
 def test_services_with_names_share_a_template(tmp_path: Path, app: Path) -> None:
     """It goes with the last of them; the plain service beside them is another one."""
     root = tmp_path / "root"

@@ -28,6 +28,10 @@ def output(number: int, data: bytes = BINARY, **keys: object) -> Output:
     return Output("atmo.dead.a.h", data, {"Atmo-Dead-Id": str(number)}, None, f"m{number}", **keys)  # type: ignore[arg-type]
 
 
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 async def all_of(kept: Spool) -> list[Kept]:
     return [letter async for letter in kept.letters()]
 
@@ -120,8 +124,10 @@ def test_what_is_no_letter_is_passed_over(tmp_path: Path, caplog: pytest.LogCapt
         (folder / "folder.letter").mkdir()
         os.mkfifo(folder / "pipe.letter")
         (folder / "left.new").write_bytes(whole[:20])
+        before = descriptors()
         assert [Letter(letter).told["id"] for letter in await all_of(kept)] == ["1"]
         assert len(caplog.records) == 10
+        assert descriptors() == before
         (folder / "payload.letter").write_bytes(whole[:-1] + b"\x00")
         assert await kept.load("payload") is None
         assert await kept.load("../h/" + (await all_of(kept))[0].id) is None

@@ -131,6 +131,7 @@ def laughs(levels: int, width: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "text", [laughs(9, 9), laughs(30, 2), "a: &a x\nb: [" + "*a," * 201 + "]\n", "- x\n" * 100_001]
 )

@@ -260,12 +260,16 @@ def test_stop_tells_whom_it_waits_for(farm: Farm) -> None:
 
 
 def test_a_second_sigterm_ends_the_monitor_as_well(farm: Farm) -> None:
-    """Whoever waited for the end sees that it is lost."""
+    """Whoever waited for the end sees that it is lost. The first one after an asked-for stop cuts nothing off:
+    it may be the service manager's."""
     farm.settings(**{**SETTINGS, "drain_deadline_s": 60})
     farm.start(bad={"behaviour": "stubborn"})
     farm.wait_for("farm is up")
     asking = Asking(farm, "stop")
     farm.wait_for("stop by user id")
+    farm.signal(signal.SIGTERM)
+    farm.wait_for("SIGTERM: draining")
+    assert farm.children("bad")
     farm.signal(signal.SIGTERM)
     assert farm.end(2) == 0
     asking.join(5)
@@ -326,6 +330,28 @@ def test_reloads_of_an_impatient_client_are_bounded(farm: Farm) -> None:
     farm.wait_until(lambda: status(farm)["farm"]["state"] == "ready")
     assert farm.count("reload: checking") <= 6
     assert list(farm.children("monitor")) == [monitor]
+
+
+def test_a_lost_answer_leaves_nobody_waiting(farm: Farm) -> None:
+    """More than the channel has room for, for a monitor that stands: those who asked are hung up on."""
+    farm.start(echo={"behaviour": "ok"})
+    farm.wait_for("farm is up")
+    (monitor,) = farm.children("monitor")
+    farm.app(problems=["p"] * 1000, takes_s=0.3)
+    first = Asking(farm, "reload")
+    until(lambda: "checking" in first.stages(), farm)
+    clients = [connect(farm) for _ in range(3)]
+    for client in clients:
+        client._socket.sendall(b"".join(b'{"id": "%s", "verb": "reload"}\n' % (b"x" * number) for number in range(16)))
+    farm.wait_until(lambda: farm.count("reload: checking") == 2)
+    os.kill(monitor, signal.SIGSTOP)
+    farm.wait_until(lambda: farm.count("reload refused; generation 1 goes on") == 2)
+    for client in clients:
+        client._socket.settimeout(5)
+        while client._socket.recv(1 << 16):
+            pass
+    farm.wait_until(lambda: farm.children("monitor") not in ([], [monitor]))
+    assert status(farm)["farm"]["state"] == "ready"
 
 
 def test_descriptors_stay_as_they_are(farm: Farm) -> None:

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import pytest
 
+from atmo_farm import log
 from atmo_farm.errors import NotFound
 from atmo_farm.monitor import server
 from atmo_farm.monitor.farm import Farm, Progress
@@ -98,6 +99,10 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
@@ -121,6 +126,20 @@ def test_requests_and_answers(tmp_path: Path) -> None:
 
     run(test, tmp_path / "control.sock")
     assert not (tmp_path / "control.sock").exists()
+
+
+def test_errors_show_no_secret(tmp_path: Path) -> None:
+    """Whatever a library puts into its words."""
+
+    async def test(path: Path, _verbs: Verbs) -> None:
+        log.redact(["such handler"])
+        try:
+            streams = await asyncio.open_unix_connection(path)
+            assert await ask(streams, verb="missing") == [{"id": 1, "error": "no [redacted]", "exit": 4}]
+        finally:
+            log.redact([])
+
+    run(test, tmp_path / "control.sock")
 
 
 @pytest.mark.parametrize(
@@ -251,6 +270,42 @@ def test_a_client_that_goes_cancels_its_verb(tmp_path: Path) -> None:
         verbs.go.set()
         assert await read(silent) == {"id": 1, "result": {"went": True}}
         assert await silent[0].read() == b""
+
+    run(test, tmp_path / "control.sock")
+
+
+def test_a_client_that_said_no_more_and_then_went_cancels_its_verb(tmp_path: Path) -> None:
+    """Else as many of them as there are places would keep everybody out until their verbs end."""
+
+    async def test(path: Path, verbs: Verbs) -> None:
+        streams = await asyncio.open_unix_connection(path)
+        streams[1].write(b'{"id": 1, "verb": "wait"}\n')
+        streams[1].write_eof()
+        await until(lambda: verbs.waiting == 1)
+        await asyncio.sleep(0.05)  # the server has seen the end of what it says
+        streams[1].close()
+        await until(lambda: verbs.cancelled == 1)
+
+    run(test, tmp_path / "control.sock")
+
+
+def test_a_client_that_gave_way_costs_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it never reads what was already on its way."""
+    monkeypatch.setattr(server, "DEAF_S", 0.1)
+    monkeypatch.setattr(server, "CONNECTIONS", 1)
+
+    async def test(path: Path, verbs: Verbs) -> None:
+        before = descriptors()
+        deaf = await asyncio.open_unix_connection(path, limit=1)
+        deaf[1].write(b'{"id": 1, "verb": "count"}\n')
+        await until(lambda: verbs.told > 100)
+        while True:
+            streams = await asyncio.open_unix_connection(path)
+            if "result" in (await ask(streams, verb="echo"))[0]:
+                break
+            streams[1].close()
+            await asyncio.sleep(0.05)
+        await until(lambda: descriptors() <= before + 3)  # both ends of one, and one end of another
 
     run(test, tmp_path / "control.sock")
 

@@ -52,7 +52,7 @@ class LibrdkafkaConsumer:
         self._topic = topic
         self._membership = membership
         self._listener = listener
-        self._joined = False
+        self._subscribed = self._joined = False
         self._gone = False
         """The library says that the topic is."""
         self._look_at = 0.0
@@ -89,10 +89,14 @@ class LibrdkafkaConsumer:
             self._consumer.poll(0)  # what was told meanwhile
             self._consumer.close()
             raise self._connection.not_let_in(error.args[0]) from error
-        self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def poll(self, timeout_s: float) -> Mapping[int, Sequence[Record]]:
         """As the protocol says."""
+        if not self._subscribed:  # not before: the library joins at once, whether it is polled or not
+            self._subscribed = True
+            self._consumer.subscribe(
+                [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
         try:
             first = self._consumer.poll(timeout_s)
             # `consume` waits all of its time for a full batch: the first message alone is worth waiting for

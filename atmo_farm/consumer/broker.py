@@ -13,7 +13,7 @@ def stream_of(context: ChildContext, identity: str, events: StreamEvents) -> Str
     handler, directive = context.handler, context.directive
     name = f"atmo-farm/{directive.identifier}/{handler.name}/{context.worker}"
     if handler.source == "kafka":
-        return _kafka(context, name, events)
+        return _kafka(context, identity, name, events)
     connection = directive.connections.nats[handler.connection]
     if handler.jetstream is not None:
         return JetStreamStream(connection, handler, whom=identity, client_name=name, events=events)
@@ -29,7 +29,7 @@ def stream_of(context: ChildContext, identity: str, events: StreamEvents) -> Str
     )
 
 
-def _kafka(context: ChildContext, name: str, events: StreamEvents) -> Stream:
+def _kafka(context: ChildContext, identity: str, name: str, events: StreamEvents) -> Stream:
     from atmo_farm.streams.kafka.membership import Membership, static_id
     from atmo_farm.streams.kafka.stream import KafkaStream
 
@@ -44,5 +44,6 @@ def _kafka(context: ChildContext, name: str, events: StreamEvents) -> Stream:
         envelope=handler.envelope,
         max_in_flight=handler.max_in_flight,
         ordered=handler.ordering != "none",
-        dead_topic=handler.dead_letter.resource if handler.dead_letter else "",
+        dead_letter=handler.dead_letter,
+        whom=identity,
     )

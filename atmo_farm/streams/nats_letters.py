@@ -160,6 +160,10 @@ class NatsLetters:
             return False
         return True
 
+    def problem_of(self, target: str) -> str:
+        """Why nothing can be sent on this subject; empty if it can."""
+        return subjects.problem(target)
+
     async def send(self, output: Output) -> None:
         """Publish; returns when a stream has it, or, where none covers the subject, when the server has passed it on to
         somebody. PublishError, transient where it may be accepted later."""

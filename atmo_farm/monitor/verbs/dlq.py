@@ -19,7 +19,7 @@ from atmo_farm.delivery.replay import Job, Wanted, Way, select
 from atmo_farm.delivery.spool import Spool
 from atmo_farm.errors import NotFound, PublishError, TimedOut, with_exit_code
 from atmo_farm.monitor.farm import Farm, Progress
-from atmo_farm.streams import subjects
+from atmo_farm.streams import nats_dead, subjects
 from atmo_farm.streams.base import Letters
 from atmo_farm.streams.nats_letters import NatsLetters
 
@@ -92,20 +92,28 @@ async def replay(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Map
             await _one(places, who, asked)
         job = Job(places, _wanted(asked, who), progress, asked.rate, asked.dry_run)
         with _alone(asked):
-            await job.replay(Way(asked.to, asked.max_replays), broker.send)
+            await job.replay(Way(_listens(farm, asked), asked.to, asked.max_replays), broker.send)
     return job.counts.told()
 
 
 async def purge(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
     """Remove letters. Progress: how far it is; the result is the counts."""
     asked = _asked(args)
-    async with _opened(farm, asked, progress) as (places, who, _):
+    async with _opened(farm, asked, progress) as (places, who, broker):
         if asked.letter:
             await _one(places, who, asked)
         job = Job(places, _wanted(asked, who), progress, asked.rate, asked.dry_run)
         with _alone(asked):
+            if asked == Asked(asked.handler) and broker.resource == nats_dead.SUBJECTS.replace(">", who):
+                job.counts.done += await broker.purge()  # no other handler's letters are there
             await job.purge()
     return job.counts.told()
+
+
+def _listens(farm: Farm, asked: Asked) -> Sequence[str]:
+    """The subjects of the handler."""
+    handler = next(handler for handler in farm.directive().handlers if handler.name == asked.handler)
+    return (handler.jetstream and handler.jetstream.filter_subjects) or (handler.resource,)
 
 
 def _asked(args: Mapping[str, Any]) -> Asked:

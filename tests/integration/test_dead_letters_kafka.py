@@ -19,7 +19,7 @@ from atmo_farm.errors import PublishError, TimedOut
 from atmo_farm.streams.base import Kept, Output
 from atmo_farm.streams.kafka.letters import KafkaLetters
 from tests.farm import Farm, wait_for, write_app, write_directive
-from tests.kafka import new_name, new_topic, read_all, write
+from tests.kafka import create_topic, new_name, new_topic, read_all, write
 from tests.servers.kafka import KafkaServer
 from tests.streams import run
 
@@ -65,6 +65,23 @@ def test_letters_are_read_and_removed_one_by_one(kafka_server: KafkaServer) -> N
         async with letters(kafka_server, topic) as place:
             assert [kept.id for kept in await told(place)] == ["1-0"]
         assert beginning(kafka_server, topic) > 3, "with the marks that stand behind them there"
+
+    run(body())
+
+
+def test_all_are_removed_at_once(kafka_server: KafkaServer) -> None:
+    """Where no other handler's can be there."""
+    topic = f"{new_name('app.handler')}.dead"
+    create_topic(kafka_server, topic, 2)
+    write(kafka_server, topic, [b"a", b"b", b"c"])
+    write(kafka_server, topic, [b"d"], partition=1)
+
+    async def body() -> None:
+        async with letters(kafka_server, topic) as place:
+            assert place.is_alone(topic.removesuffix(".dead")) and not place.is_alone("app.other")
+            assert await place.remove("0-1")
+            assert await place.purge() == 3
+            assert await told(place) == []
 
     run(body())
 

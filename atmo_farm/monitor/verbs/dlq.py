@@ -61,6 +61,12 @@ class Broker(Letters, Protocol):
     def problem_of(self, target: str) -> str:
         """Why nothing can be sent there; empty if it can."""
 
+    def is_alone(self, who: str) -> bool:
+        """Whether no other handler's letters than those of `<identifier>.<handler>` are there."""
+
+    async def purge(self) -> int:
+        """Remove all at once, whoever's they are; returns how many these were."""
+
     async def send(self, output: Output) -> None:
         """Returns when it is safe there. PublishError, transient where it may be taken later."""
 
@@ -104,20 +110,28 @@ async def replay(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Map
             await _one(places, who, asked)
         job = Job(places, _wanted(asked, who), progress, asked.rate, asked.dry_run)
         with _alone(asked):
-            await job.replay(Way(asked.to, asked.max_replays), broker.send)
+            await job.replay(Way(_listens(farm, asked), asked.to, asked.max_replays), broker.send)
     return job.counts.told()
 
 
 async def purge(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
     """Remove letters. Progress: how far it is; the result is the counts."""
     asked = _asked(args)
-    async with _opened(farm, asked, progress) as (places, who, _):
+    async with _opened(farm, asked, progress) as (places, who, broker):
         if asked.letter:
             await _one(places, who, asked)
         job = Job(places, _wanted(asked, who), progress, asked.rate, asked.dry_run)
         with _alone(asked):
+            if asked == Asked(asked.handler) and broker.is_alone(who):
+                job.counts.done += await broker.purge()  # no other handler's letters are there
             await job.purge()
     return job.counts.told()
+
+
+def _listens(farm: Farm, asked: Asked) -> Sequence[str]:
+    """The subjects of the handler."""
+    handler = next(handler for handler in farm.directive().handlers if handler.name == asked.handler)
+    return (handler.jetstream and handler.jetstream.filter_subjects) or (handler.resource,)
 
 
 def _asked(args: Mapping[str, Any]) -> Asked:

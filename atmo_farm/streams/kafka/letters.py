@@ -11,7 +11,7 @@ the broker is asked to delete those at once, which it may refuse.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -105,6 +105,21 @@ class KafkaLetters:
         self._removed[partition].add(offset)
         self._mine.add(partition)
         return True
+
+    def is_alone(self, who: str) -> bool:
+        """Whether no other handler's letters than those of `<identifier>.<handler>` are there."""
+        return self._topic == f"{who}.dead"
+
+    async def purge(self) -> int:
+        """Remove all at once, whoever's they are; returns how many these were. Where the user may not, none is."""
+        count = 0
+        async for _ in self.letters():
+            count += 1
+        try:
+            await self._do(self._delete, dict(self._seen))
+        except PublishError:
+            return 0
+        return count
 
     def problem_of(self, target: str) -> str:
         """Why nothing can be sent to this topic; empty if it can."""
@@ -222,11 +237,15 @@ class KafkaLetters:
             if kept is not None:
                 break
         if at > start:
-            admin, _ = client.connect(KafkaAdminClient, self._options)
-            try:
-                admin.delete_records({TopicPartition(self._topic, number): at})
-            finally:
-                admin.close()
+            self._delete({number: at})
+
+    def _delete(self, ends: Mapping[int, int]) -> None:
+        """The records of partitions up to these offsets."""
+        admin, _ = client.connect(KafkaAdminClient, self._options)
+        try:
+            admin.delete_records({TopicPartition(self._topic, number): end for number, end in ends.items()})
+        finally:
+            admin.close()
 
     def _is_done(self, number: int, record: Any) -> bool:
         """A mark is when its letter is before it, and so deleted with it, or deleted already."""

@@ -89,6 +89,12 @@ def committed(server: KafkaServer, group: str, topic: str) -> dict[int, int]:
         return {one.partition: found.offset for one, found in offsets.items() if one.topic == topic}
 
 
+def members(server: KafkaServer, group: str) -> list[str]:
+    """The static ids of a group's members."""
+    with closing(KafkaAdminClient(bootstrap_servers=server.address())) as admin:
+        return sorted(one["group_instance_id"] for one in admin.describe_groups([group])[group]["members"])
+
+
 class Rebalances:
     """`driver.Listener` that keeps what is ours, and what was told."""
 

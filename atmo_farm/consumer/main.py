@@ -19,7 +19,6 @@ from atmo_farm.consumer.broker import stream_of
 from atmo_farm.consumer.context import ChildContext
 from atmo_farm.consumer.data import needed_sources, wait_for_sources
 from atmo_farm.consumer.guest_log import HandlerGuestLog
-from atmo_farm.consumer.place import take_place
 from atmo_farm.consumer.sequence import Sequence
 from atmo_farm.consumer.worker import Worker
 from atmo_farm.delivery.dead_letters import DeadLetters
@@ -120,8 +119,6 @@ class Consumer:
         worker = Worker(handler, sequence, stream, self._slot, identity, self._dead_letters(stream), self._suspects)
         await stream.open()
         self._serving = stream, worker
-        if handler.source == "kafka":
-            await take_place(context, self.waiting)
         await stream.consume(worker.handle)
         self._booted = True
         if hasattr(_libc, "malloc_trim"):  # glibc's: what the boot has freed goes back to the machine

@@ -21,7 +21,7 @@ from atmo_farm.streams.base import Handle, Message, Output, StreamEvents
 from atmo_farm.streams.codec import NO_HEADERS, Codec
 from atmo_farm.streams.kafka import drivers
 from atmo_farm.streams.kafka.driver import BrokerRefused, Outgoing, Record, Result
-from atmo_farm.streams.kafka.membership import Membership
+from atmo_farm.streams.kafka.membership import Membership, Place
 from atmo_farm.streams.kafka.options import options
 from atmo_farm.streams.kafka.owner import Owner
 from atmo_farm.streams.kafka.partitions import Partition, Partitions
@@ -75,15 +75,18 @@ class KafkaStream:
         ordered: bool = True,
         dead_letter: DeadLetter | None = None,
         whom: str = "",
+        place: Place | None = None,
     ):
         """`ordered`: messages of a partition wait for each other. `whom`: what was replayed for another one than
-        `<identifier>.<handler>` is passed over."""
+        `<identifier>.<handler>` is passed over. `place`: it is taken before it joins; in the end, when no other process
+        wants it, the member is removed from its group."""
         given = options(connection, client_id)
         self._where = given.where
         self._topic = topic
         self._events = events
         self._codec = Codec(envelope)
         self._whom = whom
+        self._place = place
         self._partitions = Partitions(max_in_flight, share=ordered)
         self._owner = Owner(drivers.choose(connection.driver), given, self, topic, membership, dead_letter)
         self._loop = asyncio.get_running_loop()
@@ -113,6 +116,8 @@ class KafkaStream:
         """Join the group and hand over; CannotStart if this is not allowed."""
         self._pump = self._loop.create_task(self._hand_over(handle), name="kafka pump")
         self._pump.add_done_callback(self._pump_ended)
+        if self._place is not None:
+            await self._place.take()
         self._owner.follow()
         await self._member
 
@@ -166,11 +171,12 @@ class KafkaStream:
         return 0
 
     async def close(self) -> None:
-        """Write and commit what is left, and disconnect; a static member stays in its group."""
+        """Write and commit what is left, and disconnect; a static member stays in its group for who wants its place."""
+        in_group = self._member.done() and not self._ended
         self._ended = True
         self.abandon()
         self._tell_owner()
-        await self._owner.end()
+        await self._owner.end(leave=in_group and self._place is not None and not self._place.is_wanted())
 
     def pending(self) -> int:
         """Records received and not yet handed over."""

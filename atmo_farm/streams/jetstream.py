@@ -80,7 +80,7 @@ class JetStreamStream:
         self._pending: Pending[Received] = Pending(self._message, self._never_dropped, _NO_BOUND, _NO_BOUND)
         self._held: list[Received] | None = None
         """What waits until all that comes before it is here; None: nothing has to."""
-        consumer = Consumer(requests, self._link.where, handler.name, handler.resource, jetstream)
+        consumer = Consumer(requests, self._link.where, handler, jetstream)
         self._binding = Binding(self._link, consumer, self._pull, self, handler.name, ordered=ordered)
 
     async def open(self) -> None:
@@ -195,6 +195,7 @@ class JetStreamStream:
             log.event(logger, logging.WARNING, "not a message of JetStream", subject=subject.decode("utf-8", "replace"))
             return
         if delivery is None:
+            self._pull.more()  # it was asked for and takes no room
             return
         if block and wire_headers.is_for_another(block, self._whom):
             self._in_hand.settle(delivery, ACK)

@@ -20,7 +20,7 @@ from atmo_farm.streams import nats_kept, nats_options, subjects
 from atmo_farm.streams.base import Kept, Output
 from atmo_farm.streams.jetstream_message import Delivery
 from atmo_farm.streams.nats_client import WireClient
-from atmo_farm.streams.nats_dead import TOO_LARGE, stream_of
+from atmo_farm.streams.nats_dead import SUBJECTS, TOO_LARGE, stream_of
 from atmo_farm.streams.nats_link import PUBLISH_REFUSED
 from atmo_farm.streams.nats_requests import (
     ANSWER_S,
@@ -149,6 +149,14 @@ class NatsLetters:
         except _NoMessageError:
             return False
         return True
+
+    def problem_of(self, target: str) -> str:
+        """Why nothing can be sent on this subject; empty if it can."""
+        return subjects.problem(target)
+
+    def is_alone(self, who: str) -> bool:
+        """Whether no other handler's letters than those of `<identifier>.<handler>` are there."""
+        return self.resource == SUBJECTS.replace(">", who)
 
     async def purge(self) -> int:
         """Remove all that stand on the subject, whoever's they are, at once; returns how many these were. Where the

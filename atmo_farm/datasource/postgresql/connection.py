@@ -17,15 +17,16 @@ from atmo_farm.datasource.postgresql.link import Link, Lost, TooLong
 from atmo_farm.datasource.postgresql.session import WRITABLE, Session, is_misfit
 from atmo_farm.datasource.postgresql.values import (
     ARRAYS_OF,
-    BYTES,
     FIRST_USER_TYPE,
     ArrayCaster,
+    Shape,
     array_caster,
     as_comment,
     with_arrays,
 )
+from atmo_farm.datasource.postgresql.values import shape as shape_of
 from atmo_farm.datasource.postgresql.wording import Wording
-from atmo_farm.datasource.rows import PIECE, RowWriter, changed, too_many_bytes
+from atmo_farm.datasource.rows import PIECE, RowWriter, changed, small, too_many_bytes
 from atmo_farm.datasource.statement import Statement, Variable
 
 if TYPE_CHECKING:
@@ -85,12 +86,14 @@ class PostgresConnection:
             elif session.wants_plan(wording) and wording.name not in backend.unfit:
                 await self._plan(wording, deadline)
             is_planned = guarded and wording.name in session.plans
+            known = session.plans[wording.name] if is_planned else None
             query = (wording.planned if is_planned else wording.plain).render(variables, self._link.driver)
             before, is_timed = self._before(guarded, deadline)
             result = await self._send(as_comment(comment) + before + query, deadline, is_timed)
-            answer = await self._result(result, statement.type == "select", deadline)
+            shape = known or (shape_of(result.description) if result.description else None)
+            answer = await self._result(result, shape, statement.type == "select", deadline)
             if guarded:
-                session.has_read(wording)
+                session.has_read(wording, shape)
             self._link.took(len(answer))
             return answer
         except psycopg2.Error as error:
@@ -259,31 +262,28 @@ class PostgresConnection:
         assert cancelling is not None
         await asyncio.wait({cancelling})
 
-    async def _result(self, result: cursor, is_select: bool, deadline: float) -> bytes:
-        columns = result.description
+    async def _result(self, result: cursor, shape: Shape | None, is_select: bool, deadline: float) -> bytes:
         if not is_select:
-            row = result.fetchone() if columns else None
+            row = result.fetchone() if shape is not None else None
             return changed(row[0] if row and type(row[0]) is int else 0, result.rowcount)
-        if columns is None:
+        if shape is None:
             return b"[]"
-        names, types = [], []
-        for column in columns:
-            names.append(column.name)
-            types.append(column.type_code)
-        received = self._link.received()
-        if received > self._backend.longest_text and not any(type_ in BYTES for type_ in types):
-            raise too_many_bytes(self._backend.limits)  # before it is all here a second and a third time
+        limits, received = self._backend.limits, self._link.received()
+        if received > self._backend.longest_text and not shape.has_bytes:
+            raise too_many_bytes(limits)  # before it is all here a second and a third time
         if received > LONG_ROW * max(1, result.rowcount) and not self._in_transaction:
             self.broken = True  # libpq never gives back the buffer that a long row has needed
-        arrays = await self._arrays(types, deadline) if max(types, default=0) >= FIRST_USER_TYPE else {}
-        writer = RowWriter(names, self._backend.limits)
+        arrays = await self._arrays(shape.types, deadline) if shape.has_user_types else {}
+        if result.rowcount < PIECE and not arrays:
+            return small(shape.names, result.fetchall(), limits)
+        writer = RowWriter(shape.names, limits)
         while len(rows := result.fetchmany(PIECE)) == PIECE:
             writer.add(with_arrays(rows, arrays, result) if arrays else rows)
             await asyncio.sleep(0)
         writer.add(with_arrays(rows, arrays, result) if arrays else rows)
         return writer.finish()
 
-    async def _arrays(self, types: list[int], deadline: float) -> dict[int, ArrayCaster]:
+    async def _arrays(self, types: Sequence[int], deadline: float) -> dict[int, ArrayCaster]:
         """The columns that are arrays of users' own types, by their places. What a type is, a backend asks once."""
         made = {at: type_ for at, type_ in enumerate(types) if type_ >= FIRST_USER_TYPE}
         known = self._backend.arrays

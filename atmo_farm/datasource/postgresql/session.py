@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg2
 
 from atmo_farm.datasource.postgresql.link import Link
+from atmo_farm.datasource.postgresql.values import Shape
 from atmo_farm.datasource.postgresql.wording import Wording
 
 _DEFAULT = "default_transaction_read_only"
@@ -41,7 +42,8 @@ class Session:
         """Selects in a row."""
         self._uses: dict[str, int] = {}
         """Of the plans that are not made yet, by their names."""
-        self.plans: set[str] = set()
+        self.plans: dict[str, Shape | None] = {}
+        """By their names, with what their results are, once known: the server refuses to change that."""
 
     def is_read_only(self) -> bool:
         """Whether nothing can be written before WRITABLE."""
@@ -62,11 +64,13 @@ class Session:
             before = f"{before}SET statement_timeout={self._next_timeout_ms};"
         return before, False
 
-    def has_read(self, wording: Wording) -> None:
+    def has_read(self, wording: Wording, shape: Shape | None) -> None:
         """A select has succeeded: what stood before it holds from now on."""
         self._timeout_ms = self._next_timeout_ms
         self._reads += 1
-        if wording.name not in self.plans:
+        if wording.name in self.plans:
+            self.plans[wording.name] = shape
+        else:
             self._uses[wording.name] = self._uses.get(wording.name, 0) + 1
 
     def may_have_written(self) -> None:
@@ -80,12 +84,12 @@ class Session:
 
     def is_planned(self, wording: Wording) -> None:
         """It has a plan."""
-        self.plans.add(wording.name)
+        self.plans[wording.name] = None
         self._uses.pop(wording.name, None)
 
     def forget_plan(self, wording: Wording) -> None:
         """It has none, or not any more."""
-        self.plans.discard(wording.name)
+        self.plans.pop(wording.name, None)
         self._uses.pop(wording.name, None)
 
 

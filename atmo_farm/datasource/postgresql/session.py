@@ -79,8 +79,12 @@ class Session:
 
     def wants_plan(self, wording: Wording) -> bool:
         """Whether a select is run so often that a plan is worth its while."""
-        often = self._uses.get(wording.name, 0) >= USES_BEFORE
-        return often and self._keeps and bool(wording.plan) and len(self.plans) < MOST_PLANS
+        return (
+            self._uses.get(wording.name, 0) >= USES_BEFORE
+            and self._keeps
+            and bool(wording.plan)
+            and len(self.plans) < MOST_PLANS
+        )
 
     def is_planned(self, wording: Wording) -> None:
         """It has a plan."""

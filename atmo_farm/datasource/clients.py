@@ -42,13 +42,6 @@ LARGE = 64 << 10
 MAX_REPLIES = 256
 """In one frame, each smaller than LARGE."""
 
-MANY_CALLS, FEW_REPLIES = 16, 4
-"""While a client has so many calls under way, fewer replies than that wait for more: they come within a quarter of the
-time that a call takes, and each frame costs both processes more than its replies do."""
-
-HOLD_S = 0.001
-"""They wait no longer."""
-
 _OK = int(Status.OK)
 
 
@@ -68,7 +61,6 @@ class ClientConnection(asyncio.Protocol):
         self._handlers: list[str] = []
         self._replies: list[Reply] = []
         self._in_turn = self._scheduled = self._flushing = self._choked = self._is_paused = False
-        self._hold: asyncio.TimerHandle | None = None
         # Bound once, for every call needs them.
         self._get_at_once, self._execute, self._on_end = sources.get_at_once, sources.execute, self._ended
         self.transport: asyncio.Transport | None = None
@@ -210,27 +202,20 @@ class ClientConnection(asyncio.Protocol):
         self._reply(call.number, status, payload)
 
     def _reply(self, number: int, status: int, payload: bytes) -> None:
-        """Send it with the others of this turn of the loop, or of some; a large one at once."""
+        """Send it with the others of this turn of the loop; a large one at once."""
         if len(payload) > frames.MAX_RESULT:
             status = Status.FAILED
             payload = f"the answer of {len(payload)} bytes is larger than {frames.MAX_REPLY >> 20} MiB".encode()
         self._replies.append((number, status, payload))
         if len(payload) >= LARGE or len(self._replies) >= MAX_REPLIES:
             self._flush()
-        elif self._in_turn or self._flushing:
-            pass
-        elif len(self._replies) >= FEW_REPLIES or len(self._calls) < MANY_CALLS:
+        elif not (self._in_turn or self._flushing):
             self._flushing = True
             self._loop.call_soon(self._flush)
-        elif self._hold is None:
-            self._hold = self._loop.call_later(HOLD_S, self._flush)
 
     def _flush(self) -> None:
         """One frame for all."""
         self._flushing = False
-        if self._hold is not None:
-            self._hold.cancel()
-            self._hold = None
         if self._replies and self.transport is not None:
             frames.write(self.transport.write, frames.encode(self._replies))
         self._replies.clear()

@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> Report:
 async def _measure(rounds: int) -> Report:
     report = Report("fanin", unit="s")
     with tempfile.TemporaryDirectory() as folder:
-        engine = Engine()
+        engine = Engine(instances=MESSAGES)
         compiled = compile_module(bytes(wasmtime.wat2wasm(GUEST)), Path(folder))
         function = Function(engine, compiled, memory_limit=64 << 20, isolation="pooled", pool_warm=1, pool_max=MESSAGES)
         await function.warm()

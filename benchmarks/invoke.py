@@ -43,7 +43,7 @@ async def _measure(rounds: int) -> Report:
     ours: list[float] = []
     theirs: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        engine = Engine()
+        engine = Engine(instances=1)
         function = Function(
             engine,
             compile_module(wasm, Path(folder)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import attrs
@@ -45,6 +45,10 @@ BODY_FIELD_CAP = 1 << 20
 """Bytes of a field of the JSON body that a function sets."""
 
 
+NOTHING: Mapping[str, Any] = {}
+"""Shared by requests without parameters or state: a request's mapping is copied before it changes."""
+
+
 @attrs.define
 class Request:
     """What request_get_field reads; header names are in lower case, state values are what functions returned."""
@@ -53,9 +57,9 @@ class Request:
     url: str
     id: str
     body: bytes
-    headers: Mapping[str, str] = attrs.field(factory=dict)
-    params: Mapping[str, str] = attrs.field(factory=dict)
-    state: Mapping[str, bytes] = attrs.field(factory=dict)
+    headers: Mapping[str, str] = NOTHING
+    params: Mapping[str, str] = NOTHING
+    state: Mapping[str, bytes] = NOTHING
     attempt: int = 1
     origin: Origin | None = None
     """Where the broker had it: for headers like `Atmo-Stream`."""

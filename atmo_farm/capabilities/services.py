@@ -61,18 +61,18 @@ class CallServices:
     """
 
     _left = CHANGES_CAP
+    _data: DataCalls | None = None
+    changes: list[tuple[int, str, bytes]] | None = None
+    headers: dict[str, str] | None = None
 
-    def __init__(self, capabilities: Capabilities, function: str, request: Request, deadline: float, transaction: bool):
-        self._rules = capabilities.rules
-        self._log = capabilities.log
-        self._sources = capabilities.data
-        self._data: DataCalls | None = None
+    def __init__(
+        self, capabilities: Capabilities, function: str, request: Request, deadline: float, transaction: bool = False
+    ):
+        self._shared = capabilities
         self._function = function
         self._deadline = deadline
         self._transaction = transaction
         self.request = request
-        self.changes: list[tuple[int, str, bytes]] | None = None
-        self.headers: dict[str, str] | None = None
 
     @property
     def number(self) -> int:
@@ -81,29 +81,29 @@ class CallServices:
 
     def log_msg(self, level: int, message: str) -> None:
         """Write the guest's line to the farm's log, marked as the guest's."""
-        if self._rules.logger:
-            self._log.line(level, message, self._function, self.request.id)
+        if self._shared.rules.logger:
+            self._shared.log.line(level, message, self._function, self.request.id)
 
     def guest_output(self, text: str) -> None:
         """Each line that the guest printed is an info line; after LINES_CAP one says how many more there were."""
-        if not self._rules.logger:
+        if not self._shared.rules.logger:
             return
         lines = text.splitlines()
         for line in lines[:LINES_CAP]:
-            self._log.line(INFO, line, self._function, self.request.id)
+            self._shared.log.line(INFO, line, self._function, self.request.id)
         if len(lines) > LINES_CAP:
             more = f"… and {len(lines) - LINES_CAP} more lines"
-            self._log.line(INFO, more, self._function, self.request.id)
+            self._shared.log.line(INFO, more, self._function, self.request.id)
 
     def request_get_field(self, field: int, key: str) -> bytes:
         """A field of the request; empty where there is none."""
-        if not self._rules.get_field:
+        if not self._shared.rules.get_field:
             not_enabled()
         return self.request.get(field, key)
 
     def request_set_field(self, field: int, key: str, value: bytes) -> None:
         """Change this run's own view now, and the sequence's request when the function has succeeded."""
-        if not self._rules.set_field:
+        if not self._shared.rules.set_field:
             not_enabled()
         self._charge(len(key) + len(value) + (len(self.request.body) if field == FieldType.BODY else 0))
         if self.changes is None:
@@ -138,7 +138,7 @@ class CallServices:
 
     def get_secret_value(self, key: str) -> bytes:
         """One of the Directive's secrets."""
-        secrets = self._rules.secrets
+        secrets = self._shared.rules.secrets
         if secrets is None:
             not_enabled()
         value = secrets.get(key)
@@ -162,9 +162,10 @@ class CallServices:
 
     def _calls(self) -> DataCalls:
         if self._data is None:
-            if self._sources is None:
+            sources = self._shared.data
+            if sources is None:
                 not_enabled()
-            self._data = self._sources.for_call(self._deadline, self._transaction)
+            self._data = sources.for_call(self._deadline, self._transaction)
         return self._data
 
     def not_enabled(self, *_: Any, **__: Any) -> NoReturn:

@@ -28,6 +28,7 @@ from atmo_farm.ipc.client import ProxyClient
 from atmo_farm.ipc.exits import ChildExit
 from atmo_farm.ipc.heartbeat import Heartbeat
 from atmo_farm.ipc.messages import Command, LogLevel, ReopenLog, Suspect
+from atmo_farm.runtime import config
 from atmo_farm.runtime.engine import Engine
 from atmo_farm.runtime.function import Function
 from atmo_farm.streams.base import Stream
@@ -94,8 +95,10 @@ class Consumer:
     async def _boot(self) -> None:
         """Warm instances first, then the broker: nothing is received before it can be handled."""
         handler, context = self._handler, self._context
-        engine = Engine()
-        for key in {call.function for step in handler.steps for call in step.calls}:
+        keys = {call.function for step in handler.steps for call in step.calls}
+        tables = 1 + max(context.modules[key].tables for key in keys)
+        engine = Engine(instances=max(1, handler.pool_max) * len(keys), tables=min(tables, config.TABLES))
+        for key in keys:
             function = Function(
                 engine,
                 context.modules[key],

@@ -8,20 +8,20 @@ from collections import deque
 from collections.abc import Awaitable, Mapping
 
 from atmo_farm import clock
-from atmo_farm.capabilities.request import Request
+from atmo_farm.capabilities.request import NOTHING, Request
 from atmo_farm.consumer import eager
 from atmo_farm.consumer.failures import Failures
-from atmo_farm.consumer.sequence import Sequence
+from atmo_farm.consumer.sequence import Result, Sequence
 from atmo_farm.delivery.dead_letters import DeadLetters
 from atmo_farm.delivery.lanes import Lanes, lane_of
 from atmo_farm.delivery.outcome import KILLER, Outcome
 from atmo_farm.delivery.settlement import Action, Settlement
 from atmo_farm.directive.model import Handler
 from atmo_farm.ipc.arena import Field
-from atmo_farm.streams.base import Message, Output, Stream
+from atmo_farm.streams.base import DONE, Message, Output, Stream
 
 # Plain numbers: an enum member costs a lookup on its class for each message.
-IN_FLIGHT, RECEIVED, DONE, PUBLISHED = map(int, (Field.IN_FLIGHT, Field.RECEIVED, Field.OK, Field.PUBLISHED))
+IN_FLIGHT, RECEIVED, OK, PUBLISHED = map(int, (Field.IN_FLIGHT, Field.RECEIVED, Field.OK, Field.PUBLISHED))
 
 ALONE_FROM = 2
 """So many deaths of its process, and a message runs with no other beside it."""
@@ -60,8 +60,6 @@ class Worker:
         self._lanes = Lanes(lane_of(handler.ordering, handler.ordering_key)) if handler.ordering != "none" else None
         self._gives_back = stream.redelivers and self._lanes is None
         self._durable = stream.durable
-        self._done: asyncio.Future[None] = self._loop.create_future()
-        self._done.set_result(None)
         self._in_flight = 0
         self._leaving: asyncio.Future[None] = self._loop.create_future()
         self._ended = False
@@ -80,7 +78,7 @@ class Worker:
         if self._in_flight >= self._max_in_flight:
             return self._handle_later(message)
         self._begin(message)
-        return self._done
+        return DONE
 
     async def _handle_later(self, message: Message) -> None:
         while self._in_flight >= self._max_in_flight and not self._leaving.done():
@@ -108,7 +106,22 @@ class Worker:
             self._start(message, outcome)
 
     def _start(self, message: Message, outcome: Outcome | None = None) -> None:
-        task = eager.start(self._see_through(message, outcome), self._loop)
+        """The first attempt, up to where it waits; most messages are done by then, and cost no coroutine."""
+        began, rest = clock.monotonic(), DONE
+        if outcome is None:
+            try:
+                rest = self._attempt(message, message.attempt, began)
+            except Exception as error:
+                outcome = self._failures.outcome(error)
+            else:
+                if rest is DONE:
+                    try:
+                        self._succeeded(message)
+                    except Exception as error:
+                        self._failures.unsettled(message, error, message.attempt)
+                    self._free_place(message)
+                    return
+        task = eager.start(self._see_through(message, outcome, rest, began), self._loop)
         if task is not None:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -138,34 +151,59 @@ class Worker:
         await asyncio.gather(*tasks, return_exceptions=True)
         return cut
 
-    async def _see_through(self, message: Message, outcome: Outcome | None) -> None:
-        """All attempts, then the end. Nothing may escape from here: a message that vanishes silently is a bug."""
-        attempt, began, first_s = message.attempt, clock.monotonic(), 0.0
+    def _attempt(self, message: Message, attempt: int, began: float) -> Awaitable[None]:
+        """Run the sequence and publish, up to where that waits; DONE if its output is safe by then. Raises what it
+        fails with."""
+        request = Request(
+            "STREAM", message.subject, message.id, message.data, message.headers, NOTHING, NOTHING, attempt,
+            message.origin, message.number,
+        )  # fmt: skip
+        ran = self._sequence.begin(request, began + self._timeout_s)
+        if type(ran) is Result:
+            return self._publish(message, ran)
+        return self._rest_of_attempt(message, ran)  # type: ignore[arg-type]
+
+    async def _rest_of_attempt(self, message: Message, ran: Awaitable[Result]) -> None:
+        await self._publish(message, await ran)
+
+    def _publish(self, message: Message, result: Result) -> Awaitable[None]:
+        target = self._target or message.reply
+        if not target or result.data is None:
+            return DONE
+        headers = {**self._target_headers, **result.headers} if self._target_headers else result.headers
+        identity = f"{message.id}.{self._output_id}" if self._durable else ""
+        sent = self._stream.publish(Output(target, result.data, headers, message, identity, message.record_key))
+        if sent is not DONE:
+            return self._confirm(sent)
+        self._slot[PUBLISHED] += 1
+        return DONE
+
+    async def _confirm(self, sent: Awaitable[None]) -> None:
+        await sent
+        self._slot[PUBLISHED] += 1
+
+    def _succeeded(self, message: Message) -> None:
+        self._slot[OK] += 1
+        if self._durable:
+            self._stream.ack(message)
+
+    async def _see_through(
+        self, message: Message, outcome: Outcome | None, rest: Awaitable[None], began: float
+    ) -> None:
+        """The rest of an attempt, or its `outcome`; then all others, and the end.
+
+        Nothing may escape from here: a message that vanishes silently is a bug.
+        """
+        attempt, first_s = message.attempt, 0.0
         try:
             while True:
-                # Written out here and not in a coroutine of its own: nearly all messages cost nothing but this.
                 if outcome is None:
-                    request = Request(
-                        "STREAM", message.subject, message.id, message.data, message.headers, {}, {}, attempt,
-                        message.origin, message.number,
-                    )  # fmt: skip
                     try:
-                        result = await self._sequence.run(request, began + self._timeout_s)
-                        target = self._target or message.reply
-                        if target and result.data is not None:
-                            headers = result.headers
-                            if self._target_headers:
-                                headers = {**self._target_headers, **headers}
-                            identity = f"{message.id}.{self._output_id}" if self._durable else ""
-                            output = Output(target, result.data, headers, message, identity, message.record_key)
-                            await self._stream.publish(output)
-                            self._slot[PUBLISHED] += 1
+                        await rest
                     except Exception as error:
                         outcome = self._failures.outcome(error)
                     else:
-                        self._slot[DONE] += 1
-                        if self._durable:
-                            self._stream.ack(message)
+                        self._succeeded(message)
                         return
                 first_s = first_s or clock.wall() - (clock.monotonic() - began)
                 decision = self._settlement.decide(outcome, attempt)
@@ -181,18 +219,26 @@ class Worker:
                     self._let_go(message)
                     return
                 attempt, began, outcome = attempt + 1, clock.monotonic(), None
+                try:
+                    rest = self._attempt(message, attempt, began)
+                except Exception as error:
+                    outcome = self._failures.outcome(error)
         except asyncio.CancelledError:
             self._slot[Field.CANCELLED] += 1
             raise
         except Exception as error:
             self._failures.unsettled(message, error, attempt)
         finally:
-            self._in_flight -= 1
-            self._slot[IN_FLIGHT] = self._in_flight
-            if self._lanes is not None:
-                self._go_on_in_lane(self._lanes, message)
-            if self._waiters:
-                self._tell_waiters()
+            self._free_place(message)
+
+    def _free_place(self, message: Message) -> None:
+        """It has ended: what waited behind it goes on."""
+        self._in_flight -= 1
+        self._slot[IN_FLIGHT] = self._in_flight
+        if self._lanes is not None:
+            self._go_on_in_lane(self._lanes, message)
+        if self._waiters:
+            self._tell_waiters()
 
     async def _pause(self, delay_s: float) -> bool:
         """Wait; False, and at once, if the process is to end and the broker keeps the message."""

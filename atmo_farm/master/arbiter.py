@@ -8,8 +8,6 @@ import os
 import selectors
 import signal
 
-import attrs
-
 from atmo_farm import clock, log
 from atmo_farm.errors import AtmoFarmError, CannotStart
 from atmo_farm.ipc.messages import ReopenLog
@@ -18,9 +16,9 @@ from atmo_farm.master.asks import BY_SIGNAL, ReloadAsks
 from atmo_farm.master.board import Board
 from atmo_farm.master.fleet import Fleet
 from atmo_farm.master.generation import Generation
-from atmo_farm.master.helper import Helper
 from atmo_farm.master.loader import Loader
 from atmo_farm.master.notify import RETRY_S, STATUS_LIMIT, Notifier
+from atmo_farm.master.recompile import Recompiler
 from atmo_farm.master.reload import Reload
 from atmo_farm.master.signals import SignalQueue
 from atmo_farm.settings import Settings
@@ -29,9 +27,6 @@ logger = logging.getLogger("atmo_farm.master")
 
 STATUS_S = 1.0
 """How often the status line is brought up to date."""
-
-RECOMPILE_RETRY_S = 3.0
-"""After an attempt to compile missing modules again that failed: the disk may be full, or the bundle gone as well."""
 
 
 class Arbiter:
@@ -57,8 +52,7 @@ class Arbiter:
         self._reload: Reload | None = None
         self._asks = ReloadAsks(fleet)
         self._board = Board(fleet)
-        self._recompile: Helper | None = None
-        self._no_recompile_before = 0.0
+        self._recompiler = Recompiler(fleet, loader, self._take_over)
         self._ready_told = False
         self._stopping = False
         self._told_to_end = False
@@ -70,12 +64,12 @@ class Arbiter:
             self.handle_signals,
             self.handle_asks,
             self.reap_children,
-            fleet.check_heartbeats,
-            fleet.check_boots,
+            fleet.health.check_heartbeats,
+            fleet.health.check_boots,
             fleet.check_drains,
             self.compile_missing,
             self.reload,
-            fleet.fork_due,
+            fleet.spawner.fork_due,
             self.tell_ready,
             self.tell_status,
             self.show_cards,
@@ -149,35 +143,14 @@ class Arbiter:
 
     def compile_missing(self, now: float) -> float:
         """Compile the generation in force again when its compiled modules are gone from the cache."""
-        if self._recompile is None:
-            if not self._fleet.modules_missing or self._reload is not None or self._stopping:
-                return math.inf
-            if now < self._no_recompile_before:
-                return self._no_recompile_before
-            self._no_recompile_before = now + RECOMPILE_RETRY_S
-            try:
-                self._recompile = self._loader.recompile(self._generation)
-            except OSError as error:
-                log.event(logger, logging.ERROR, "no helper process", reason=str(error))
-                return self._no_recompile_before
-        wake = self._recompile.step(now)
-        if self._recompile.result is None:
-            return wake
-        result, self._recompile = self._recompile.result, None
-        self._loader.finish()
-        if isinstance(result, AtmoFarmError):
-            log.event(logger, logging.ERROR, "not compiled again", reason=str(result))
-        else:
-            self._fleet.modules_missing = False
-            self._generation = attrs.evolve(self._generation, modules=result.modules)
-            for worker in self._fleet.workers:
-                worker.generation = self._generation
-        return now
+        if not self._recompiler.is_busy and (self._reload is not None or self._stopping):
+            return math.inf
+        return self._recompiler.step(now, self._generation)
 
     def reload(self, now: float) -> float:
         """Carry a reload on, or begin one that was asked for; what is asked for meanwhile is one more after it."""
         if self._reload is None:
-            if not self._asks.waiting or self._recompile is not None or self._stopping:
+            if not self._asks.waiting or self._recompiler.is_busy or self._stopping:
                 return math.inf
             cause = self._asks.begin()
             self._reload = Reload(self._generation, self._fleet, self._loader, self._settings, cause, self._asks.tell)
@@ -250,6 +223,11 @@ class Arbiter:
     def _doing(self) -> str:
         return "stopping" if self._stopping else "reloading" if self._reload else ""
 
+    def _take_over(self, generation: Generation) -> None:
+        self._generation = generation
+        for worker in self._fleet.workers:
+            worker.generation = generation
+
     def _kill_all(self) -> None:
         for worker in self._fleet.workers:
             self._fleet.kill(worker, "told to end at once")
@@ -259,7 +237,8 @@ class Arbiter:
         self._stopping = True
         self._status_at = 0.0
         self._notifier.stopping()
-        self._recompile = self._reload = None
+        self._reload = None
+        self._recompiler.stop()
         self._asks.stop()
         self._loader.finish()
         for worker in list(self._fleet.workers):

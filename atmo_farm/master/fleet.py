@@ -1,4 +1,4 @@
-"""All workers and their processes: forking, listening, watching, killing, reaping.
+"""All workers and their processes: who is wanted, heard, told, dismissed and reaped.
 
 Each step does what is due and returns the clock.monotonic() second at which it wants its next turn; `math.inf` means
 only after an event.
@@ -6,55 +6,39 @@ only after an event.
 
 from __future__ import annotations
 
-import enum
 import logging
 import math
 import os
 import selectors
 import signal
-import socket
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from atmo_farm import clock, log
 from atmo_farm.delivery.crashes import CrashLedger
 from atmo_farm.errors import CannotStart
-from atmo_farm.ipc import channel
-from atmo_farm.ipc.arena import Field, State
+from atmo_farm.ipc.arena import Field
 from atmo_farm.ipc.cards import Kind
 from atmo_farm.ipc.channel import MasterChannel
 from atmo_farm.ipc.exits import ChildExit
 from atmo_farm.ipc.messages import Ask, Command, Event, Failed, Suspect, Told, Waiting
-from atmo_farm.master import forking
+from atmo_farm.master import ends
 from atmo_farm.master.generation import Generation
+from atmo_farm.master.health import Health
 from atmo_farm.master.role import Role
 from atmo_farm.master.slots import Slots
+from atmo_farm.master.spawn import Entry, Spawner
 from atmo_farm.master.worker import Process, Worker
 from atmo_farm.settings import Settings
 
 logger = logging.getLogger("atmo_farm.master")
 
-HEARTBEAT_CHECK_S = 1.0
-
-FORKS_IN_A_TURN = 8
-"""After so many forks the loop turns, so that a signal does not wait for hundreds of them."""
-
-NO_FORK_WAIT_S = 1.0
-"""After a fork for which the machine had no place: nobody's next one would have it sooner."""
-
-MODULES_RETRY_S = 0.5
-"""How often a worker whose compiled modules are missing looks for them."""
-
 MOST_HEARD = 1000
 """Asks of the monitor that wait for the loop's next turn."""
 
-Entry = Callable[[Worker, socket.socket], int]
-"""What a child process runs: its worker and its end of the channel; returns the exit code."""
-
 
 class Fleet:
-    """The workers. `shed` closes in a child what belongs to the master; the fleet closes its own channels there."""
+    """The workers. `shed` closes in a child what belongs to the master, what `Fleet.shed` closes among it."""
 
     def __init__(
         self,
@@ -65,19 +49,14 @@ class Fleet:
         crashes: CrashLedger,
     ):
         self.crashes = crashes
-        self._entry = entry
         self._settings = settings
         self._selector = selector
-        self._shed = shed
-        self._heartbeats_checked_at = clock.monotonic()
-        self._awake_since = 0.0
-        self._no_fork_before = 0.0
         self.slots = Slots()
         self.workers: list[Worker] = []
         self.asks: list[Ask] = []
         """What the monitor wants and the loop has not looked at yet."""
-        self.modules_missing = False
-        """A worker could not be forked because its compiled modules are gone."""
+        self.health = Health(self.workers, self.kill, settings)
+        self.spawner = Spawner(self.workers, entry, selector, shed)
 
     @property
     def serving(self) -> list[Worker]:
@@ -137,6 +116,12 @@ class Fleet:
                 if "progress" not in what:
                     self.kill(worker, "it does not read its channel")
 
+    def shed(self) -> None:
+        """In a child: the channels belong to the master."""
+        for worker in self.workers:
+            if worker.process is not None:
+                worker.process.channel.close()
+
     # Steps of the master's loop, in their order
 
     def listen(self, ready: list[selectors.SelectorKey]) -> None:
@@ -156,34 +141,6 @@ class Fleet:
                 return True
         return False
 
-    def check_heartbeats(self, now: float) -> float:
-        """Kill a process whose loop stands. A process that has not beaten yet is the boot timeout's business."""
-        if now < (due := self._heartbeats_checked_at + HEARTBEAT_CHECK_S):
-            return due
-        if now > due + HEARTBEAT_CHECK_S:
-            self._awake_since = now  # the whole machine stood, or the master did: nobody can be blamed
-        self._heartbeats_checked_at = now
-        for worker in self.workers:
-            beat = worker.heartbeat()
-            if worker.process is not None and beat:
-                silent_s = now - max(beat, self._awake_since)
-                if silent_s > self._settings.heartbeat_timeout_s:
-                    self.kill(worker, f"no heartbeat for {silent_s:.1f} s")
-        return now + HEARTBEAT_CHECK_S
-
-    def check_boots(self, now: float) -> float:
-        """Kill a process that takes too long to say that it is ready, or what it waits for."""
-        wake = math.inf
-        for worker in self.workers:
-            process = worker.process
-            if process is not None and process.state is State.BOOTING and not process.killed_because:
-                deadline = max(process.forked_at, self._awake_since) + self._settings.boot_timeout_s
-                if now >= deadline:
-                    self.kill(worker, f"not ready after {self._settings.boot_timeout_s:g} s (setting timeouts.boot)")
-                else:
-                    wake = min(wake, deadline)
-        return wake
-
     def check_drains(self, now: float) -> float:
         """Kill a leaving process at its deadline."""
         wake = math.inf
@@ -195,26 +152,6 @@ class Fleet:
                     self.kill(worker, f"not drained after {self._settings.drain_deadline_s:g} s")
                 else:
                     wake = min(wake, worker.kill_at)
-        return wake
-
-    def fork_due(self, now: float) -> float:
-        """Fork for each worker that has no process and has waited long enough."""
-        wake = math.inf
-        forks = 0
-        for worker in self.workers:
-            if worker.process is not None or worker.leaving:
-                continue
-            if now < (due := max(worker.respawn.next_at, self._no_fork_before)):
-                wake = min(wake, due)
-            elif forks == FORKS_IN_A_TURN:
-                return now
-            elif missing := worker.generation.missing_modules(worker.role):
-                self._miss(worker, missing[0])
-                worker.respawn.next_at = now + MODULES_RETRY_S
-                wake = min(wake, worker.respawn.next_at)
-            else:
-                self._fork(worker, now)
-                forks += 1
         return wake
 
     # Parts
@@ -241,45 +178,6 @@ class Fleet:
             self._remove(worker)
         else:
             os.kill(worker.process.pid, signal.SIGTERM)
-
-    def _fork(self, worker: Worker, now: float) -> None:
-        worker.slot.vacate()
-        try:
-            master_end, child_end = channel.pair()
-        except OSError as error:
-            self._not_forked(worker, now, error)
-            return
-        process_channel = MasterChannel(master_end, worker.name)
-
-        def shed() -> None:
-            self._shed()
-            process_channel.close()
-            for other in self.workers:
-                if other.process is not None:
-                    other.process.channel.close()
-
-        try:
-            pid = forking.fork(f"atmo {worker.name}", lambda: self._entry(worker, child_end), shed)
-        except OSError as error:
-            process_channel.close()
-            self._not_forked(worker, now, error)
-            return
-        finally:
-            child_end.close()
-        worker.process = Process(pid, process_channel, now)
-        self._selector.register(process_channel, selectors.EVENT_READ, worker)
-        log.event(logger, logging.INFO, "worker started", worker=worker.name, pid=pid)
-
-    def _not_forked(self, worker: Worker, now: float, error: OSError) -> None:
-        self._no_fork_before = now + NO_FORK_WAIT_S
-        worker.failure = f"no process for it: {error.strerror}"
-        log.event(logger, logging.ERROR, "no fork", worker=worker.name, reason=str(error), again_in_s=NO_FORK_WAIT_S)
-
-    def _miss(self, worker: Worker, module: Path) -> None:
-        if not self.modules_missing:
-            log.event(logger, logging.WARNING, "compiled module is gone", worker=worker.name, path=str(module))
-        self.modules_missing = True
-        worker.failure = "its compiled module is gone"
 
     def _hear(self, worker: Worker, process: Process, events: list[Event]) -> None:
         for event in events:
@@ -325,15 +223,15 @@ class Fleet:
         worker.slot.vacate()
         now = clock.monotonic()
         if worker.leaving:
-            self._log_end(worker, process, status, None)
+            ends.log_end(worker, process, status, None)
             self._remove(worker)
             return
         worker.restarts += 1
         worker.respawn.died(now, process.forked_at, process.was_ready)
         if not process.was_ready:
-            worker.failure = process.failure or _cause(process, status)
+            worker.failure = process.failure or ends.cause(process, status)
             worker.cannot_boot = os.waitstatus_to_exitcode(status) == ChildExit.BOOT_FAILED
-        self._log_end(worker, process, status, worker.respawn.next_at - now)
+        ends.log_end(worker, process, status, worker.respawn.next_at - now)
 
     def _suspect(self, worker: Worker, process: Process, status: int) -> None:
         """After a death that nobody wished for: the message whose guest ran may be to blame."""
@@ -349,32 +247,3 @@ class Fleet:
     def _remove(self, worker: Worker) -> None:
         self.workers.remove(worker)
         self.slots.give_back(worker.slot)
-
-    def _log_end(self, worker: Worker, process: Process, status: int, again_in_s: float | None) -> None:
-        wished = worker.leaving and status == 0
-        log.event(
-            logger,
-            logging.INFO if wished else logging.ERROR,
-            "worker ended",
-            worker=worker.name,
-            pid=process.pid,
-            cause=_cause(process, status),
-            reason=process.failure,
-            uptime_s=round(clock.monotonic() - process.forked_at, 1),
-            again_in_s=None if again_in_s is None else round(again_in_s, 1),
-        )
-
-
-def _cause(process: Process, status: int) -> str:
-    """The end of a process in words; `status` as waitpid gives it."""
-    code = os.waitstatus_to_exitcode(status)
-    if code < 0:
-        name = _name(signal.Signals, -code) or f"signal {-code}"
-        return f"{name}: {process.killed_because}" if process.killed_because else f"killed by {name}"
-    meaning = _name(ChildExit, code).lower().replace("_", " ")
-    return f"exit {code} ({meaning})" if meaning else f"exit {code}"
-
-
-def _name(kind: type[enum.IntEnum], number: int) -> str:
-    """Empty for a number that has none: of the real-time signals, only the first and the last have."""
-    return next((member.name for member in kind if member == number), "")

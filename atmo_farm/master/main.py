@@ -42,6 +42,7 @@ class Master:
         self._selector = selectors.DefaultSelector()
         self._pid_files: list[PidFile] = []
         self._places = Folders(Path(), Path())
+        self._fleet: Fleet | None = None
         self._loader = Loader(source, settings, environ, self._selector, self._shed)
 
     def run(self) -> int:
@@ -61,9 +62,9 @@ class Master:
             log.redact(secrets(generation.directive))
             freeze()
             self._crashes = CrashLedger(self._places.state)
-            fleet = Fleet(self._run_child, self._settings, self._selector, self._shed, self._crashes)
+            self._fleet = Fleet(self._run_child, self._settings, self._selector, self._shed, self._crashes)
             arbiter = Arbiter(
-                generation, fleet, self._loader, self._settings, self._signals, self._selector, self._notifier
+                generation, self._fleet, self._loader, self._settings, self._signals, self._selector, self._notifier
             )
             return arbiter.run()
         finally:
@@ -121,6 +122,8 @@ class Master:
         self._signals.close()
         self._notifier.close()
         self._loader.shed()
+        if self._fleet is not None:
+            self._fleet.shed()
 
     def _run_child(self, worker: Worker, channel: socket.socket) -> int:
         """In the child: be what the worker is for."""

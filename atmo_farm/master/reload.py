@@ -2,8 +2,8 @@
 
     check      a helper process makes the new generation; on any problem the old one runs on untouched
     start      workers that are new or changed, beside the old ones, in slots of their own
-    end        when all of them are up, the old ones drain; when one cannot boot, or none got up for the boot timeout,
-               the new ones do
+    end        when all of them are up, and still are a moment later, the old ones drain; when one cannot boot, or none
+               got up for the boot timeout, the new ones do
 
 It is over when what was to end has ended: so at no time more than two generations run, however many reloads are asked
 for.
@@ -28,6 +28,9 @@ from atmo_farm.settings import Settings
 
 logger = logging.getLogger("atmo_farm.master")
 
+
+LOOK_AGAIN_S = 0.05
+"""From the moment all are up to a second look at them: one may have died of getting ready."""
 
 BYTES_TOLD = 100_000
 """Of problems or warnings, to those who asked: what the monitor's channel has room for. The log has them all."""
@@ -54,6 +57,7 @@ class Reload:
         self._starting: list[Worker] = []
         self._ending: list[Worker] = []
         self._deadline = math.inf
+        self._commit_at = math.inf
         self._most_up = 0
         self._phase: Callable[[float], float] = self._begin
         self.generation = current
@@ -136,7 +140,11 @@ class Reload:
         if up > self._most_up:  # hundreds of them take longer than one may
             self._most_up, self._deadline = up, now + self._settings.boot_timeout_s
             self._tell({"stage": "starting", "up": up, "of": len(self._starting)})
-        if up == len(self._starting):
+        if up < len(self._starting):
+            self._commit_at = math.inf
+        elif self._commit_at == math.inf:
+            self._commit_at = now + LOOK_AGAIN_S
+        if now >= self._commit_at:
             self._commit(now)
         elif failed is not None:
             self._roll_back(now, f"{failed.name} cannot boot: {failed.failure}")
@@ -144,7 +152,7 @@ class Reload:
             late = ", ".join(worker.name for worker in self._starting if not worker.is_up)
             self._roll_back(now, f"not ready after {self._settings.boot_timeout_s:g} s: {late}")
         else:
-            return self._deadline
+            return min(self._deadline, self._commit_at)
         self._phase = self._end
         return now
 

@@ -35,6 +35,9 @@ def _function(library: Any, name: str, restype: Any, *argtypes: Any) -> Callable
 
 
 config_new = _function(_gil_free, "wasm_config_new", P)
+pooling_config_new = _function(_gil_free, "wasmtime_pooling_allocation_config_new", P)
+pooling_config_delete = _function(_gil_free, "wasmtime_pooling_allocation_config_delete", None, P)
+pooling_strategy_set = _function(_gil_free, "wasmtime_pooling_allocation_strategy_set", None, P, P)
 engine_new_with_config = _function(_gil_free, "wasm_engine_new_with_config", P, P)
 engine_delete = _function(_gil_free, "wasm_engine_delete", None, P)
 increment_epoch = _function(_gil_free, "wasmtime_engine_increment_epoch", None, P)

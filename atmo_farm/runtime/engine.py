@@ -20,13 +20,15 @@ class Engine:
 
     `memory_reservation` is the largest memory limit of the process's functions, in bytes; a Function with a larger one
     is refused. What is really reserved is `config.FULL_RESERVATION` for every memory, which a limit cannot exceed.
+    `instances`: the sum of what the functions' pools may hold, of `tables` tables each (the sink has one, too): there
+    is room for no more. 0: any number, each made at three times the price.
     An engine that is never closed is not freed: the end of the process is enough, and nothing then runs in a bad order.
     """
 
-    def __init__(self, memory_reservation: int = config.FULL_RESERVATION):
+    def __init__(self, memory_reservation: int = config.FULL_RESERVATION, instances: int = 0, tables: int = 2):
         self.memory_reservation = min(memory_reservation, config.FULL_RESERVATION)
         self.loop = asyncio.get_running_loop()
-        self.address = config.new_engine()
+        self.address = config.new_engine(instances, tables)
         self.scheduler = Scheduler(self.loop)
         self.ticker = Ticker(self.address)
         self.ticker.start()

@@ -55,8 +55,10 @@ class CompiledModule:
     """Exports to call once after instantiation, in this order."""
     memory_pages: int
     """The memory's minimum size, in pages of 64 KiB."""
+    tables: int
+    """How many it has."""
     table_elements: int
-    """The largest table's minimum size."""
+    """The largest one's minimum size."""
     sink: str
     """File name of the compiled sink, beside `path`."""
     invoker: str
@@ -107,6 +109,7 @@ def compile_module(wasm_bytes: bytes, cache_dir: Path, interface: Interface = "r
             imports=tuple(f"{item.module} {item.name}" for item in outside.imports),
             starts=first + tuple(name for name in wanted if exports.get(name) == ("", "")),
             memory_pages=max(outside.memories, default=0),
+            tables=len(outside.tables),
             table_elements=max(outside.tables, default=0),
             sink=_cached(engine, directory, _assembled(sink.source())).name,
             invoker=_cached(engine, directory, _assembled(invoker.source(interface))).name,

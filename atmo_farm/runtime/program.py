@@ -6,16 +6,11 @@ import ctypes
 from typing import Any
 
 from atmo_farm.runtime import abi, capi, failures, host, sink, wasi
+from atmo_farm.runtime.config import CORE_INSTANCES, MEMORIES, TABLE_LIMIT, TABLES
 from atmo_farm.runtime.engine import Engine
 from atmo_farm.runtime.invoker import EXPORTS, Interface
 from atmo_farm.runtime.layout import PAGE
 from atmo_farm.runtime.modules import CompiledModule
-
-TABLE_LIMIT = 1 << 18
-"""Elements of one table."""
-_TABLES = 16
-_INSTANCES = 3
-_MEMORIES = 2
 
 
 class Frame:
@@ -105,7 +100,7 @@ class Program:
         They are made synchronously, which is cheaper than on a fiber and allowed before the store is told to yield.
         GuestTrapped: a data or element segment does not fit, or there are too many tables, or no room is left.
         """
-        capi.store_limiter(store, self.memory_limit, TABLE_LIMIT, _INSTANCES, _TABLES, _MEMORIES)
+        capi.store_limiter(store, self.memory_limit, TABLE_LIMIT, CORE_INSTANCES, TABLES, MEMORIES)
         capi.set_epoch_deadline(context, 1 << 40)  # a new store's has passed: its first instruction would trap
         externs = frame.externs
         get = capi.instance_export_get

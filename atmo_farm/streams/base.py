@@ -16,7 +16,7 @@ rules. Streams that are not durable have nothing to settle: the same calls do no
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Protocol
 
 import attrs
@@ -79,9 +79,21 @@ class Output:
     UTF-8 as lone surrogates."""
 
 
+class _Done:
+    """An awaitable that is done."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Iterator[None]:
+        return iter(())
+
+
+DONE: Awaitable[None] = _Done()  # type: ignore[assignment]
+"""Returned where nothing has to be waited for: to await it is right, and to see that it is this one is cheaper."""
+
 Handle = Callable[[Message], Awaitable[None]]
-"""The consumer's end: returns when it has taken the message (not when it is done); while it waits, the stream holds
-its next message back. It never raises."""
+"""The consumer's end: what it returns is done when it has taken the message (not when that is settled); until then the
+stream holds its next message back. It never raises."""
 
 
 class StreamEvents(Protocol):

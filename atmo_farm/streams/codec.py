@@ -10,6 +10,8 @@ from atmo_farm.streams.base import Message, Output
 from atmo_farm.streams.headers import MESSAGE_ID
 from atmo_farm.streams.ids import new_ids
 
+_BRACE = ord("{")
+
 NO_HEADERS: dict[str, str] = {}
 """Shared by all messages without headers; nobody changes a message's headers in place."""
 
@@ -30,7 +32,7 @@ class Codec:
         """A received message, taken out of its envelope if it came in one; header names in lower case. `identity` is
         the broker's own id for it, if it has one."""
         uuid, raw = "", None
-        if self._unwraps and grav.MARK in data:
+        if self._unwraps and _BRACE in data and data.find(grav.MARK) > 0:  # `MARK in data` takes twice as long
             envelope = grav.unwrap(data)
             if envelope is not None:
                 raw, uuid, data = data, envelope.uuid, envelope.data

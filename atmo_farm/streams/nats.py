@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable
 from typing import Literal
@@ -14,7 +13,7 @@ from atmo_farm import log
 from atmo_farm.directive.model import DeadLetter, NatsConnection
 from atmo_farm.errors import PublishError
 from atmo_farm.streams import headers as wire_headers
-from atmo_farm.streams.base import Handle, Message, Output, StreamEvents
+from atmo_farm.streams.base import DONE, Handle, Message, Output, StreamEvents
 from atmo_farm.streams.codec import NO_HEADERS, Codec
 from atmo_farm.streams.nats_dead import DeadStream
 from atmo_farm.streams.nats_link import PING_INTERVAL_S, NatsLink
@@ -54,8 +53,6 @@ class NatsStream:
         self._group = group or ""
         self._whom = whom
         self._codec = Codec(envelope)
-        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._done.set_result(None)
         requests = Requests(self._client)
         self._link.publish_refused.append(requests.refused)
         self._dead = DeadStream(requests, dead_letter) if dead_letter else None
@@ -80,7 +77,7 @@ class NatsStream:
         """Hand the message to the connection, or to its buffer of 8 MiB while there is none."""
         block = wire_headers.encode(output.headers) if output.headers else b""
         self._link.publish(output.subject, block, self._codec.payload(output))
-        return self._client.writable() if self._client.congested else self._done
+        return self._client.writable() if self._client.congested else DONE
 
     def ack(self, message: Message) -> None:
         """Nothing: the broker has forgotten it."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import ParseResult
 
@@ -134,6 +134,15 @@ class WireTransport(TcpTransport):
         transport = await asyncio.wait_for(handshake, connect_timeout)
         assert transport is not None
         self._io_reader, self._io_writer = reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+    def write(self, payload: bytes) -> None:
+        """Into nowhere when the connection has just ended: its reader is about to tell, and uvloop would raise."""
+        if self._io_writer is not None and not self._io_writer.is_closing():
+            self._io_writer.write(payload)
+
+    def writelines(self, payload: Iterable[bytes]) -> None:
+        """As `write`."""
+        self.write(b"".join(payload))
 
     async def drain(self) -> None:
         """Wait until the kernel takes more; raises what ended the connection, not only that it is lost."""
@@ -255,7 +264,7 @@ class WireClient(Client):
             return  # nats-py sends it after the reconnect
         commands, self._pending = self._pending, []
         self._pending_data_size = 0
-        transport.write(b"".join(commands))  # type: ignore[no-untyped-call]  # one buffer: a hundred small ones cost more
+        transport.write(b"".join(commands))  # one buffer: a hundred small ones cost more
         if self._draining is None and transport.unsent() > CONGESTED_BYTES:
             self._draining = self._loop.create_task(self._drain(transport), name="nats drain")
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from atmo_farm.streams.base import Handle, Message
+from atmo_farm.streams.base import DONE, Handle, Message
 
 MAX_MESSAGES = 65_536
 MAX_BYTES = 64 << 20
@@ -111,7 +111,9 @@ class Pending(Generic[Received]):
                 self._bytes -= size
                 self._handing = 1
                 try:
-                    await handle(build(received))
+                    taken = handle(build(received))
+                    if taken is not DONE:
+                        await taken
                 except Exception as error:  # a handler never raises; should it, one message is lost and not the stream
                     loop.call_exception_handler(
                         {"message": "a message was lost between stream and handler", "exception": error}

@@ -76,7 +76,7 @@ class Driver:
 
     def count(self, message: str, **fields: Any) -> int:
         """How many log lines there are with this beginning and these fields, since the start."""
-        events = [json.loads(line) for line in self.log.read_text().splitlines()]
+        events = [json.loads(line) for line in whole_lines(self.log.read_bytes())]
         return sum(event["message"].startswith(message) and fields.items() <= event.items() for event in events)
 
     def wait_until(self, condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
@@ -137,8 +137,12 @@ class Driver:
     def _read_log(self) -> bool:
         if not self.log.exists():
             return False
-        content = self.log.read_bytes()[self._read_to :]
-        content = content[: content.rfind(b"\n") + 1]
-        self._read_to += len(content)
-        self.events += [json.loads(line) for line in content.splitlines()]
-        return bool(content)
+        lines = whole_lines(self.log.read_bytes()[self._read_to :])
+        self._read_to += sum(map(len, lines))
+        self.events += [json.loads(line) for line in lines]
+        return bool(lines)
+
+
+def whole_lines(content: bytes) -> list[bytes]:
+    """All but the last when that has no end yet: the farm may be about to write it."""
+    return content[: content.rfind(b"\n") + 1].splitlines(keepends=True)

@@ -181,3 +181,36 @@ def test_a_child_killed_during_a_reload_is_replaced(farm: Farm) -> None:
     os.kill(pids(farm, "echo")[0], signal.SIGKILL)
     farm.wait_for("worker ready")
     farm.wait_for("reload: generation 2 accepted")
+
+
+def test_one_that_dies_when_it_is_ready_puts_nothing_in_force(farm: Farm) -> None:
+    """Its word arrives, and it is gone: the master looks once more before it lets the old ones go."""
+    farm.settings(**{**FAST, "boot_timeout_s": 0.5})
+    farm.start(echo={"behaviour": "ok"})
+    farm.wait_for("farm is up")
+    before = pids(farm, "echo")
+    for number in range(3):
+        farm.app(handlers={"echo": {"behaviour": f"die {number}"}})
+        farm.signal(signal.SIGHUP)
+        farm.wait_for("reload: checking")
+        farm.wait_until(lambda number=number: farm.count("reload: generation", level="error") == number + 1)
+        assert not farm.count("reload: in force")
+        assert pids(farm, "echo") == before
+
+
+def test_a_helper_holds_nothing_of_the_master(farm: Farm) -> None:
+    """Its channel is its own: of the master's sockets, those of its workers among them, it has none."""
+    farm.start(echo={"behaviour": "ok", "workers": 2})
+    farm.wait_for("farm is up")
+    farm.app(takes_s=5, handlers={"echo": {"behaviour": "ok"}})
+    farm.signal(signal.SIGHUP)
+    farm.wait_until(lambda: bool(farm.children("helper")))
+    (helper,) = farm.children("helper")
+    farm.wait_until(lambda: len(sockets(helper)) == 1)
+    assert not sockets(helper) & sockets(farm.pid)
+
+
+def sockets(pid: int) -> set[str]:
+    """The kernel's names of a process's sockets."""
+    found = (str(descriptor.readlink()) for descriptor in Path(f"/proc/{pid}/fd").iterdir())
+    return {name for name in found if name.startswith("socket:")}

@@ -80,7 +80,7 @@ class Laboratory:
         self.services = FakeServices()
 
     async def __aenter__(self) -> Laboratory:
-        self.engine = Engine()
+        self.engine = Engine(instances=1100, tables=16)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -13,7 +13,9 @@ from laboratory import FakeServices, Laboratory, in_lab, settle
 
 from atmo_farm.errors import AtmoFarmError, GuestTimedOut, GuestTrapped
 from atmo_farm.runtime import pool
+from atmo_farm.runtime.engine import Engine
 from atmo_farm.runtime.function import Function
+from atmo_farm.runtime.modules import compile_module
 
 REMEMBERS = wat.guest(
     """(if (local.get $len) (then (i32.store8 (i32.const 0) (i32.load8_u (local.get $ptr)))))
@@ -205,6 +207,57 @@ def test_fresh_isolation_lets_no_message_see_another(
 
     in_lab(cache_dir, scene)
     figure("messages", 2 * pairs)
+
+
+SOILS = wat.guest(
+    """(drop (memory.grow (i32.const 60)))
+        (memory.fill (i32.const 0) (i32.const 0xaa) (i32.const 0x400000))
+        (drop (table.grow $t (ref.func $run) (i32.const 1000)))
+        (if (local.get $len) (then unreachable))""",
+    items="(table $t 4 funcref) (elem declare func $run)",
+)
+"""Fills 4 MiB of memory and a table, and traps if it has any input."""
+LOOKS = wat.guest(
+    """(local $sum i64)
+        (drop (memory.grow (i32.const 60)))
+        (drop (table.grow $t (ref.null func) (i32.const 1000)))
+        (loop $next
+          (if (i32.or (i32.lt_u (local.get $n) (i32.const 4088)) (i32.gt_u (local.get $n) (i32.const 4103)))
+            (then (local.set $sum (i64.or (local.get $sum) (i64.load (local.get $n))))))
+          (local.set $n (i32.add (local.get $n) (i32.const 8)))
+          (br_if $next (i32.lt_u (local.get $n) (i32.const 0x400000))))
+        (local.set $n (i32.const 0))
+        (loop $next
+          (if (i32.eqz (ref.is_null (table.get $t (local.get $n)))) (then (local.set $sum (i64.const -1))))
+          (local.set $n (i32.add (local.get $n) (i32.const 1)))
+          (br_if $next (i32.lt_u (local.get $n) (i32.const 1004))))
+        (i64.store (i32.const 0) (local.get $sum))
+        (call $result (i32.const 0) (i32.const 8) (i32.const 0))""",
+    items="(table $t 4 funcref)",
+)
+"""Answers with the bits that are set in 4 MiB of memory (but for its own data); all of them if a table has an entry."""
+
+
+@pytest.mark.parametrize("first", [b"", b"and trap"])
+def test_an_instance_finds_nothing_of_the_one_whose_room_it_has(cache_dir: Path, first: bytes) -> None:
+    """Also of another function's, also of one that trapped: room is cleared before it is used again."""
+
+    async def scene(lab: Laboratory) -> None:
+        engine = Engine(instances=1, tables=2)
+        soils, looks = (
+            Function(engine, compile_module(wasm, cache_dir), isolation="fresh", pool_warm=0, pool_max=1)
+            for wasm in (SOILS, LOOKS)
+        )
+        for _ in range(20):
+            if first:
+                with pytest.raises(GuestTrapped):
+                    await lab.call(soils, first)
+            else:
+                await lab.call(soils)
+            assert await lab.call(looks) == bytes(8)
+        engine.close()
+
+    in_lab(cache_dir, scene)
 
 
 def test_instances_over_warm_go_when_they_are_not_used(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,7 @@ def private_kib():
     return sum(int(l.split()[1]) for l in text.splitlines() if l.startswith('Private'))
 async def child():
     began = time.perf_counter()
-    engine = Engine()
+    engine = Engine(instances=8)
     function = Function(engine, compiled)
     await function.warm()
     booted = time.perf_counter() - began
@@ -119,6 +119,30 @@ for _ in range(3):
     assert len(rows) == 3
     assert min(row[0] for row in rows) < 50
     assert min(row[1] for row in rows) < 20, "X dev doubles it; the benchmark holds the real bound"
+
+
+def test_where_address_space_is_limited_instances_map_their_own(cache_dir: Path) -> None:
+    """And none is reserved for others: wasmtime would end the process."""
+    output = run(
+        """
+import resource
+def reserved():
+    return int(Path('/proc/self/statm').read_text().split()[0]) >> 18
+async def main():
+    for limit in (resource.RLIM_INFINITY, 100 << 30):
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+        engine = Engine(instances=100)
+        function = Function(engine, compile_module(wat.HELLO, folder))
+        await function.warm()
+        print(reserved(), await function.call(b'bob', FakeServices(), time.monotonic() + 5))
+        engine.close()
+uvloop.run(main())
+""",
+        cache_dir,
+    )
+    (wide, first), (narrow, second) = (line.split(maxsplit=1) for line in output.splitlines())
+    assert int(wide) > 700 and int(narrow) < 50, "GiB"
+    assert first == second == "b'hello bob'"
 
 
 def test_compiling_starts_no_thread(cache_dir: Path) -> None:

@@ -116,6 +116,8 @@ def test_the_transport() -> None:
     assert list(inspect.signature(TcpTransport.connect).parameters) == ["self", "uri", "buffer_size", "connect_timeout"]
     tls = list(inspect.signature(WireTransport.connect_tls).parameters)
     assert list(inspect.signature(TcpTransport.connect_tls).parameters) == tls
+    for name in ("write", "writelines"):
+        assert list(inspect.signature(getattr(TcpTransport, name)).parameters) == ["self", "payload"]
     for name in ("connect_tls", "drain", "wait_closed"):
         assert inspect.iscoroutinefunction(getattr(TcpTransport, name))
 
@@ -436,6 +438,27 @@ def test_a_transport_ends_at_once() -> None:
         transport.close()
         await transport.wait_closed()
         assert transport.unsent() == 0
+
+    run(body())
+
+
+def test_a_connection_that_has_just_ended() -> None:
+    """uvloop closes it before its reader tells: what is sent in between is lost with it, and nobody's error."""
+
+    async def body() -> None:
+        async with scripted_server() as server:
+            events = Events()
+            client = await connected(server, events)
+            await server.peer(0)
+            assert client._transport is not None
+            client._transport.close()
+            client.send(b"PUB a 0\r\n\r\n")
+            confirming = asyncio.ensure_future(client.confirm())
+            await events.until_told("connected")
+            assert not confirming.done()
+            confirming.cancel()
+            await client.confirm()
+            await client.close()
 
     run(body())
 

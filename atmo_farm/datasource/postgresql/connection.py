@@ -90,7 +90,8 @@ class PostgresConnection:
             query = (wording.planned if is_planned else wording.plain).render(variables, self._link.driver)
             before, is_timed = self._before(guarded, deadline)
             result = await self._send(as_comment(comment) + before + query, deadline, is_timed)
-            shape = known or (shape_of(result.description) if result.description else None)
+            columns = result.description if known is None else None
+            shape = known if columns is None else shape_of(columns)
             answer = await self._result(result, shape, statement.type == "select", deadline)
             if guarded:
                 session.has_read(wording, shape)

@@ -52,12 +52,11 @@ class Session:
     def before_read(self, left_ms: int, most_ms: int) -> tuple[str, bool]:
         """What must stand before a select that is to write nothing and may take `left_ms`, and whether the server ends
         it just then; else the timer is coarse, so that it need not be set each time, and `most_ms` (or 0) at most."""
-        if not self._keeps:
-            return f"{GUARD}SET LOCAL statement_timeout={left_ms};", True
-        before = ""
         self._next_timeout_ms = self._timeout_ms
-        if self._info.parameter_status(_DEFAULT) != "on":
-            before = GUARD + STAY if self._reads >= READS_BEFORE else GUARD
+        is_kept = self.is_read_only()
+        if not is_kept and not (self._keeps and self._reads >= READS_BEFORE):
+            return f"{GUARD}SET LOCAL statement_timeout={left_ms};", True
+        before = "" if is_kept else GUARD + STAY
         if not left_ms <= self._timeout_ms <= 4 * left_ms:
             coarse_ms = 1 << (left_ms - 1).bit_length()
             self._next_timeout_ms = min(coarse_ms, most_ms or _LONGEST_MS, _LONGEST_MS)

@@ -17,6 +17,7 @@ from atmo_farm.capabilities.rules import Rules
 from atmo_farm.capabilities.services import Capabilities
 from atmo_farm.consumer.context import ChildContext
 from atmo_farm.consumer.data import needed_sources, wait_for_sources
+from atmo_farm.consumer.gauges import Gauges, HostCalls
 from atmo_farm.consumer.guest_log import HandlerGuestLog
 from atmo_farm.consumer.sequence import Sequence
 from atmo_farm.consumer.worker import Worker
@@ -39,9 +40,6 @@ logger = logging.getLogger("atmo_farm.consumer")
 
 _libc = ctypes.CDLL(None)
 
-GAUGES_EVERY_S = 1.0
-"""How often the numbers that are looked up, not counted, are written into the arena."""
-
 DRAIN_MARGIN_S = 1.0
 """The child ends this long before the master would kill it."""
 
@@ -60,7 +58,6 @@ class Consumer:
         self._slot = context.slot
         self._channel = ChildChannel(context.channel)
         self._heartbeat = Heartbeat(context.slot)
-        self._log_lines_dropped_before = context.slot[Field.LOG_LINES_DROPPED]
         self._end: asyncio.Future[ChildExit] = asyncio.get_running_loop().create_future()
         self._functions: dict[str, Function] = {}
         self._serving: tuple[Stream, Worker] | None = None
@@ -111,9 +108,11 @@ class Consumer:
             await function.warm()
         rules = Rules.from_directive(context.directive.capabilities)
         data = await self._reach_data(rules) if context.proxy is not None else None
-        capabilities = Capabilities(rules, HandlerGuestLog(handler.name), data)
+        guest_log = HandlerGuestLog(handler.name)
+        capabilities = Capabilities(rules, guest_log, data)
         sequence = Sequence(handler.steps, handler.response, self._functions, capabilities)
         identity = f"{context.directive.identifier}.{handler.name}"
+        engine.waited = HostCalls(self._slot).waited
         stream = self._stream(identity)
         if stream.durable:
             engine.entered = self._slot[Field.ENTERED : Field.ENTERED + 1]
@@ -125,7 +124,8 @@ class Consumer:
         if hasattr(_libc, "malloc_trim"):  # glibc's: what the boot has freed goes back to the machine
             _libc.malloc_trim(0)
         self.connected()
-        self._write_gauges(stream)
+        self._gauges = Gauges(self._slot, handler, stream, self._functions.values(), guest_log)
+        self._gauges.start(self._tell_drops)
 
     def _stream(self, identity: str) -> Stream:
         handler, directive = self._handler, self._context.directive
@@ -198,13 +198,6 @@ class Consumer:
         await stream.stop()
         await worker.idle()
 
-    def _write_gauges(self, stream: Stream) -> None:
-        self._slot[Field.PENDING] = stream.pending()
-        self._slot[Field.POOL] = sum(function.instances for function in self._functions.values())
-        self._slot[Field.LOG_LINES_DROPPED] = self._log_lines_dropped_before + log.dropped()
-        self._tell_drops()
-        asyncio.get_running_loop().call_later(GAUGES_EVERY_S, self._write_gauges, stream)
-
     def _tell_drops(self) -> None:
         if self._drops:
             text = "messages dropped: the handler is slower than they come"
@@ -226,6 +219,7 @@ class Consumer:
     def dropped(self, count: int) -> None:
         """The stream lost messages; said with the next gauges, so once a second at most."""
         self._slot[Field.DROPPED] += count
+        self._slot[Field.DROPPED_NS] = clock.monotonic_ns()
         self._drops += count
 
     def closed(self, reason: str) -> None:

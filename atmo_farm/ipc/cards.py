@@ -77,6 +77,8 @@ class WorkerCard:
     """What it waits for, and why."""
     failure: str = ""
     """How its last process ended, if that was never ready."""
+    sources: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    """The proxy's, in the order of its figures (`gauges`)."""
 
 
 @attrs.frozen

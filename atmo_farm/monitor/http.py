@@ -55,7 +55,14 @@ class HttpServer:
         """Answer."""
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         config = Config(
-            self._app, loop="none", lifespan="off", ws="none", log_config=None, access_log=False, server_header=False
+            self._app,
+            interface="asgi3",
+            loop="none",
+            lifespan="off",
+            ws="none",
+            proxy_headers=False,
+            log_config=None,
+            access_log=False,
         )
         config.load()
         state = ServerState()

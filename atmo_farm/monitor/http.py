@@ -41,7 +41,7 @@ class HttpServer:
         self._listener = listener
         self._farm = farm
         self._server: asyncio.Server | None = None
-        self._connections: dict[_Protocol, None] = {}
+        self.connections: dict[_Protocol, None] = {}
         """The oldest first."""
         self._kept: dict[str, tuple[float, Answer]] = {}
         """Answers, and until when they are given again."""
@@ -67,7 +67,7 @@ class HttpServer:
         config.load()
         state = ServerState()
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: _Protocol(self._connections, config=config, server_state=state, app_state={}),
+            lambda: _Protocol(self.connections, config=config, server_state=state, app_state={}),
             sock=self._listener.socket,
             backlog=BACKLOG,
         )
@@ -76,7 +76,7 @@ class HttpServer:
         """No more."""
         if self._server is not None:
             self._server.close()
-        for connection in tuple(self._connections):
+        for connection in tuple(self.connections):
             connection.transport.abort()
 
     async def _app(self, scope: Any, _receive: Any, send: Any) -> None:

@@ -117,6 +117,7 @@ class Consumer:
         if stream.durable:
             engine.entered = self._slot[Field.ENTERED : Field.ENTERED + 1]
         worker = Worker(handler, sequence, stream, self._slot, identity, self._dead_letters(stream), self._suspects)
+        gauges = Gauges(self._slot, handler, stream, self._functions.values(), guest_log)
         await stream.open()
         self._serving = stream, worker
         await stream.consume(worker.handle)
@@ -124,8 +125,7 @@ class Consumer:
         if hasattr(_libc, "malloc_trim"):  # glibc's: what the boot has freed goes back to the machine
             _libc.malloc_trim(0)
         self.connected()
-        self._gauges = Gauges(self._slot, handler, stream, self._functions.values(), guest_log)
-        self._gauges.start(self._tell_drops)
+        gauges.start(self._tell_drops)
 
     def _stream(self, identity: str) -> Stream:
         handler, directive = self._handler, self._context.directive

@@ -17,7 +17,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from atmo_farm import clock
-from atmo_farm.ipc.address import BACKLOG, Listener
+from atmo_farm.ipc.address import Listener
+from atmo_farm.ipc.listener import Acceptor
 from atmo_farm.monitor import health, metrics
 from atmo_farm.monitor.farm import Farm
 
@@ -40,7 +41,7 @@ class HttpServer:
     def __init__(self, listener: Listener, farm: Farm):
         self._listener = listener
         self._farm = farm
-        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
         self.connections: dict[_Protocol, None] = {}
         """The oldest first."""
         self._kept: dict[str, tuple[float, Answer]] = {}
@@ -51,7 +52,7 @@ class HttpServer:
             "/metrics": self._metrics,
         }
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Answer."""
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         config = Config(
@@ -66,16 +67,15 @@ class HttpServer:
         )
         config.load()
         state = ServerState()
-        self._server = await asyncio.get_running_loop().create_server(
+        self._acceptor = Acceptor(
+            self._listener.socket,
             lambda: _Protocol(self.connections, config=config, server_state=state, app_state={}),
-            sock=self._listener.socket,
-            backlog=BACKLOG,
         )
 
     def close(self) -> None:
         """No more."""
-        if self._server is not None:
-            self._server.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
         for connection in tuple(self.connections):
             connection.transport.abort()
 

@@ -54,7 +54,7 @@ async def run(context: MonitorContext) -> ChildExit:
         return ChildExit.BOOT_FAILED
     http = HttpServer(context.http, farm) if context.http is not None else None
     if http is not None:
-        await http.start()
+        http.start()
     context.slot[Field.STATE] = State.READY
     channel.ready()
     how = await end

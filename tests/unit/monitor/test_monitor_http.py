@@ -66,7 +66,7 @@ def run(test: Callable[[Port], Awaitable[None]]) -> None:
         listener = listen("127.0.0.1:0")
         assert listener is not None
         port = Port(listener)
-        await port.server.start()
+        port.server.start()
         try:
             await asyncio.wait_for(test(port), 20)
         finally:

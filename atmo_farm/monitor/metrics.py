@@ -168,7 +168,9 @@ class FarmCollector(Collector):
         for name in names:
             _add(attempts, [name], histogram.read(slots[name], Timed.ATTEMPT))
             for call, timed in HOST_CALLS.items():
-                _add(calls, [name, call], histogram.read(slots[name], timed))
+                reading = histogram.read(slots[name], timed)
+                if any(reading.counts):  # most handlers make few kinds, and a histogram is 23 lines
+                    _add(calls, [name, call], reading)
         yield from (attempts, calls)
 
     def _progress(self, there: Mapping[str, Sequence[memoryview]]) -> Iterator[Metric]:

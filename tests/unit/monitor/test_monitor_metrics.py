@@ -40,6 +40,7 @@ def made() -> MadeFarm:
         gauges.write_lag(numbers, {0: 5, 1: 3 + number})
         for seconds in (1e-6, 0.001, 0.5, 100.0):
             histogram.count(numbers, Timed.ATTEMPT, seconds)
+        histogram.count(numbers, Timed.DATABASE, 0.01)
     gone = farm.worker("a", life=Life.RETIRED)
     gone[Field.RECEIVED], gone[Field.IN_FLIGHT] = 100, 99
     farm.worker("data-sources", Kind.DATA_SOURCES, sources=("cache", "database default"))

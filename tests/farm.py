@@ -76,7 +76,7 @@ class Farm:
         self.log_file = self.folder / "log"
         self.notified: list[str] = []
         self._arguments = arguments
-        self._environ = {**os.environ, **(environ or {})}
+        self._environ = {"ATMO_FARM_MONITOR_ADDRESS": "127.0.0.1:0", **os.environ, **(environ or {})}
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind(str(self.folder / "notify"))
         self.process: subprocess.Popen[bytes] | None = None

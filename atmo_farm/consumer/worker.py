@@ -17,11 +17,15 @@ from atmo_farm.delivery.lanes import Lanes, lane_of
 from atmo_farm.delivery.outcome import KILLER, Outcome
 from atmo_farm.delivery.settlement import Action, Settlement
 from atmo_farm.directive.model import Handler
+from atmo_farm.ipc import histogram
 from atmo_farm.ipc.arena import Field
+from atmo_farm.ipc.histogram import BUCKETS, PER_SECOND, Timed
 from atmo_farm.streams.base import DONE, Message, Output, Stream
 
 # Plain numbers: an enum member costs a lookup on its class for each message.
 IN_FLIGHT, RECEIVED, OK, PUBLISHED = map(int, (Field.IN_FLIGHT, Field.RECEIVED, Field.OK, Field.PUBLISHED))
+ATTEMPT = Timed.ATTEMPT.begin
+ATTEMPTS_US = ATTEMPT + BUCKETS
 
 ALONE_FROM = 2
 """So many deaths of its process, and a message runs with no other beside it."""
@@ -113,9 +117,12 @@ class Worker:
             try:
                 rest = self._attempt(message, message.attempt, began)
             except Exception as error:
-                outcome = self._failures.outcome(error)
+                outcome = self._failed(error, began)
             else:
                 if rest is DONE:
+                    took_s = clock.monotonic() - began
+                    self._slot[ATTEMPT + int(took_s * PER_SECOND).bit_length()] += 1
+                    self._slot[ATTEMPTS_US] += int(took_s * 1e6)
                     try:
                         self._succeeded(message)
                     except Exception as error:
@@ -189,6 +196,10 @@ class Worker:
         if self._durable:
             self._stream.ack(message)
 
+    def _failed(self, error: Exception, began: float) -> Outcome:
+        histogram.count(self._slot, Timed.ATTEMPT, clock.monotonic() - began)
+        return self._failures.outcome(error)
+
     async def _see_through(
         self, message: Message, outcome: Outcome | None, rest: Awaitable[None], began: float
     ) -> None:
@@ -203,8 +214,9 @@ class Worker:
                     try:
                         await rest
                     except Exception as error:
-                        outcome = self._failures.outcome(error)
+                        outcome = self._failed(error, began)
                     else:
+                        histogram.count(self._slot, Timed.ATTEMPT, clock.monotonic() - began)
                         self._succeeded(message)
                         return
                 first_s = first_s or clock.wall() - (clock.monotonic() - began)
@@ -224,7 +236,7 @@ class Worker:
                 try:
                     rest = self._attempt(message, attempt, began)
                 except Exception as error:
-                    outcome = self._failures.outcome(error)
+                    outcome = self._failed(error, began)
         except asyncio.CancelledError:
             self._slot[Field.CANCELLED] += 1
             raise

@@ -15,7 +15,8 @@ from atmo_farm.delivery.crashes import CrashLedger
 from atmo_farm.directive.secrets import secrets
 from atmo_farm.errors import AtmoFarmError, CannotStart
 from atmo_farm.folders import CONTROL_SOCKET, Folders, ensure_private_folder, folders
-from atmo_farm.ipc import pidfile
+from atmo_farm.ipc import address, pidfile
+from atmo_farm.ipc.address import Listener
 from atmo_farm.ipc.pidfile import PidFile
 from atmo_farm.master import instance
 from atmo_farm.master.arbiter import Arbiter
@@ -43,6 +44,7 @@ class Master:
         self._pid_files: list[PidFile] = []
         self._places = Folders(Path(), Path())
         self._instance = ""
+        self._http: Listener | None = None
         self._fleet: Fleet | None = None
         self._loader = Loader(source, settings, environ, self._selector, self._shed)
 
@@ -61,6 +63,7 @@ class Master:
                 return 0
             log.bind(generation=generation.number)
             log.redact(secrets(generation.directive))
+            self._http = address.listen(self._settings.monitor_address)
             freeze()
             self._crashes = CrashLedger(self._places.state)
             self._fleet = Fleet(self._run_child, self._settings, self._selector, self._shed, self._crashes)
@@ -71,6 +74,8 @@ class Master:
         finally:
             self._loader.finish()
             self._signals.finish()
+            if self._http is not None:
+                self._http.end()
             for pid_file in self._pid_files:
                 pid_file.release()
 
@@ -141,8 +146,11 @@ class Master:
                     state=self._places.state,
                     generation=worker.generation.number,
                     directive=self._loader.directive,
+                    http=self._http,
                 )
             )
+        if self._http is not None:
+            self._http.close()
         if handler is None:
             from atmo_farm.datasource.context import ProxyContext
 

@@ -54,15 +54,24 @@ class Farm:
         self._limit = log.RateLimit(ASKS_PER_S, ASKS_AT_ONCE)
         self._directive: tuple[int, Directive] | None = None
 
-    def report(self) -> dict[str, Any]:
-        """The farm as it is now: what `status --json` prints."""
-        began = clock.monotonic()
+    @property
+    def numbers(self) -> memoryview:
+        """The master's own."""
+        return self._numbers
+
+    def seen(self) -> tuple[FarmCard | None, memoryview, list[report.Seen]]:
+        """What stands in the arena now: the farm's card, its numbers, and those of all workers."""
         card = self._card.read()
         for index in range(len(self._workers), card.slots if card else 0):
             numbers = self._context.arena.slot(index)
             self._workers.append((CardReader(numbers, WorkerCard), numbers))
-        workers = [(found, numbers) for reader, numbers in self._workers if (found := reader.read())]
-        made = report.report(card, self._numbers, workers)
+        return card, self._numbers, [(found, numbers) for reader, numbers in self._workers if (found := reader.read())]
+
+    def report(self) -> dict[str, Any]:
+        """The farm as it is now: what `status --json` prints."""
+        began = clock.monotonic()
+        made = report.report(*self.seen())
+        made["farm"]["monitor"] = self._context.http.address if self._context.http else "off"
         self.look_again_s = max(LOOK_S, (clock.monotonic() - began) / LOOK_SHARE)
         return made
 

@@ -9,7 +9,7 @@ jetstream_publish.py    outputs, and jetstream_acks.py: when they are safe
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 
 from atmo_farm import log
 from atmo_farm.directive.model import Handler, NatsConnection
@@ -148,6 +148,11 @@ class JetStreamStream:
         self.let_go()
         self._pending.abandon()
         return 0
+
+    async def lag(self) -> Mapping[int, int]:
+        """The stream's messages that the consumer has not delivered yet, to whomever."""
+        undelivered = await self._binding.undelivered()
+        return {} if undelivered is None else {0: undelivered}
 
     def pending(self) -> int:
         """Messages received and not yet handed over."""

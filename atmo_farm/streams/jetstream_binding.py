@@ -81,6 +81,11 @@ class Binding:
         self._hold()
         self._broken.set()
 
+    async def undelivered(self) -> int | None:
+        """How many of the stream's messages the consumer has still to deliver; None if that is not known now."""
+        bound = await self._look() if self._link.client.is_connected else None
+        return None if bound is None else bound.undelivered
+
     def stop(self) -> None:
         """Bind no more."""
         if self._keeper is not None:

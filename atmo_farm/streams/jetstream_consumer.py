@@ -48,6 +48,8 @@ class Bound:
     """Another value: another consumer, though it has the same name."""
     unsettled: int
     """Messages that somebody has got and not settled."""
+    undelivered: int
+    """Messages of the stream that nobody has got yet."""
     delivered: int
     """The stream sequence up to which messages were delivered."""
     waiting: int
@@ -67,6 +69,7 @@ class Bound:
             stream=str(info.get("stream_name", "")),
             created=str(info.get("created", "")),
             unsettled=int(info.get("num_ack_pending", 0)),
+            undelivered=int(info.get("num_pending", 0)),
             delivered=int(info.get("delivered", {}).get("stream_seq", 0)),
             waiting=int(info.get("num_waiting", 0)),
             largest_request_bytes=int(config.get("max_bytes", 0)),

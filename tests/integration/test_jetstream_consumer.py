@@ -136,6 +136,30 @@ def test_a_user_who_may_not(start_nats: Callable[[str], NatsServer], tmp_path: A
     run(body())
 
 
+def test_its_lag(start_jetstream: StartServer) -> None:
+    """What nobody has got yet; what is in hand is none of it. Without the server, or once it is closed, not known."""
+    server = start_jetstream()
+
+    async def body(kit: Kit) -> None:
+        await kit.publish(*(b"%d" % number for number in range(10)))
+        stream = await kit.stream(window=4)
+        await stream.consume(handled := Handled())
+        await handled.payloads(4)
+        assert await stream.lag() == {0: 10 - len(handled.messages)}
+        for message in handled.messages[:4]:
+            stream.ack(message)
+        await handled.payloads(8)
+        assert await stream.lag() == {0: 10 - len(handled.messages)}
+        server.kill()
+        while kit.client.is_connected:
+            await asyncio.sleep(0.01)
+        assert await stream.lag() == {}
+        await stream.close()
+        assert await stream.lag() == {}
+
+    in_kit(server, body)
+
+
 def test_requests_end_and_are_made_again(start_jetstream: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request lives for a while; messages come before and after, and never is more asked for than there is room."""
     monkeypatch.setattr(jetstream_pull, "EXPIRES_S", 0.3)

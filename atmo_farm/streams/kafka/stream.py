@@ -172,6 +172,10 @@ class KafkaStream:
         self._tell_owner()
         await self._owner.end()
 
+    async def lag(self) -> Mapping[int, int]:
+        """Records of our partitions that were not received yet."""
+        return await self._owner.lag()
+
     def pending(self) -> int:
         """Records received and not yet handed over."""
         return len(self._partitions)

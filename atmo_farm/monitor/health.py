@@ -31,11 +31,11 @@ def is_alive(numbers: memoryview) -> bool:
 def health(card: FarmCard | None, numbers: memoryview, seen: Sequence[Seen]) -> dict[str, Any]:
     """`{"ready": …, "why": [texts], "handlers": [{"name", "ready", "why"}], "processes": [as handlers]}`.
 
-    A reload changes nothing in it: workers of the next generation count from the moment it is in force.
+    A reload changes nothing in it: workers that begin for the next generation do not count before it is in force.
     """
     groups: dict[tuple[str, str], list[Seen]] = {}
     for worker, counts in seen:
-        if worker.life not in (Life.RETIRED, Life.DRAINING) and worker.generation <= (card.generation if card else 0):
+        if _counts(worker, card.generation if card else 0):
             groups.setdefault((worker.kind, worker.name), []).append((worker, counts))
     entries = {
         key: {"name": key[1], "ready": not why, "why": why}
@@ -50,6 +50,12 @@ def health(card: FarmCard | None, numbers: memoryview, seen: Sequence[Seen]) -> 
         "handlers": [entry for (kind, _), entry in entries.items() if kind == Kind.CONSUMER],
         "processes": [entry for (kind, _), entry in entries.items() if kind != Kind.CONSUMER],
     }
+
+
+def _counts(worker: WorkerCard, generation: int) -> bool:
+    if worker.life in (Life.STARTING, Life.DOWN):
+        return worker.generation == generation
+    return worker.life not in (Life.RETIRED, Life.DRAINING)
 
 
 def _of_farm(card: FarmCard | None, numbers: memoryview) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Requests at a steady pace, each with its own id, from a thread of their own, and what was answered when.
 
-For core NATS, where an answer is all that can come of a message; what came of one that a broker keeps is tests/ledger.py.
+For core NATS, where an answer is all that can come of a message; of one that a broker keeps, tests/ledger.py tells.
 """
 
 from __future__ import annotations

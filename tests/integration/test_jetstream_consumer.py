@@ -195,8 +195,11 @@ def test_a_limit_on_requests(start_jetstream: StartServer) -> None:
     in_kit(start_jetstream(), body)
 
 
-def test_no_place_for_a_request(start_jetstream: StartServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_place_for_a_request(
+    start_jetstream: StartServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Others have all places of the consumer's `max_waiting`: asked again at a slow pace, until there is one."""
+    monkeypatch.setattr(jetstream_pull, "HEARTBEAT_S", 1.0)
 
     async def body(kit: Kit) -> None:
         config = {"durable_name": "work", "ack_policy": "explicit", "filter_subject": "in.a", "max_waiting": 1}

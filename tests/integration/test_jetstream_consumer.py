@@ -442,7 +442,10 @@ def test_bound_again_leaves_nothing(start_jetstream: StartServer) -> None:
         await handled.payloads(1)
         before = len(stream._client.sinks)
         for number in range(1, 4):
+            inbox = stream._pull._inbox
             stream._broken("for a test")
+            while stream._pull._inbox in (inbox, b""):
+                await asyncio.sleep(0.01)
             await kit.publish(b"%d" % number)
             await handled.payloads(number + 1)
         assert len(stream._client.sinks) <= before + 1

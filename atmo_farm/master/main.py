@@ -42,6 +42,7 @@ class Master:
         self._selector = selectors.DefaultSelector()
         self._pid_files: list[PidFile] = []
         self._places = Folders(Path(), Path())
+        self._instance = ""
         self._fleet: Fleet | None = None
         self._loader = Loader(source, settings, environ, self._selector, self._shed)
 
@@ -104,9 +105,8 @@ class Master:
         ensure_private_folder(places.state)
         self._lock(places.run)
         self._lock(places.state)
-        log.event(
-            logger, logging.INFO, "farm starts", instance=instance.identity(places.state), run_dir=str(places.run)
-        )
+        self._instance = instance.identity(places.state)
+        log.event(logger, logging.INFO, "farm starts", instance=self._instance, run_dir=str(places.run))
         return places.state
 
     def _lock(self, folder: Path) -> None:
@@ -171,6 +171,7 @@ class Master:
                 generation=worker.generation.number,
                 master_pid=os.getppid(),
                 state=self._places.state,
+                instance=self._instance,
                 proxy=None if worker.proxy is None else self._socket(worker.proxy),
                 suspects=self._crashes.suspects(handler.name),
             )

@@ -18,11 +18,11 @@ from atmo_farm.folders import CONTROL_SOCKET, Folders, ensure_private_folder, fo
 from atmo_farm.ipc import address, pidfile
 from atmo_farm.ipc.address import Listener
 from atmo_farm.ipc.pidfile import PidFile
-from atmo_farm.master import instance
+from atmo_farm.master import heap, instance
 from atmo_farm.master.arbiter import Arbiter
 from atmo_farm.master.fleet import Fleet
 from atmo_farm.master.generation import Generation
-from atmo_farm.master.loader import Loader, freeze
+from atmo_farm.master.loader import Loader
 from atmo_farm.master.notify import Notifier
 from atmo_farm.master.signals import SignalQueue
 from atmo_farm.master.worker import Worker
@@ -64,7 +64,8 @@ class Master:
             log.bind(generation=generation.number)
             log.redact(secrets(generation.directive))
             self._http = address.listen(self._settings.monitor_address)
-            freeze()
+            heap.freeze()
+            heap.fill_holes()
             self._crashes = CrashLedger(self._places.state)
             self._fleet = Fleet(self._run_child, self._settings, self._selector, self._shed, self._crashes)
             arbiter = Arbiter(

@@ -45,7 +45,7 @@ class Master:
         self._places = Folders(Path(), Path())
         self._http: Listener | None = None
         self._fleet: Fleet | None = None
-        self._loader = Loader(source, settings, environ, self._selector, self._shed)
+        self._loader = Loader(source, settings, environ, self._selector, self._shed_all)
 
     def run(self) -> int:
         """Run the farm until it is told to stop; returns the exit code.
@@ -129,6 +129,12 @@ class Master:
         self._loader.shed()
         if self._fleet is not None:
             self._fleet.shed()
+
+    def _shed_all(self) -> None:
+        """In a helper: what the monitor keeps, too."""
+        self._shed()
+        if self._http is not None:
+            self._http.close()
 
     def _run_child(self, worker: Worker, channel: socket.socket) -> int:
         """In the child: be what the worker is for."""

@@ -43,6 +43,12 @@ def delete_topic(server: KafkaServer, name: str) -> None:
         admin.delete_topics([name])
 
 
+def delete_records(server: KafkaServer, topic: str, before: int) -> None:
+    """As retention does: the records of partition 0 below this offset."""
+    with closing(KafkaAdminClient(bootstrap_servers=server.address())) as admin:
+        admin.delete_records({TopicPartition(topic, 0): before})
+
+
 def write(server: KafkaServer, topic: str, values: Sequence[bytes], partition: int = 0, **options: object) -> None:
     """Put values into a partition; `options` are kafka-python's for a producer."""
     with closing(KafkaProducer(bootstrap_servers=server.address(), **options)) as producer:

@@ -11,49 +11,17 @@ from typing import Any
 import click
 
 from atmo_farm.cli import letters
+from atmo_farm.cli.dlq_options import CODES, args_of, how, say_progress, which
 from atmo_farm.cli.farm import farm_options, find
-from atmo_farm.cli.session import F, exit_codes, say, verb_settings
+from atmo_farm.cli.session import say, verb_settings
 from atmo_farm.cli.status import table
-from atmo_farm.cli.types import Rate, Since, Text
-from atmo_farm.log.lines import escape
+from atmo_farm.cli.types import Text
 
 COLUMNS = ("id", "when", "origin", "cause", "code", "attempts", "replays", "size", "text")
 NUMBERS = ("attempts", "replays", "size")
 
 SHOWN = 16 << 10
 """Bytes of a payload on a terminal."""
-
-_CODES = exit_codes(0, 2, 4, 5, 70, _4="no such farm, handler or letter", _5="the broker is out of reach, or timed out")
-
-
-def _which(function: F) -> F:
-    """The options that say which letters are meant."""
-    options = (
-        click.option(
-            "--match",
-            type=Text(),
-            multiple=True,
-            metavar="TEXT|FIELD=PATTERN",
-            help="Only those that hold TEXT, or of which FIELD (id, origin, cause, code, text, function) is PATTERN, "
-            "with * and ?. May be repeated: all must hold.",
-        ),
-        click.option("--since", type=Since(), metavar="DURATION|TIME", help="Only those that are not older: 30m, 24h."),
-        click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many, the oldest first."),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
-def _how(function: F) -> F:
-    """The options of what takes its time."""
-    options = (
-        click.option("--rate", type=Rate(), metavar="N/s", help="At most so many letters in a second.  [default: any]"),
-        click.option("--dry-run", is_flag=True, help="Only say how many they are."),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
 
 
 @click.group(cls=click.Group, **verb_settings)
@@ -67,7 +35,7 @@ def dlq() -> None:
 @dlq.command(
     "list",
     **verb_settings,
-    epilog=_CODES
+    epilog=CODES
     + """
 
 \b
@@ -77,7 +45,7 @@ Examples:
   atmo-farm dlq list orders --limit 100000 --json | jq -r .id""",
 )
 @click.argument("handler")
-@_which
+@which
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each letter.")
 @farm_options
 def list_(
@@ -89,14 +57,14 @@ def list_(
     def told(progress: Mapping[str, Any]) -> None:
         letter = progress.get("letter")
         if letter is None:
-            _say(progress)
+            say_progress(progress)
         elif as_json:
             click.echo(json.dumps(letter))
         else:
             rows.append([letters.cell(letter[name]) for name in COLUMNS])
 
     with find(**flags).connect() as farm:
-        result = farm.ask("dlq.list", _args(handler, match=list(match), since=since, limit=limit), told)
+        result = farm.ask("dlq.list", args_of(handler, match=list(match), since=since, limit=limit), told)
     if rows:
         for line in table([list(COLUMNS), *rows], [COLUMNS.index(name) for name in NUMBERS]):
             click.echo(line)
@@ -108,7 +76,7 @@ def list_(
 
 @dlq.command(
     **verb_settings,
-    epilog=_CODES
+    epilog=CODES
     + """
 
 \b
@@ -130,7 +98,7 @@ def show(handler: str, letter: str, raw: bool, as_json: bool, **flags: Any) -> N
     def told(progress: Mapping[str, Any]) -> None:
         chunk = base64.b64decode(progress.get("payload", ""))
         if "note" in progress:
-            _say(progress)
+            say_progress(progress)
         elif raw:
             sys.stdout.buffer.write(chunk)
         else:
@@ -138,7 +106,7 @@ def show(handler: str, letter: str, raw: bool, as_json: bool, **flags: Any) -> N
 
     with find(**flags).connect() as farm:
         wanted = None if raw or as_json else SHOWN
-        found = farm.ask("dlq.show", _args(handler, letter=letter, payload=wanted), told)
+        found = farm.ask("dlq.show", args_of(handler, letter=letter, payload=wanted), told)
     if raw:
         sys.stdout.buffer.flush()
     elif as_json:
@@ -150,7 +118,7 @@ def show(handler: str, letter: str, raw: bool, as_json: bool, **flags: Any) -> N
 
 @dlq.command(
     **verb_settings,
-    epilog=_CODES
+    epilog=CODES
     + """
 
 \b
@@ -161,8 +129,8 @@ Examples:
 )
 @click.argument("handler")
 @click.argument("letter", metavar="[ID]", required=False, type=Text())
-@_which
-@_how
+@which
+@how
 @click.option("--to", type=Text(), metavar="SUBJECT", help="Publish there.  [default: where each came from]")
 @click.option(
     "--max-replays",
@@ -187,18 +155,18 @@ def replay(
 ) -> None:
     """Publish dead letters again, all of them or those that are meant, and remove each that was accepted."""
     _check_one(letter, match, since, limit)
-    args = _args(
+    args = args_of(
         handler, letter=letter, match=list(match), since=since, limit=limit, rate=rate, dry_run=dry_run, to=to,
         max_replays=max_replays,
     )  # fmt: skip
     with find(**flags).connect() as farm:
-        counts = farm.ask("dlq.replay", args, _say)
+        counts = farm.ask("dlq.replay", args, say_progress)
     click.echo(_summary("would be replayed" if dry_run else "replayed", counts))
 
 
 @dlq.command(
     **verb_settings,
-    epilog=_CODES
+    epilog=CODES
     + """
 
 \b
@@ -209,8 +177,8 @@ Examples:
 )
 @click.argument("handler")
 @click.argument("letter", metavar="[ID]", required=False, type=Text())
-@_which
-@_how
+@which
+@how
 @click.option("--all", "everything", is_flag=True, help="All that there are.")
 @farm_options
 def purge(
@@ -228,30 +196,15 @@ def purge(
     _check_one(letter, match, since, limit)
     if not (letter or match or since is not None or limit or everything):
         raise click.UsageError("say which: an ID, --match, --since, --limit, or --all")
-    args = _args(handler, letter=letter, match=list(match), since=since, limit=limit, rate=rate, dry_run=dry_run)
+    args = args_of(handler, letter=letter, match=list(match), since=since, limit=limit, rate=rate, dry_run=dry_run)
     with find(**flags).connect() as farm:
-        counts = farm.ask("dlq.purge", args, _say)
+        counts = farm.ask("dlq.purge", args, say_progress)
     click.echo(_summary("would be purged" if dry_run else "purged", counts))
 
 
 def _check_one(letter: str | None, match: tuple[str, ...], since: float | None, limit: int | None) -> None:
     if letter and (match or since is not None or limit):
         raise click.UsageError("an ID is one letter; --match, --since and --limit are for several")
-
-
-def _args(handler: str, **keys: Any) -> dict[str, Any]:
-    return {"handler": handler, **{name: value for name, value in keys.items() if value is not None}}
-
-
-def _say(progress: Mapping[str, Any]) -> None:
-    if "note" in progress:
-        say(escape(progress["note"]))
-    elif "replays" in progress:
-        say(f"{progress['passed_over']} is passed over: it was replayed {progress['replays']} times")
-    elif "reason" in progress:
-        say(f"{progress['failed']} stays: {escape(progress['reason'])}")
-    elif "done" in progress:
-        say(f"{progress['done']} letters done")
 
 
 def _summary(done: str, counts: Mapping[str, int]) -> str:

@@ -21,7 +21,8 @@ def cell(value: Any) -> str:
 
 def shown(letter: Mapping[str, Any], payload: bytes) -> list[str]:
     """What is known of it, the original's headers, the payload: nothing that a terminal would obey."""
-    told = {"letter": letter["id"], **letter["told"], "replays": str(letter["replays"])}
+    told = {"message" if name == "id" else name: value for name, value in letter["told"].items()}
+    told = {"id": letter["id"], **told, "replays": str(letter["replays"])}
     lines = [f"{escape(name) + ':':<12} {escape(value)}" for name, value in told.items()]
     lines += ["", *(f"{escape(name)}: {escape(value)}" for name, value in letter["headers"]), ""]
     is_cut = len(payload) < letter["size"]

@@ -11,12 +11,14 @@ import click
 from atmo_farm import clock
 from atmo_farm.cli.farm import LOOK_S, RunningFarm, farm_options, find
 from atmo_farm.cli.session import exit_codes, say, verb_settings
+from atmo_farm.cli.types import Seconds
 from atmo_farm.errors import NotFound, TimedOut
 from atmo_farm.ipc.control import ConnectionLost, Told
+from atmo_farm.log.lines import escape
 
 timeout_option = click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     metavar="S",
     help="Wait no longer than this; it goes on all the same.  [default: as long as it takes]",
 )
@@ -47,7 +49,8 @@ def reload(wait: bool, timeout: float | None, **flags: Any) -> None:
             result = farm.ask("reload", {"wait": wait}, _say_stage, _deadline(timeout))
         except ConnectionLost as error:
             raise TimedOut(f"{error}; a reload that has begun goes on, `atmo-farm status` tells how it ends") from error
-    click.echo(f"generation {result['generation']} is in force: {result['changes']}" if wait else "reload asked for")
+    in_force = f"generation {result['generation']} is in force: {escape(result['changes'])}" if wait else ""
+    click.echo(in_force or "reload asked for")
 
 
 @click.command(
@@ -65,7 +68,7 @@ Examples:
 def stop(timeout: float | None, **flags: Any) -> None:
     """Have a running farm finish what it holds, and wait for its end."""
     farm = find(**flags)
-    deadline = _deadline(timeout)
+    pid, deadline = farm.pid, _deadline(timeout)
     left: dict[str, int] = {}
 
     def told(progress: Mapping[str, Any]) -> None:
@@ -80,7 +83,7 @@ def stop(timeout: float | None, **flags: Any) -> None:
         if left:
             raise TimedOut(f"not ended in time; left: {_names(left)}") from error
         raise
-    _wait_for_end(farm, deadline)
+    _wait_for_end(farm, pid, deadline)
     click.echo("stopped")
 
 
@@ -106,8 +109,9 @@ def _ask_to_stop(farm: RunningFarm, told: Told, deadline: float | None) -> None:
             lost = True
 
 
-def _wait_for_end(farm: RunningFarm, deadline: float | None) -> None:
-    while (pid := farm.pid) is not None:
+def _wait_for_end(farm: RunningFarm, pid: int | None, deadline: float | None) -> None:
+    """Of this master: one that is started in the same folder meanwhile is another farm."""
+    while pid is not None and farm.pid == pid:
         if deadline is not None and clock.monotonic() >= deadline:
             raise TimedOut(f"not ended in time; left: the master, pid {pid}")
         time.sleep(LOOK_S)
@@ -121,16 +125,16 @@ def _say_stage(progress: Mapping[str, Any]) -> None:
     """One line for each progress of a reload."""
     stage = progress.get("stage")
     if "problem" in progress:
-        say(progress["problem"])
+        say(escape(progress["problem"]))
     elif "warning" in progress:
-        say(progress["warning"])
+        say(escape(progress["warning"]))
     elif stage == "checking":
         say("checking the application")
     elif stage == "accepted":
-        say(f"generation {progress['generation']} accepted: {progress['changes']}")
+        say(f"generation {progress['generation']} accepted: {escape(progress['changes'])}")
     elif stage == "starting":
         say(f"starting: {progress['up']} of {progress['of']} up")
     elif stage == "in force":
         say(f"generation {progress['generation']} in force" + (", the old ones drain" if progress["draining"] else ""))
     elif stage == "rolling back":
-        say(f"rolling back: {progress['reason']}")
+        say(f"rolling back: {escape(progress['reason'])}")

@@ -12,6 +12,7 @@ import click
 from atmo_farm import clock
 from atmo_farm.cli.farm import farm_options, wait_for
 from atmo_farm.cli.session import exit_codes, say, verb_settings
+from atmo_farm.cli.types import Seconds
 from atmo_farm.errors import TimedOut
 from atmo_farm.ipc.control import ConnectionLost, Told
 
@@ -46,9 +47,7 @@ Examples:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--wait", type=click.Choice(["ready"]), help="Print it as soon as all handlers are ready.")
-@click.option(
-    "--timeout", type=click.FloatRange(min=0), metavar="S", help=f"How long --wait waits.  [default: {WAIT_S:g}]"
-)
+@click.option("--timeout", type=Seconds(), metavar="S", help=f"How long --wait waits.  [default: {WAIT_S:g}]")
 @farm_options
 def status(as_json: bool, wait: str | None, timeout: float | None, **flags: Any) -> None:
     """Print what a running farm does.

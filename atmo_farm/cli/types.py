@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import datetime
 from typing import Any
@@ -22,6 +23,20 @@ class Text(click.ParamType[str]):
         if not text.strip():
             self.fail("it is empty", param, ctx)
         return text
+
+
+class Seconds(click.FloatRange):
+    """From 0 on, and finite: `inf` and `nan` are numbers for Python."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The seconds; a usage error says what is accepted."""
+        seconds = float(super().convert(value, param, ctx))
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return seconds
 
 
 class Since(click.ParamType[float]):

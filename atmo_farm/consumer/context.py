@@ -33,6 +33,8 @@ class ChildContext:
     master_pid: int
     state: Path
     """The farm's state folder."""
+    instance: str = ""
+    """The farm's own id, by which brokers tell its workers from those of other farms (`master.instance`)."""
     proxy: Path | None = None
     """The socket of the data-source proxy; None where the handler's functions ask for no data."""
     suspects: Mapping[int, int] = attrs.field(factory=dict)

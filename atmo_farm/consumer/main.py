@@ -15,10 +15,12 @@ from atmo_farm import clock, log
 from atmo_farm.capabilities.datasources import DataSources
 from atmo_farm.capabilities.rules import Rules
 from atmo_farm.capabilities.services import Capabilities
+from atmo_farm.consumer.broker import stream_of
 from atmo_farm.consumer.context import ChildContext
 from atmo_farm.consumer.data import needed_sources, wait_for_sources
 from atmo_farm.consumer.gauges import Gauges, HostCalls
 from atmo_farm.consumer.guest_log import HandlerGuestLog
+from atmo_farm.consumer.place import take_place
 from atmo_farm.consumer.sequence import Sequence
 from atmo_farm.consumer.worker import Worker
 from atmo_farm.delivery.dead_letters import DeadLetters
@@ -33,8 +35,6 @@ from atmo_farm.runtime import config
 from atmo_farm.runtime.engine import Engine
 from atmo_farm.runtime.function import Function
 from atmo_farm.streams.base import Stream
-from atmo_farm.streams.jetstream import JetStreamStream
-from atmo_farm.streams.nats import NatsStream
 
 logger = logging.getLogger("atmo_farm.consumer")
 
@@ -113,36 +113,21 @@ class Consumer:
         sequence = Sequence(handler.steps, handler.response, self._functions, capabilities)
         identity = f"{context.directive.identifier}.{handler.name}"
         engine.waited = HostCalls(self._slot).waited
-        stream = self._stream(identity)
+        stream = stream_of(context, identity, self)
         if stream.durable:
             engine.entered = self._slot[Field.ENTERED : Field.ENTERED + 1]
         worker = Worker(handler, sequence, stream, self._slot, identity, self._dead_letters(stream), self._suspects)
         gauges = Gauges(self._slot, handler, stream, self._functions.values(), guest_log)
         await stream.open()
         self._serving = stream, worker
+        if handler.source == "kafka":
+            await take_place(context, self.waiting)
         await stream.consume(worker.handle)
         self._booted = True
         if hasattr(_libc, "malloc_trim"):  # glibc's: what the boot has freed goes back to the machine
             _libc.malloc_trim(0)
         self.connected()
         gauges.start(self._tell_drops)
-
-    def _stream(self, identity: str) -> Stream:
-        handler, directive = self._handler, self._context.directive
-        connection = directive.connections.nats[handler.connection]
-        name = f"atmo-farm/{directive.identifier}/{handler.name}/{self._context.worker}"
-        if handler.jetstream is not None:
-            return JetStreamStream(connection, handler, whom=identity, client_name=name, events=self)
-        return NatsStream(
-            connection,
-            handler.resource,
-            group=None if handler.group == "off" else handler.group,
-            client_name=name,
-            events=self,
-            envelope=handler.envelope,
-            dead_letter=handler.dead_letter,
-            whom=identity,
-        )
 
     def _dead_letters(self, stream: Stream) -> DeadLetters | None:
         handler, context = self._handler, self._context

@@ -70,6 +70,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._target = handler.respond_to.resource if handler.respond_to else ""
+        self._target_key = handler.respond_to.key.encode() if handler.respond_to and handler.respond_to.key else None
         self._target_headers = handler.respond_to.headers if handler.respond_to else {}
 
     def handle(self, message: Message) -> Awaitable[None]:
@@ -179,7 +180,8 @@ class Worker:
             return DONE
         headers = {**self._target_headers, **result.headers} if self._target_headers else result.headers
         identity = f"{message.id}.{self._output_id}" if self._durable else ""
-        sent = self._stream.publish(Output(target, result.data, headers, message, identity, message.record_key))
+        key = message.record_key if self._target_key is None else self._target_key
+        sent = self._stream.publish(Output(target, result.data, headers, message, identity, key))
         if sent is not DONE:
             return self._confirm(sent)
         self._slot[PUBLISHED] += 1

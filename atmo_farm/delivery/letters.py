@@ -9,8 +9,9 @@ from functools import cached_property
 from atmo_farm.delivery.dead_letters import MARK, PREFIX, REPLAYS
 from atmo_farm.streams.base import Kept
 
-FIELDS = ("id", "origin", "cause", "code", "text", "function")
-"""What `Match` looks at, by the names that people write."""
+TEXTS = ("message", "origin", "cause", "code", "text", "function")
+FIELDS = ("id", *TEXTS)
+"""What `Match` looks at, by the names that people write, and that `Letter.summary` has."""
 
 
 class Letter:
@@ -42,6 +43,10 @@ class Letter:
             return self.kept.key.endswith(f".{who}{MARK}")
         return self.told.get("handler", "") == who.rpartition(".")[2]
 
+    def field(self, name: str) -> str:
+        """One of `FIELDS`: `id` is the letter's, `message` the id of the message that died."""
+        return self.kept.id if name == "id" else self.told.get("id" if name == "message" else name, "")
+
     def summary(self) -> dict[str, str | int]:
         """What a list says of it."""
         told = self.told
@@ -49,7 +54,7 @@ class Letter:
             "id": self.kept.id,
             "when": told.get("last", ""),
             "origin": told.get("origin", ""),
-            "message": told.get("id", ""),
+            "message": self.field("message"),
             "function": told.get("function", ""),
             "cause": told.get("cause", ""),
             "code": told.get("code", ""),
@@ -72,7 +77,7 @@ def _number(text: str) -> int:
 
 
 class Match:
-    """`TEXT`: it stands somewhere in id, origin, cause, code, text or function. `FIELD=PATTERN`: that field is the
+    """`TEXT`: it stands somewhere in message, origin, cause, code, text or function. `FIELD=PATTERN`: that field is the
     pattern, as a shell reads it (`*`, `?`, `[…]`). Both take capitals and small letters for the same."""
 
     def __init__(self, text: str):
@@ -82,7 +87,6 @@ class Match:
 
     def __call__(self, letter: Letter) -> bool:
         """Whether it is one of these."""
-        told = letter.told
         if self._field:
-            return fnmatch.fnmatchcase(told.get(self._field, "").lower(), self._pattern)
-        return any(self._pattern in told.get(field, "").lower() for field in FIELDS)
+            return fnmatch.fnmatchcase(letter.field(self._field).lower(), self._pattern)
+        return any(self._pattern in letter.field(field).lower() for field in TEXTS)

@@ -19,6 +19,7 @@ from atmo_farm import clock
 from atmo_farm.delivery.dead_letters import REPLAY_FOR, REPLAYS
 from atmo_farm.delivery.letters import Letter, Match
 from atmo_farm.errors import PublishError, TimedOut
+from atmo_farm.streams import subjects
 from atmo_farm.streams.base import Kept, Letters, Output
 
 TELL_EVERY_S = 1.0
@@ -45,8 +46,11 @@ class Wanted:
 class Way:
     """How letters are replayed."""
 
+    listens: Sequence[str]
+    """What the handler listens to: a letter says itself where it came from, and whoever may write letters may write
+    that."""
     to: str = ""
-    """A subject; empty: where each came from."""
+    """A subject; empty: where each came from, if the handler listens there."""
     max_replays: int = 3
 
 
@@ -140,6 +144,12 @@ class Job:
         if letter.replays >= way.max_replays:
             self.counts.passed_over += 1
             await self._tell({"passed_over": letter.kept.id, "replays": letter.replays})
+            return
+        origin = letter.told.get("origin", "")
+        if not way.to and not any(subjects.matches(one, origin) for one in way.listens):
+            self.counts.failed += 1
+            reason = f"it came from {origin or 'nowhere'}, where this handler does not listen; say --to SUBJECT"
+            await self._tell({"failed": letter.kept.id, "reason": reason})
             return
         if self._dry_run:
             self.counts.done += 1

@@ -69,8 +69,9 @@ class Spool:
         try:
             ensure_private_folder(self._folder)
             async with self._locked() as lock:
-                if not (self._folder / (name + LETTER)).exists():
-                    self._write(name, data, lock)
+                before = self._size(name + LETTER)
+                if before is None or not self._is_whole(name + LETTER, letter):
+                    self._write(name, data, before or 0, lock)
         except CannotStart as error:
             raise PublishError(str(error), transient=True) from error
         except OSError as error:
@@ -119,8 +120,21 @@ class Spool:
             raise PublishError(f"the spool {self._folder}: {error.strerror or error}", transient=True) from error
         return True
 
-    def _write(self, name: str, data: bytes, lock: _Lock) -> None:
-        if lock.used + len(data) > self._limit:
+    def _size(self, name: str) -> int | None:
+        """Bytes of what has this name; None: nothing has."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self._folder / name).lstat().st_size
+        return None
+
+    def _is_whole(self, name: str, letter: Output) -> bool:
+        """Whether the file is this letter, and not one that was torn or changed since."""
+        with contextlib.suppress(NotALetterError, OSError):
+            return self._read(name, payload=True).data == letter.data
+        return False
+
+    def _write(self, name: str, data: bytes, before: int, lock: _Lock) -> None:
+        """`before` is bytes of what has the name until now."""
+        if lock.used - before + len(data) > self._limit:
             text = f"the spool {self._folder} is full: its letters have {lock.used} bytes and {self._limit} are allowed"
             raise PublishError(f"{text}; replay or purge them", transient=True)
         new = self._folder / (name + NEW)
@@ -134,7 +148,7 @@ class Spool:
             new.unlink(missing_ok=True)
             raise
         _sync(self._folder)
-        lock.write(lock.used + len(data))
+        lock.write(lock.used - before + len(data))
 
     @contextlib.asynccontextmanager
     async def _locked(self) -> AsyncIterator[_Lock]:

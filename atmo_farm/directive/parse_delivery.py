@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import datetime
+from typing import Literal, cast
 
 import attrs
 
@@ -42,6 +43,7 @@ def with_delivery(handler: Handler, section: Section, identifier: str, report: R
         ordering=section.get("ordering", ordering),
         ordering_key=section.text("orderingKey"),
         idempotent=section.get("idempotent", False),
+        start_at=_start_at(section.text("startAt")),
     )
     jetstream = _jetstream(handler, section) if handler.source == "nats" and uses_jetstream(section) else None
     return attrs.evolve(
@@ -63,6 +65,12 @@ def durable_place(section: Section) -> tuple[Position, str]:
     if jetstream and jetstream.text("durable") and not section.text("durable"):
         return jetstream.at("durable"), jetstream.key("durable")
     return section.at("durable"), section.key("durable")
+
+
+def _start_at(given: str) -> Literal["earliest", "latest"] | float:
+    if given in ("", "earliest", "latest"):
+        return cast(Literal["earliest", "latest"], given or "latest")
+    return datetime.datetime.fromisoformat(given).timestamp()
 
 
 def _jetstream(handler: Handler, section: Section) -> JetStream:

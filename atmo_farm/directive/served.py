@@ -29,8 +29,6 @@ def check_handler(
     elif source == "server":
         at, name = (section.at("source"), "source") if section.is_written("source") else (section.at("type"), "type")
         report.later(at, section.key(name), f"websockets are not served by this build yet; {_START}")
-    elif source == "kafka":
-        report.later(section.at("source"), section.key("source"), f"Kafka is not served by this build yet; {_START}")
     written = section.find("respondTo")
     if answer is None or not isinstance(written, Section):
         return

@@ -10,6 +10,7 @@ from typing import Any
 
 from atmo_farm import clock
 from atmo_farm.errors import TimedOut, with_exit_code
+from atmo_farm.log.lines import escape
 
 ANSWER_S = 10.0
 """How long the monitor may take for the first word of an answer."""
@@ -70,7 +71,7 @@ class ControlClient:
             if answer.get("id") not in (self._requests, None):
                 continue
             if "error" in answer:
-                raise with_exit_code(answer["error"], answer["exit"])
+                raise with_exit_code("\n".join(map(escape, answer["error"].split("\n"))), answer["exit"])
             if "result" in answer:
                 result: dict[str, Any] = answer["result"]
                 return result

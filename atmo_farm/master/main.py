@@ -44,6 +44,7 @@ class Master:
         self._pid_files: list[PidFile] = []
         self._places = Folders(Path(), Path())
         self._http: Listener | None = None
+        self._instance = ""
         self._fleet: Fleet | None = None
         self._loader = Loader(source, settings, environ, self._selector, self._shed_all)
 
@@ -108,9 +109,8 @@ class Master:
         ensure_private_folder(places.state)
         self._lock(places.run)
         self._lock(places.state)
-        log.event(
-            logger, logging.INFO, "farm starts", instance=instance.identity(places.state), run_dir=str(places.run)
-        )
+        self._instance = instance.identity(places.state)
+        log.event(logger, logging.INFO, "farm starts", instance=self._instance, run_dir=str(places.run))
         return places.state
 
     def _lock(self, folder: Path) -> None:
@@ -184,6 +184,7 @@ class Master:
                 generation=worker.generation.number,
                 master_pid=os.getppid(),
                 state=self._places.state,
+                instance=self._instance,
                 proxy=None if worker.proxy is None else self._socket(worker.proxy),
                 suspects=self._crashes.suspects(handler.name),
             )

@@ -129,7 +129,7 @@ class JetStreamStream:
         self._binding.stop()
         self._publisher.stop()
         await self._pull.stop()
-        self._give_back_unstarted()
+        self.let_go()
         await self._pending.finish()
 
     async def close(self) -> None:
@@ -145,7 +145,7 @@ class JetStreamStream:
 
     def abandon(self) -> int:
         """Hand over nothing more; the server keeps it all."""
-        self._give_back_unstarted()
+        self.let_go()
         self._pending.abandon()
         return 0
 
@@ -175,6 +175,14 @@ class JetStreamStream:
         held.sort(key=lambda received: received[1].sequence)
         for received in held:
             self._queue(received)
+
+    def let_go(self) -> None:
+        """Give back at once what was not handed over."""
+        left = [*self._pending.withdraw(), *(self._held or ())]
+        if self._held is not None:
+            self._held = []
+        for _, delivery, _, _ in left:
+            self._in_hand.give_back(delivery, 0.0)
 
     def forget(self) -> None:
         """Nothing of what is here can be settled any more."""
@@ -211,13 +219,6 @@ class JetStreamStream:
         message.number = delivery.number
         message.origin = delivery
         return message
-
-    def _give_back_unstarted(self) -> None:
-        left = [*self._pending.withdraw(), *(self._held or ())]
-        if self._held is not None:
-            self._held = []
-        for _, delivery, _, _ in left:
-            self._in_hand.give_back(delivery, 0.0)
 
     async def _find_output(self, subject: str) -> None:
         try:

@@ -1,12 +1,16 @@
 """The tie to the consumer: bound at the start, and again after each outage, when it is gone or nothing is heard of it.
 
 bind → (ordered: nobody else asks) → pull → (ordered: all that was unsettled is here) → …until something breaks
+
+Two of an ordered handler that begin to ask at the same moment, as after a restart of the server, see each other then:
+they let go, and look again at moments of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from typing import Protocol
 
 from atmo_farm import log
@@ -26,6 +30,8 @@ STEADY_S = 5.0
 UNSTEADY_PAUSE_S = (0.1, 2.0)
 LOOK_S = (0.05, 1.0)
 """The first and the longest pause between two looks at what others still have."""
+LET_GO_S = 1.0
+"""The longest pause of one that met another."""
 
 
 class Order(Protocol):
@@ -39,6 +45,9 @@ class Order(Protocol):
 
     def release(self) -> None:
         """Hand over what was kept, sorted, and go on."""
+
+    def let_go(self) -> None:
+        """Give back what was kept, and go on keeping: another process asks, too."""
 
     def forget(self) -> None:
         """The consumer is another one: nothing of what is here can be settled."""
@@ -157,41 +166,59 @@ class Binding:
         self._created = bound.created
         self._hold()
         if self._ordered:
-            await self._until_alone(bound)
+            await self._until_alone(asked=bound.waiting > 0)
         await self._pull.start(bound)
         if again:
             self._link.connected()
         if self._ordered:
-            await self._until_complete()
+            while not await self._until_complete():
+                await self._pull.stop()
+                self._order.let_go()
+                await asyncio.sleep(random.uniform(0.0, LET_GO_S))
+                await self._until_alone(asked=True)
+                await self._pull.start(bound)
             self._order.release()
 
     def _hold(self) -> None:
         if self._ordered:
             self._order.hold()
 
-    async def _until_alone(self, bound: Bound) -> None:
-        """An order needs that nobody else asks: who came first goes on, and this one stands by."""
-        if bound.waiting:
+    async def _until_alone(self, *, asked: bool) -> None:
+        """An order needs that nobody else asks: who came first goes on, and this one stands by. `asked`: somebody did
+        a moment ago."""
+        if asked:
             text = "another process serves this ordered consumer: this one stands by"
             log.event(logger, logging.INFO, text, handler=self._handler)
         pause, longest = LOOK_S
-        quiet = 0 if bound.waiting else 1
+        quiet = 0 if asked else 1
         while quiet < 2:  # twice: between two requests of the same process there is a moment without one
             await asyncio.sleep(pause)
             looked = await self._look()
             quiet = quiet + 1 if looked is not None and not looked.waiting else 0
             pause = min(2 * pause, longest)
 
-    async def _until_complete(self) -> None:
+    async def _until_complete(self) -> bool:
         """Until everything is here that somebody got before and did not settle; the server waits for as long as the ack
-        wait before it delivers that again."""
+        wait before it delivers that again. False: somebody else asks as well.
+
+        Both are believed when seen twice: what was asked a moment ago may not be counted yet, or not count any more.
+        """
         pause, longest = LOOK_S
-        while True:
-            bound = await self._look()
-            if bound is not None and self._order.complete(bound.unsettled, bound.delivered):
-                return
+        complete = crowded = 0
+        while complete < 2 and crowded < 2:
+            if complete or crowded:
+                pause = LOOK_S[0]
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
+            own = self._pull.requests
+            bound = await self._look()
+            if bound is None:
+                continue
+            is_crowded = bound.waiting > max(own, self._pull.requests)
+            is_complete = not is_crowded and self._order.complete(bound.unsettled, bound.delivered)
+            crowded = crowded + 1 if is_crowded else 0
+            complete = complete + 1 if is_complete else 0
+        return not crowded
 
     async def _look(self) -> Bound | None:
         """The consumer now; None if that is not known."""

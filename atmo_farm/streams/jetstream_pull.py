@@ -69,6 +69,8 @@ class Pull:
         self._expires_s = self._heartbeat_s = 0.0
         self.asked = 0
         """Messages that were asked for and have not come."""
+        self.requests = 0
+        """Of those, at most so many still stand."""
         self._due = False
         self._heard = 0
         self._watch: asyncio.TimerHandle | None = None
@@ -82,7 +84,7 @@ class Pull:
         self._heartbeat_s = min(HEARTBEAT_S, self._expires_s / 2.5)
         inbox = self._client.new_inbox()
         self._inbox = inbox.encode()
-        self.asked = 0
+        self.asked = self.requests = 0
         self._subscription = await self._client.listen(inbox, "", self._receive)
         self._look_after(self._heard - 1)
         self._ask()
@@ -138,6 +140,7 @@ class Pull:
             self._break(str(error))
             return
         self.asked += batch
+        self.requests += 1
         self._heard += 1
         if self._largest:
             self.more()
@@ -147,6 +150,8 @@ class Pull:
         if reply:
             if self.asked:
                 self.asked -= 1
+                if not self.asked:
+                    self.requests = 0
             self._receive_message(subject, reply, block, data)
         elif subject == self._inbox:
             self._status(block)
@@ -159,6 +164,7 @@ class Pull:
         pending = _PENDING.search(block)
         if code in (b"404", b"408", b"409") and pending is not None:
             self.asked = max(0, self.asked - int(pending[1]))
+            self.requests = self.requests - 1 if self.asked else 0
             self.more()
         elif code == b"503":
             self._break("nobody serves the consumer")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import datetime
 import json
 import logging
 from collections.abc import AsyncIterator, Mapping
@@ -17,11 +16,11 @@ from atmo_farm import log
 from atmo_farm.directive.model import NatsConnection
 from atmo_farm.errors import PublishError, TimedOut
 from atmo_farm.streams import headers as wire_headers
-from atmo_farm.streams import nats_options, subjects
+from atmo_farm.streams import nats_kept, nats_options, subjects
 from atmo_farm.streams.base import Kept, Output
 from atmo_farm.streams.jetstream_message import Delivery
 from atmo_farm.streams.nats_client import WireClient
-from atmo_farm.streams.nats_dead import TOO_LARGE, stream_of
+from atmo_farm.streams.nats_dead import SUBJECTS, TOO_LARGE, stream_of
 from atmo_farm.streams.nats_link import PUBLISH_REFUSED
 from atmo_farm.streams.nats_requests import (
     ANSWER_S,
@@ -47,15 +46,6 @@ IDLE_S = 60
 NO_MESSAGE = (10037, 10043, 10057)
 """JetStream's numbers for: no message found, sequence not found, it could not be deleted."""
 
-MSG_ID, TTL, SIZE = "Nats-Msg-Id", "Nats-TTL", "Nats-Msg-Size"
-
-LAST_S = 9e9
-"""The last moment, in the year 2255, that the server's clock can be compared with."""
-
-ADDED = 4
-"""Headers that the server puts after a message's own in a direct answer: Nats-Stream, -Subject, -Sequence,
--Time-Stamp."""
-
 
 class NatsLetters:
     """Use it as a context; then its calls raise PublishError when the broker does not answer or refuses."""
@@ -64,7 +54,7 @@ class NatsLetters:
         """`resource` is where the letters are. CannotStart when the connection cannot be used as it is."""
         self._options = nats_options.options(connection, client_name)
         self._where = f"nats {connection.name}"
-        self._resource = resource
+        self.resource = resource
         self._client = WireClient(self._options.wants_tls)
         self._requests = Requests(self._client)
         self.problem = ""
@@ -87,7 +77,7 @@ class NatsLetters:
                 connect_timeout=CONNECT_S,
                 error_cb=self._on_error,
             )
-            found = await stream_of(self._requests, self._resource)
+            found = await stream_of(self._requests, self.resource)
             if found is not None:
                 self._stream, self._is_direct = found.name, found.is_direct
         except NotAllowedError as error:
@@ -122,7 +112,7 @@ class NatsLetters:
                             if sequence > last:
                                 return
                             if since_s is None or stored_s >= since_s:
-                                yield _kept(sequence, stored_s, wire_headers.pairs(answer.block))
+                                yield nats_kept.kept(sequence, stored_s, wire_headers.pairs(answer.block))
                 except _ReaderGoneError:  # whoever takes these took longer than the server keeps a reader
                     if sequence == before:
                         raise
@@ -144,13 +134,13 @@ class NatsLetters:
             data = base64.b64decode(message.get("data", ""))
         else:
             answer = await self._requests.ask(f"{API}DIRECT.GET.{self._stream}", json.dumps(request).encode())
-            headers, added = _split(wire_headers.pairs(answer.block))
+            headers, added = nats_kept.split(wire_headers.pairs(answer.block))
             if "Nats-Sequence" not in added:
                 return None
             subject, time, data = added.get("Nats-Subject", ""), added.get("Nats-Time-Stamp", ""), answer.data
-        if subject != self._resource:
+        if subject != self.resource:
             return None
-        return attrs.evolve(_kept(int(letter_id), _seconds(time), headers), size=len(data), data=data)
+        return attrs.evolve(nats_kept.kept(int(letter_id), nats_kept.seconds(time), headers), size=len(data), data=data)
 
     async def remove(self, letter_id: str) -> bool:
         """Whether it was there. The id is one that `letters` or `load` gave: others are not looked at again."""
@@ -159,6 +149,24 @@ class NatsLetters:
         except _NoMessageError:
             return False
         return True
+
+    def problem_of(self, target: str) -> str:
+        """Why nothing can be sent on this subject; empty if it can."""
+        return subjects.problem(target)
+
+    def is_alone(self, who: str) -> bool:
+        """Whether no other handler's letters than those of `<identifier>.<handler>` are there."""
+        return self.resource == SUBJECTS.replace(">", who)
+
+    async def purge(self) -> int:
+        """Remove all that stand on the subject, whoever's they are, at once; returns how many these were. Where the
+        user may not, none is removed."""
+        if not self._stream:
+            return 0
+        try:
+            return int((await self._ask(f"STREAM.PURGE.{self._stream}", {"filter": self.resource}))["purged"])
+        except NotAllowedError:
+            return 0
 
     async def send(self, output: Output) -> None:
         """Publish; returns when a stream has it, or, where none covers the subject, when the server has passed it on to
@@ -195,7 +203,7 @@ class NatsLetters:
             "deliver_policy": "by_start_sequence",
             "opt_start_seq": first,
             "ack_policy": "none",
-            "filter_subject": self._resource,
+            "filter_subject": self.resource,
             "headers_only": True,
             "inactive_threshold": IDLE_S * 10**9,
             "mem_storage": True,
@@ -203,7 +211,7 @@ class NatsLetters:
         }
         if since_s is not None and first == 1:
             del config["opt_start_seq"]
-            config |= {"deliver_policy": "by_start_time", "opt_start_time": _rfc3339(min(max(since_s, 0), LAST_S))}
+            config |= {"deliver_policy": "by_start_time", "opt_start_time": nats_kept.rfc3339(since_s)}
         request = {"stream_name": self._stream, "config": config}
         name = (await self._ask(f"CONSUMER.CREATE.{self._stream}", request))["name"]
         try:
@@ -252,28 +260,3 @@ class _NoMessageError(PublishError):
 
 class _ReaderGoneError(PublishError):
     """The server has forgotten it."""
-
-
-def _kept(sequence: int, stored_s: float, headers: tuple[tuple[str, str], ...]) -> Kept:
-    """Without what JetStream itself has put or reads there."""
-    own = {name: value for name, value in headers if name in (MSG_ID, TTL, SIZE)}
-    size = own.get(SIZE, "")
-    others = tuple(pair for pair in headers if pair[0] not in own)
-    known = size.isdecimal() and len(size) < 20  # a sender may write anything
-    return Kept(str(sequence), own.get(MSG_ID, ""), others, int(size) if known else 0, stored_s)
-
-
-def _split(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[tuple[str, str], ...], dict[str, str]]:
-    """A message's own headers, and what the server has put after them in a direct answer."""
-    return headers[:-ADDED], dict(headers[-ADDED:])
-
-
-def _seconds(time: str) -> float:
-    """Of RFC 3339 with nanoseconds, in UTC."""
-    whole, _, fraction = time.rstrip("Z").partition(".")
-    moment = datetime.datetime.fromisoformat(whole + "+00:00")
-    return moment.timestamp() + (float(f"0.{fraction}") if fraction.isdecimal() else 0.0)
-
-
-def _rfc3339(wall_s: float) -> str:
-    return datetime.datetime.fromtimestamp(wall_s, datetime.UTC).isoformat()

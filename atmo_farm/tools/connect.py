@@ -9,9 +9,12 @@ from atmo_farm.datasource import build
 from atmo_farm.datasource.errors import Unreachable
 from atmo_farm.datasource.redis import RedisCache
 from atmo_farm.datasource.statement import prepare
-from atmo_farm.directive.model import DatabaseConnection, Directive, NatsConnection
+from atmo_farm.directive.model import DatabaseConnection, Directive, KafkaConnection, NatsConnection
 from atmo_farm.errors import CannotStart, Position, Problem
 from atmo_farm.settings import DataSourceSettings
+from atmo_farm.streams.kafka import admin
+from atmo_farm.streams.kafka.driver import BrokerRefused, BrokerUnavailable
+from atmo_farm.streams.kafka.options import options
 from atmo_farm.streams.nats import NatsStream
 
 Tell = Callable[[Position, str, str], None]
@@ -37,6 +40,7 @@ async def _try_all(directive: Directive, settings: DataSourceSettings, tell: Tel
     attempts += [
         _database(directive, connection, settings, tell) for connection in directive.connections.databases.values()
     ]
+    attempts += [_kafka(directive, connection, tell) for connection in directive.connections.kafka.values()]
     if directive.connections.redis is not None:
         attempts.append(_redis(directive, settings, tell))
     await asyncio.gather(*attempts)
@@ -77,6 +81,27 @@ async def _nats(connection: NatsConnection, timeout_s: float, tell: Tell) -> Non
         tell(connection.position, key, f"is out of reach: {told.reason}")
     finally:
         await stream.close()
+
+
+async def _kafka(directive: Directive, connection: KafkaConnection, tell: Tell) -> None:
+    key = "connections.kafka" if connection.name == "default" else f"connections.kafka.{connection.name}"
+    try:
+        given = options(connection, "atmo-farm check")
+        there = await asyncio.get_running_loop().run_in_executor(None, admin.topics, given)
+    except CannotStart as error:
+        tell(connection.position, key, str(error))
+        return
+    except (BrokerUnavailable, BrokerRefused) as error:
+        tell(connection.position, key, f"cannot be used: {error}")
+        return
+    for handler in directive.handlers:
+        wanted = {handler.resource} if (handler.source, handler.connection) == ("kafka", connection.name) else set()
+        answer = handler.respond_to
+        if answer is not None and (answer.source, answer.connection) == ("kafka", connection.name):
+            wanted.add(answer.resource)
+        for topic in sorted(wanted - there):
+            message = f"{key} has no topic {topic!r}, or this user may not see it; create it"
+            tell(handler.position, f"handlers: {handler.name}", message)
 
 
 async def _redis(directive: Directive, settings: DataSourceSettings, tell: Tell) -> None:

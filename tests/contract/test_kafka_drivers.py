@@ -22,6 +22,7 @@ from atmo_farm.streams.kafka.options import Options, options
 from tests.kafka import (
     Rebalances,
     committed,
+    delete_records,
     delete_topic,
     new_name,
     new_topic,
@@ -139,6 +140,33 @@ class TestConsuming:
             assert time.monotonic() < deadline
             write(clients.server, topic, [b"newest"])
         assert {one.value for one in found[0]} == {b"newest"}
+
+    @pytest.mark.parametrize("start_at", ["latest", 4_000_000_000.0])
+    def test_a_group_that_begins_at_the_end_has_begun_when_it_has_joined(
+        self, clients: Clients, start_at: object
+    ) -> None:
+        """What comes after its first member has died, before that has committed anything, is read by the next one."""
+        topic, group = new_topic(clients.server, partitions=2), new_name("group")
+        write(clients.server, topic, [b"old"])
+        first = clients.consumer(topic, group, start_at=start_at)
+        poll_until(first, lambda _: committed(clients.server, group, topic) == {0: 1, 1: 0})
+        first.close()
+        write(clients.server, topic, [b"new"])
+        found = poll_until(clients.consumer(topic, group, start_at=start_at), lambda found: total(found) == 1)
+        assert [one.value for one in found[0]] == [b"new"]
+
+    @pytest.mark.parametrize("start_at", ["earliest", "latest", 4_000_000_000.0])
+    def test_a_place_that_is_deleted_is_followed_by_what_is_there(self, clients: Clients, start_at: object) -> None:
+        """However the group had begun."""
+        topic, group = new_topic(clients.server), new_name("group")
+        write(clients.server, topic, VALUES)
+        first = clients.consumer(topic, group, start_at="earliest")
+        poll_until(first, lambda found: total(found) == len(VALUES))
+        poll_until(first, lambda _: first.commit({0: 10}) and committed(clients.server, group, topic) == {0: 10})
+        first.close()
+        delete_records(clients.server, topic, before=90)
+        found = poll_until(clients.consumer(topic, group, start_at=start_at), lambda found: total(found) == 10)
+        assert [one.value for one in found[0]] == VALUES[90:]
 
     def test_who_comes_after_goes_on_from_what_was_committed(self, clients: Clients) -> None:
         """Also where that is in the middle of what was read."""
@@ -271,6 +299,17 @@ class TestGroups:
         poll_until(first, lambda _: len(mine.ours) == 2)
         assert time.monotonic() - began < 5.0
         assert not admin.remove_member(clients.options(), group, gone)
+
+    def test_a_consumer_that_does_not_poll_is_no_member(self, clients: Clients) -> None:
+        """It puts nobody out: a process that waits for its place has one."""
+        topic, group = new_topic(clients.server), new_name("group")
+        write(clients.server, topic, VALUES)
+        listener = Rebalances()
+        first = clients.consumer(topic, group, listener, instance_id="same")
+        poll_until(first, lambda found: total(found) == len(VALUES))
+        clients.consumer(topic, group, instance_id="same")
+        for offset in range(1, 9):
+            poll_until(first, lambda _, offset=offset: first.commit({0: offset}) and listener.commits == {0: offset})
 
     def test_a_fenced_static_member_is_told_by_its_commit(self, clients: Clients) -> None:
         """(6) It may go on reading until then."""

@@ -199,8 +199,8 @@ async def test_many_long_keys_in_one_turn_go_out_in_frames_of_their_own(path: Pa
 
 
 def test_a_value_of_64_mib_passes_both_ways(path: Path, figure: Callable[[str, object], None]) -> None:
-    """Others are served beside it, and it costs two to three times what a bare socket costs: a cost that grows faster than the
-    size would be dozens of times that."""
+    """Others are served beside it, and it costs two to three times what a bare socket costs: a cost that grows faster
+    than the size would be dozens of times that."""
     value = bytes(64 << 20)
 
     async def body() -> tuple[float, float]:

@@ -440,6 +440,34 @@ def test_a_reader_that_the_server_has_forgotten(server: NatsServer) -> None:
     run(body())
 
 
+def test_all_at_once(server: NatsServer, start_nats: Callable[[str], NatsServer], tmp_path: Path) -> None:
+    """By subject: what stands on another one stays. A user who may not purge removes none that way."""
+
+    async def body() -> None:
+        async with stream(server, "atmo.dead.a.h") as first, stream(server, "atmo.dead.a.other") as other:
+            for number in range(3):
+                await first.bury(letter("atmo.dead.a.h", f"m{number}.a.h.dead"))
+            await other.bury(letter("atmo.dead.a.other", "m.a.other.dead"))
+            async with letters(server, "atmo.dead.a.h") as place:
+                assert await place.purge() == 3
+                assert await all_of(place) == []
+            async with letters(server, "atmo.dead.a.other") as place:
+                assert len(await all_of(place)) == 1
+        few = start_nats(
+            f'jetstream {{ store_dir: "{tmp_path / "js"}" }}\n'
+            'authorization { users = [ { user: "few", password: "few", '
+            'permissions: { publish: { deny: "$JS.API.STREAM.PURGE.>" } } } ] }'
+        )
+        connection = nats_connection(few.url, user="few", password="few")
+        async with stream(few, "atmo.dead.a.h", user="few", password="few") as third:
+            await third.bury(letter("atmo.dead.a.h", "m.a.h.dead"))
+        async with NatsLetters(connection, "atmo.dead.a.h", "test") as place:
+            assert await place.purge() == 0
+            assert len(await all_of(place)) == 1
+
+    run(body())
+
+
 def test_since(server: NatsServer) -> None:
     """What was kept before is not told."""
     resource = "atmo.dead.since.h"

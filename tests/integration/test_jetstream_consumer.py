@@ -446,3 +446,28 @@ def test_order_over_a_reconnect(start_jetstream: StartServer) -> None:
         assert await handled.payloads(40) == payloads
 
     in_kit(start_jetstream(), body)
+
+
+def test_order_of_two_after_a_restart(start_jetstream: StartServer) -> None:
+    """Both find nobody at the same moment: one of them serves, and the other one stands by again."""
+
+    async def body(kit: Kit) -> None:
+        handled = Handled()
+        streams = [await kit.stream(ack_wait_s=1.0, **ORDERED) for _ in range(2)]
+        for stream in streams:
+            await stream.consume(settling(stream, handled))
+        await kit.publish(b"0")
+        await handled.payloads(1)
+        kit.server.stop()
+        kit.server.start()
+        await kit.events.until_told("connected")
+        await kit.until_connected()
+        await kit.publish(b"1")
+        await handled.payloads(2)
+        alone = 0
+        while alone < 5:  # in a row: one may have begun before the other
+            await asyncio.sleep(0.05)
+            asking = sum(bool(stream._pull._inbox) for stream in streams)
+            alone = alone + 1 if asking == 1 else 0
+
+    in_kit(start_jetstream(), body, 10)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from atmo_farm.directive.model import DeadLetter
 from atmo_farm.errors import CannotStart, PublishError
 from atmo_farm.streams.base import Message, Output
 from atmo_farm.streams.kafka import clients, drivers, kafka_python_client, librdkafka_client, owner
@@ -96,7 +97,7 @@ class TestMessages:
         write(kafka_server, topic, [raw])
 
         async def body() -> None:
-            async with stream_of(kafka_server, topic, dead_topic=dead) as stream:
+            async with stream_of(kafka_server, topic, dead_letter=DeadLetter(dead)) as stream:
                 handled = Handled()
                 await stream.consume(handled)
                 assert await handled.payloads(1) == [b"hi"]
@@ -443,9 +444,7 @@ class TestOutages:
                 server.start()  # from this thread: PDEATHSIG
                 await published
                 await handled.until(lambda: len({message.data for message in handled.messages}) == 100)
-                assert (
-                    len(handled.messages) <= 150
-                )  # where the outage cost the membership, what was in hand comes again
+                assert len(handled.messages) <= 200  # an outage may cost the membership: what was in hand comes again
                 await events.until_told("connected", 2)
                 assert not any(one.startswith("closed") for one in events.told)
 

@@ -13,7 +13,7 @@ from typing import Literal
 from atmo_farm.directive.model import KafkaConnection, Tls
 from tests.servers import kafka_files
 from tests.servers.kafka_files import PASSWORD, USER
-from tests.servers.process import ServerProcess, free_port
+from tests.servers.process import ServerProcess, free_ports
 
 Protocol = Literal["PLAINTEXT", "SASL_PLAINTEXT", "SSL", "SASL_SSL"]
 
@@ -76,7 +76,8 @@ class KafkaServer(ServerProcess):
         shutil.copytree(made.template, folder / "data")
         self._tls = tls
         protocols: tuple[Protocol, ...] = ("PLAINTEXT", "SASL_PLAINTEXT") + (("SSL", "SASL_SSL") if tls else ())
-        self._ports: dict[str, int] = {protocol: free_port() for protocol in (*protocols, "CONTROLLER")}
+        names = (*protocols, "CONTROLLER")
+        self._ports: dict[str, int] = dict(zip(names, free_ports(len(names)), strict=True))
         properties = folder / "server.properties"
         properties.write_text(self._properties(folder / "data") + config + "\n")
         command = kafka_files.java(made.jars, *(jvm or (f"-XX:SharedArchiveFile={made.archive}",)))

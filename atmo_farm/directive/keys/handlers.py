@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 from atmo_farm.directive import resources
 from atmo_farm.directive.keys.connections import NAME
 from atmo_farm.directive.keys.kinds import Choice, Duration, Flag, Integer, Number, Size, Text
@@ -13,7 +15,7 @@ STREAM_SOURCES = ("server", "nats", "kafka")
 BROKERS = ("nats", "kafka")
 MAX_IN_FLIGHT = 65536
 
-_KAFKA = "Kafka is"
+_EXACTLY_ONCE = "one transaction for input and output is"
 _DURABLE = Text("a durable's name (no dots, blanks or wildcards)", r"[^\s.*>/\\]{1,200}")
 
 RESPOND_TO = Table(
@@ -34,6 +36,15 @@ RESPOND_TO = Table(
 def _range_problem(cause: str) -> str:
     low, dash, high = cause.partition("-")
     return "ends before it begins" if dash and int(low) > int(high) else ""
+
+
+def _time_problem(start: str) -> str:
+    try:
+        if start not in ("earliest", "latest"):
+            datetime.datetime.fromisoformat(start)
+    except ValueError:
+        return "there is no such day or time"
+    return ""
 
 
 RETRY = Table(
@@ -227,7 +238,7 @@ HANDLER = Table(
             Flag(),
             "Kafka in, Kafka out, in one transaction",
             default="`false`",
-            later=_KAFKA,
+            later=_EXACTLY_ONCE,
             harmless=(False,),
             sources=("kafka",),
         ),
@@ -236,10 +247,10 @@ HANDLER = Table(
             Text(
                 "`earliest`, `latest` or a time like `2026-01-31T12:00:00Z`",
                 r"earliest|latest|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)",
+                check=_time_problem,
             ),
             "where a new consumer group begins",
             default="`latest`",
-            later=_KAFKA,
             sources=("kafka",),
         ),
     ),

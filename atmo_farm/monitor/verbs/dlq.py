@@ -9,7 +9,7 @@ import base64
 import contextlib
 import difflib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import attrs
 import msgspec
@@ -17,10 +17,10 @@ import msgspec
 from atmo_farm.delivery.letters import Letter, Match
 from atmo_farm.delivery.replay import Job, Wanted, Way, select
 from atmo_farm.delivery.spool import Spool
+from atmo_farm.directive.model import Directive, Handler
 from atmo_farm.errors import NotFound, PublishError, TimedOut, with_exit_code
 from atmo_farm.monitor.farm import Farm, Progress
-from atmo_farm.streams import subjects
-from atmo_farm.streams.base import Letters
+from atmo_farm.streams.base import Letters, Output
 from atmo_farm.streams.nats_letters import NatsLetters
 
 USAGE = 2
@@ -51,6 +51,24 @@ class Asked(msgspec.Struct):
     max_replays: Number = 3
     payload: Number | None = None
     """Bytes of it; None: all."""
+
+
+class Broker(Letters, Protocol):
+    """A handler's broker as the place of its letters, and where they are sent again."""
+
+    problem: str
+
+    def problem_of(self, target: str) -> str:
+        """Why nothing can be sent there; empty if it can."""
+
+    def is_alone(self, who: str) -> bool:
+        """Whether no other handler's letters than those of `<identifier>.<handler>` are there."""
+
+    async def purge(self) -> int:
+        """Remove all at once, whoever's they are; returns how many these were."""
+
+    async def send(self, output: Output) -> None:
+        """Returns when it is safe there. PublishError, transient where it may be taken later."""
 
 
 async def list_(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
@@ -85,27 +103,35 @@ async def show(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mappi
 async def replay(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
     """Publish letters again. Progress: how far it is, and which letters are passed over; the result is the counts."""
     asked = _asked(args)
-    if asked.to and (problem := subjects.problem(asked.to)):
-        raise with_exit_code(f"to: {problem}", USAGE)
     async with _opened(farm, asked, progress) as (places, who, broker):
+        if asked.to and (problem := broker.problem_of(asked.to)):
+            raise with_exit_code(f"to: {problem}", USAGE)
         if asked.letter:
             await _one(places, who, asked)
         job = Job(places, _wanted(asked, who), progress, asked.rate, asked.dry_run)
         with _alone(asked):
-            await job.replay(Way(asked.to, asked.max_replays), broker.send)
+            await job.replay(Way(_listens(farm, asked), asked.to, asked.max_replays), broker.send)
     return job.counts.told()
 
 
 async def purge(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
     """Remove letters. Progress: how far it is; the result is the counts."""
     asked = _asked(args)
-    async with _opened(farm, asked, progress) as (places, who, _):
+    async with _opened(farm, asked, progress) as (places, who, broker):
         if asked.letter:
             await _one(places, who, asked)
         job = Job(places, _wanted(asked, who), progress, asked.rate, asked.dry_run)
         with _alone(asked):
+            if asked == Asked(asked.handler) and broker.is_alone(who):
+                job.counts.done += await broker.purge()  # no other handler's letters are there
             await job.purge()
     return job.counts.told()
+
+
+def _listens(farm: Farm, asked: Asked) -> Sequence[str]:
+    """The subjects of the handler."""
+    handler = next(handler for handler in farm.directive().handlers if handler.name == asked.handler)
+    return (handler.jetstream and handler.jetstream.filter_subjects) or (handler.resource,)
 
 
 def _asked(args: Mapping[str, Any]) -> Asked:
@@ -148,9 +174,7 @@ async def _one(places: Sequence[Letters], who: str, asked: Asked) -> Letter:
 
 
 @contextlib.asynccontextmanager
-async def _opened(
-    farm: Farm, asked: Asked, progress: Progress
-) -> AsyncIterator[tuple[Sequence[Letters], str, NatsLetters]]:
+async def _opened(farm: Farm, asked: Asked, progress: Progress) -> AsyncIterator[tuple[Sequence[Letters], str, Broker]]:
     """Where the handler's letters are, whose they are (`<identifier>.<handler>`), and the broker.
 
     NotFound: no such handler, or it keeps none; TimedOut: no broker.
@@ -163,16 +187,25 @@ async def _opened(
         close = difflib.get_close_matches(name, names, 1)
         meant = f"did you mean {close[0]}?" if close else f"there is {', '.join(names[:20])}"
         raise NotFound(f"there is no handler {name[:100]!r}; {meant}")
-    if handler.dead_letter is None or handler.source != "nats":
+    if handler.dead_letter is None:
         raise NotFound(f"the handler {name} keeps no dead letters (`deadLetter: off`)")
     who = f"{directive.identifier}.{name}"
-    connection = directive.connections.nats[handler.connection]
     client_name = f"atmo-farm/{directive.identifier}/{name}/dlq"
     try:
-        async with NatsLetters(connection, handler.dead_letter.resource, client_name) as broker:
+        async with _broker(directive, handler, handler.dead_letter.resource, client_name) as broker:
             if broker.problem:
                 await progress({"note": f"what the broker may keep cannot be read: {broker.problem}"})
             await progress({"stage": "reading"})  # it may be long before there is anything to tell
             yield (broker, Spool(farm.state, name, farm.settings.spool_size)), who, broker
     except PublishError as error:
         raise TimedOut(str(error)) from error
+
+
+def _broker(
+    directive: Directive, handler: Handler, resource: str, client_name: str
+) -> contextlib.AbstractAsyncContextManager[Broker]:
+    if handler.source == "kafka":
+        from atmo_farm.streams.kafka.letters import KafkaLetters
+
+        return KafkaLetters(directive.connections.kafka[handler.connection], resource, client_name)
+    return NatsLetters(directive.connections.nats[handler.connection], resource, client_name)

@@ -35,6 +35,12 @@ def ensure_topic(options: Options, topic: str, max_age_s: float | None = None) -
                 raise BrokerRefused(f"topic {topic!r} is not there and cannot be made ({why}): create it") from error
 
 
+def topics(options: Options) -> set[str]:
+    """Those that this user may see."""
+    with _admin(options) as admin:
+        return set(admin.list_topics())
+
+
 def remove_member(options: Options, group: str, instance_id: str) -> bool:
     """Give the partitions of a static member that has gone for good to the others; whether it was one."""
     member = MemberToRemove(group_instance_id=instance_id)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from atmo_farm import clock, log
+from atmo_farm.directive.model import DeadLetter
 from atmo_farm.errors import AtmoFarmError
 from atmo_farm.streams.kafka import admin
 from atmo_farm.streams.kafka.driver import (
@@ -93,7 +94,7 @@ class Clients:
         ears: Ears,
         tell: Callable[..., None],
         serve: Callable[[float], None],
-        dead_topic: str,
+        dead_letter: DeadLetter | None,
     ):
         """Without a membership it only writes. `serve` does what the loop asks for, and waits so long for it."""
         self._driver = driver
@@ -103,7 +104,7 @@ class Clients:
         self._ears = ears
         self._tell = tell
         self._serve = serve
-        self._dead_topic = dead_topic
+        self._dead_letter = dead_letter
         self._consumer: Consumer | None = None
         self._producer: Producer | None = None
         self._ours: set[int] = set()
@@ -125,8 +126,8 @@ class Clients:
 
     def open(self) -> None:
         """Connect, and make the topic of dead letters. BrokerRefused if there is no such topic."""
-        if self._dead_topic:
-            admin.ensure_topic(self._options, self._dead_topic)
+        if self._dead_letter is not None:
+            admin.ensure_topic(self._options, self._dead_letter.resource, self._dead_letter.max_age_s)
         if self._membership is None:
             self._producer = self._driver.producer(self._options)
             return
@@ -167,7 +168,7 @@ class Clients:
         size = 0
         while self._outgoing and size < FLUSH_BYTES:
             record = self._outgoing.popleft()
-            size += len(record.value) + len(record.key or b"")
+            size += len(record.value or b"") + len(record.key or b"")
             self._undecided += 1
             self._producer.send(record)
         results = self._producer.flush(FLUSH_S)

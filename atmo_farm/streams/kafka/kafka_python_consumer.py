@@ -60,7 +60,7 @@ class KafkaPythonConsumer:
             group_instance_id=membership.instance_id or None,
             session_timeout_ms=round(membership.session_timeout_s * 1000),
             heartbeat_interval_ms=round(membership.session_timeout_s * 1000 / 4),
-            auto_offset_reset=membership.start_at if isinstance(membership.start_at, str) else "none",
+            auto_offset_reset="earliest" if membership.start_at == "earliest" else "none",
             enable_auto_commit=False,
             partition_assignment_strategy=(CooperativeStickyAssignor,),
             isolation_level="read_committed",
@@ -80,6 +80,9 @@ class KafkaPythonConsumer:
             polled = self._consumer.poll(timeout_ms=round(timeout_s * 1000))
         except errors.NoOffsetForPartitionError:
             self._seek_to_start()
+            polled = {}
+        except errors.OffsetOutOfRangeError as error:  # the group was here so long ago that its place is deleted
+            self._consumer.seek_to_beginning(*error.args[0])
             polled = {}
         except errors.KafkaError as error:
             raise client.wrapped(error, self._options) from error
@@ -162,15 +165,23 @@ class KafkaPythonConsumer:
             self.missing()
 
     def _seek_to_start(self) -> None:
-        """Partitions without a committed offset begin at a moment in time, or at the end if nothing is younger."""
-        start_ms = round(float(self._membership.start_at) * 1000)
+        """Partitions without a committed offset begin at a moment in time, or at the end, also if nothing is younger.
+
+        That is committed at once: whoever has the partition next, after a death, would else begin at a later end.
+        """
+        start_at = self._membership.start_at
         try:
             fresh = [one for one in self._consumer.assignment() if self._consumer.committed(one) is None]
-            found = self._consumer.offsets_for_times(dict.fromkeys(fresh, start_ms))
-            ends = self._consumer.end_offsets(fresh)
-            for partition in fresh:
-                at = found.get(partition)
-                self._consumer.seek(partition, ends[partition] if at is None else at.offset)
+            begin = self._consumer.end_offsets(fresh)
+            if not isinstance(start_at, str):
+                found = self._consumer.offsets_for_times(dict.fromkeys(fresh, round(start_at * 1000)))
+                begin |= {partition: at.offset for partition, at in found.items() if at is not None}
+            wanted = {partition: OffsetAndMetadata(offset) for partition, offset in begin.items()}
+            self._consumer.commit(wanted, timeout_ms=COMMIT_TIMEOUT_S * 1000)
+            for partition, offset in begin.items():
+                self._consumer.seek(partition, offset)
+        except _NOT_OURS:
+            return  # a rebalance: the next poll asks again
         except errors.KafkaError as error:
             raise client.wrapped(error, self._options) from error
 

@@ -171,7 +171,7 @@ class KafkaPythonProducer:
 
     def _verdict(self, record: Outgoing, error: Exception) -> PublishError:
         if isinstance(error, _TOO_LARGE):
-            size = len(record.value) + len(record.key or b"")
+            size = len(record.value or b"") + len(record.key or b"")
             words = f"{size} bytes are more than topic {record.topic!r} takes (max.message.bytes)"
         elif isinstance(error, errors.KafkaError):
             words = client.reason(error, self._options)

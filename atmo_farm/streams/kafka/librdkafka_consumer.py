@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
 from atmo_farm import clock
 from atmo_farm.streams.kafka import librdkafka_client as client
-from atmo_farm.streams.kafka.driver import Listener, Record
+from atmo_farm.streams.kafka.driver import BrokerRefused, Listener, Record
 from atmo_farm.streams.kafka.membership import Membership
 from atmo_farm.streams.kafka.options import Options
 
@@ -52,24 +52,25 @@ class LibrdkafkaConsumer:
         self._topic = topic
         self._membership = membership
         self._listener = listener
-        self._joined = False
+        self._subscribed = self._joined = False
         self._gone = False
         """The library says that the topic is."""
         self._look_at = 0.0
         self._revoking = False
         self._fenced: Any = None
         """Told by a commit."""
+        self._astray = ""
+        """Why it is not known where partitions begin; then nothing of them may be handed over."""
         self._positions: dict[int, int] = {}
         """Of our partitions: one above what was returned last."""
         self._connection = client.Connection(options)
-        reset = membership.start_at if isinstance(membership.start_at, str) else "latest"
         static = {"group_instance_id": membership.instance_id} if membership.instance_id else {}
         self._consumer = Consumer(
             self._connection.configuration(
                 group_id=membership.group,
                 session_timeout_ms=round(membership.session_timeout_s * 1000),
                 heartbeat_interval_ms=round(membership.session_timeout_s * 1000 / 4),
-                auto_offset_reset=reset,
+                auto_offset_reset="earliest",  # also where the group was so long ago that its place is deleted
                 on_commit=self._on_commit,
                 enable_auto_commit=False,
                 enable_auto_offset_store=False,
@@ -89,10 +90,14 @@ class LibrdkafkaConsumer:
             self._consumer.poll(0)  # what was told meanwhile
             self._consumer.close()
             raise self._connection.not_let_in(error.args[0]) from error
-        self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def poll(self, timeout_s: float) -> Mapping[int, Sequence[Record]]:
         """As the protocol says."""
+        if not self._subscribed:  # not before: the library joins at once, whether it is polled or not
+            self._subscribed = True
+            self._consumer.subscribe(
+                [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
         try:
             first = self._consumer.poll(timeout_s)
             # `consume` waits all of its time for a full batch: the first message alone is worth waiting for
@@ -101,6 +106,8 @@ class LibrdkafkaConsumer:
             raise client.wrapped(failed.args[0], self._options) from failed
         if self._fenced is not None:
             raise client.wrapped(self._fenced, self._options)
+        if self._astray:
+            raise BrokerRefused(f"cannot learn where the group begins: {self._astray}")
         if first is None:
             return {}
         records: dict[int, list[Record]] = {}
@@ -194,8 +201,11 @@ class LibrdkafkaConsumer:
 
     def _on_assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         self._joined = True
-        if not isinstance(self._membership.start_at, str):
-            partitions = self._starting(consumer, partitions, round(self._membership.start_at * 1000))
+        if partitions and self._membership.start_at != "earliest":
+            try:
+                partitions = self._starting(consumer, partitions)
+            except KafkaException as error:
+                self._astray = error.args[0].str()
         consumer.incremental_assign(partitions)
         for partition in partitions:
             self._positions[partition.partition] = -1
@@ -217,11 +227,21 @@ class LibrdkafkaConsumer:
         if gone:
             self._listener.revoked(gone)
 
-    def _starting(self, consumer: Any, partitions: list[TopicPartition], start_ms: int) -> list[TopicPartition]:
-        """With the offset of that moment where the group has committed nothing."""
+    def _starting(self, consumer: Any, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """Where the group has committed nothing, with the offset to begin at, which is committed at once: whoever has
+        the partition next, after a death, would else begin at a later end."""
         committed = consumer.committed(partitions, timeout=ASK_TIMEOUT_S)
-        fresh = [TopicPartition(one.topic, one.partition, start_ms) for one in committed if one.offset < 0]
-        found = (
-            {one.partition: one for one in consumer.offsets_for_times(fresh, timeout=ASK_TIMEOUT_S)} if fresh else {}
-        )
-        return [found.get(one.partition, one) for one in committed]
+        fresh = [one for one in committed if one.offset < 0]
+        if not fresh:
+            return partitions
+        start_at = self._membership.start_at
+        when = OFFSET_END if isinstance(start_at, str) else round(start_at * 1000)
+        asked = [TopicPartition(one.topic, one.partition, when) for one in fresh]
+        found = {one.partition: one for one in consumer.offsets_for_times(asked, timeout=ASK_TIMEOUT_S)}
+        for one in fresh:
+            at = found[one.partition].offset
+            if at < 0:  # nothing is as young as that
+                at = consumer.get_watermark_offsets(one, timeout=ASK_TIMEOUT_S)[1]
+            one.offset = at
+        consumer.commit(offsets=fresh, asynchronous=False)
+        return [one for one in committed if one not in fresh] + fresh

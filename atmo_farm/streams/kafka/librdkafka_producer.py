@@ -119,7 +119,7 @@ class LibrdkafkaProducer:
     def _verdict(self, record: Outgoing, error: Any) -> PublishError:
         code = error.code()
         if code == KafkaError.MSG_SIZE_TOO_LARGE:
-            size = len(record.value) + len(record.key or b"")
+            size = len(record.value or b"") + len(record.key or b"")
             words = f"{size} bytes are more than topic {record.topic!r} takes (max.message.bytes)"
         elif code in _UNKNOWN:
             words = f"topic {record.topic!r} does not exist, or has no leader, or this user may not see it"

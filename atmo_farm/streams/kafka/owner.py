@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 from atmo_farm import clock
+from atmo_farm.directive.model import DeadLetter
 from atmo_farm.streams.kafka.clients import Clients, Ears
 from atmo_farm.streams.kafka.driver import BrokerRefused, BrokerUnavailable, Driver, Outgoing
 from atmo_farm.streams.kafka.health import Health
@@ -45,12 +46,12 @@ class Owner:
         ears: Ears,
         topic: str = "",
         membership: Membership | None = None,
-        dead_topic: str = "",
+        dead_letter: DeadLetter | None = None,
     ):
-        """Without a membership it only writes. `dead_topic` is made when it is not there."""
+        """Without a membership it only writes. `dead_letter`: its topic is made when it is not there."""
         self._ears = ears
         self._loop = asyncio.get_running_loop()
-        self._clients = Clients(driver, options, topic, membership, ears, self._tell, self._serve, dead_topic)
+        self._clients = Clients(driver, options, topic, membership, ears, self._tell, self._serve, dead_letter)
         self._health = Health(partial(self._tell, ears.waiting), partial(self._tell, ears.connected))
         self._asked: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()

@@ -14,7 +14,7 @@ from typing import Literal
 
 import attrs
 
-from atmo_farm.directive.model import KafkaConnection
+from atmo_farm.directive.model import DeadLetter, KafkaConnection
 from atmo_farm.errors import AtmoFarmError, CannotStart, PublishError
 from atmo_farm.streams import grav
 from atmo_farm.streams.base import Handle, Message, Output, StreamEvents
@@ -25,6 +25,7 @@ from atmo_farm.streams.kafka.membership import Membership
 from atmo_farm.streams.kafka.options import options
 from atmo_farm.streams.kafka.owner import Owner
 from atmo_farm.streams.kafka.partitions import Partition, Partitions
+from atmo_farm.streams.kafka.records import headers_of, is_for_another, pairs, wire_headers
 
 logger = logging.getLogger("atmo_farm.streams")
 
@@ -72,16 +73,19 @@ class KafkaStream:
         envelope: Literal["auto", "raw", "grav"] = "auto",
         max_in_flight: int = 256,
         ordered: bool = True,
-        dead_topic: str = "",
+        dead_letter: DeadLetter | None = None,
+        whom: str = "",
     ):
-        """`ordered`: messages of a partition wait for each other. `dead_topic`: where dead letters will go."""
+        """`ordered`: messages of a partition wait for each other. `whom`: what was replayed for another one than
+        `<identifier>.<handler>` is passed over."""
         given = options(connection, client_id)
         self._where = given.where
         self._topic = topic
         self._events = events
         self._codec = Codec(envelope)
+        self._whom = whom
         self._partitions = Partitions(max_in_flight, share=ordered)
-        self._owner = Owner(drivers.choose(connection.driver), given, self, topic, membership, dead_topic)
+        self._owner = Owner(drivers.choose(connection.driver), given, self, topic, membership, dead_letter)
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._member: asyncio.Future[None] = self._loop.create_future()
@@ -120,8 +124,10 @@ class KafkaStream:
         """It may be committed when all before it may."""
         origin = message.origin
         assert isinstance(origin, KafkaOrigin)
-        partition = origin.partition
-        if self._partitions.end(partition, origin.record.offset):
+        self._end(origin.partition, origin.record)
+
+    def _end(self, partition: Partition, record: Record) -> None:
+        if self._partitions.end(partition, record.offset):
             position = partition.mark.position
             assert position is not None
             self._offsets[partition.number] = position
@@ -253,9 +259,7 @@ class KafkaStream:
         if self._ended:
             raise PublishError("the stream is closed", transient=True)
         future: asyncio.Future[None] = self._loop.create_future()
-        headers: list[tuple[str, bytes]] = []
-        if output.headers:
-            headers = [(name, value.encode("utf-8", "surrogateescape")) for name, value in output.headers.items()]
+        headers = wire_headers(output) if output.headers or output.original else []
         self._outgoing.append(Outgoing(output.subject, output.record_key, payload, headers, future))
         self._tell_owner_soon()
         return future
@@ -318,7 +322,11 @@ class KafkaStream:
                 self._wake = self._loop.create_future()
                 await self._wake
                 continue
-            await handle(self._message(*taken))
+            partition, record = taken
+            if record.headers and is_for_another(record.headers, self._whom):
+                self._end(partition, record)
+            else:
+                await handle(self._message(partition, record))
             turn -= 1
             if not turn:
                 turn = TURN
@@ -327,20 +335,17 @@ class KafkaStream:
 
     def _message(self, partition: Partition, record: Record) -> Message:
         value, number, offset = record.value or b"", partition.number, record.offset
-        headers = _headers(record.headers) if record.headers else NO_HEADERS
+        headers = headers_of(record.headers) if record.headers else NO_HEADERS
         name = f"{self._topic}-{number}-{offset}-{record.timestamp}"
         ledger = (number + 1 << OFFSET_BITS) | offset
         origin = KafkaOrigin(partition, record)
         message = Message(
             self._topic, value, headers, name, number=ledger, partition=number, record_key=record.key, origin=origin
         )
+        if record.headers:
+            message.raw_headers = pairs(record.headers)
         if grav.MARK in value:
             opened = self._codec.message(self._topic, "", headers, value)
             if opened.envelope:
                 message.data, message.envelope, message.raw = opened.data, opened.envelope, value
         return message
-
-
-def _headers(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
-    """Names in lower case; the last value of a repeated name; a null value is an empty one."""
-    return {name.lower(): (value or b"").decode("utf-8", "replace") for name, value in headers}

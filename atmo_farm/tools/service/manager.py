@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
+from atmo_farm.errors import CannotStart
 from atmo_farm.tools.service.place import Place
 
 WAIT_S = 30.0
+
+BOOTED = Path("/run/systemd/system")
+"""It is there while systemd is the system's manager (sd_booted(3)): without it no service can be in use."""
 
 
 class Manager:
@@ -24,12 +29,14 @@ class Manager:
         return self._command is not None
 
     def in_use(self) -> str:
-        """`active` or `enabled`, if the service is that."""
-        for question, yes in (("is-active", ("active", "activating", "reloading")), ("is-enabled", ("enabled",))):
-            answer = self._run(question, self._service)[1].strip()
-            if answer in yes:
-                return answer
-        return ""
+        """`active` or `enabled`, if the service is that. CannotStart when a manager runs and does not tell."""
+        _, state, problem = self._run("is-active", self._service)
+        if not state.strip() and self.is_there and BOOTED.exists():
+            raise CannotStart(f"systemctl does not tell whether {self._service} runs: {problem.strip() or 'no word'}")
+        if state.strip() in ("active", "activating", "reloading", "deactivating"):
+            return state.strip()
+        enabled = self._run("is-enabled", self._service)[1].strip()
+        return enabled if enabled == "enabled" else ""
 
     def read_units_again(self) -> str:
         """daemon-reload; returns what was wrong, or nothing."""

@@ -221,6 +221,35 @@ def test_a_unit_of_a_user(tmp_path: Path, app: Path, monkeypatch: pytest.MonkeyP
     assert (verified.returncode, verified.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("systemctl", "why"),
+    [
+        (
+            "echo 'Failed to connect to bus: No medium found' >&2; exit 1",
+            "does not tell whether atmo-farm@shop runs",
+        ),
+        ("echo deactivating; exit 3", "is deactivating; first: systemctl --user disable --now"),
+        ("echo inactive; exit 3", ""),
+    ],
+)
+def test_a_manager_that_does_not_tell(
+    tmp_path: Path, app: Path, monkeypatch: pytest.MonkeyPatch, systemctl: str, why: str
+) -> None:
+    """Is no word that the service is not in use: nothing is taken away."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("atmo_farm.tools.service.manager.BOOTED", tmp_path)
+    (tmp_path / "systemctl").write_text(f"#!/bin/sh\n{systemctl}\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    service = ["install-service", "--user", "--name", "shop"]
+    assert CliRunner().invoke(cli, [*service, str(app)]).exit_code == 0
+    unit = tmp_path / "home/.config/systemd/user/atmo-farm@.service"
+    removed = CliRunner().invoke(cli, [*service, "--remove"])
+    assert (removed.exit_code, unit.exists()) == ((3, True) if why else (0, False)), removed.output
+    assert why in removed.stderr
+
+
 def test_refusals(tmp_path: Path, app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each says what to do."""
     for name in ("a/b", "main", "..", "credentials", "x" * 65):

@@ -17,7 +17,7 @@ from atmo_farm.streams.base import Kept, Output
 from tests.streams import run
 
 WHO = "com.example.a.h"
-WAY = Way()
+WAY = Way(("in.*",))
 
 
 def kept(number: int, *headers: tuple[str, str]) -> Kept:
@@ -171,6 +171,18 @@ def test_one_that_can_never_be_sent_stays() -> None:
     assert list(place.all) == ["1"]
     assert told == [{"failed": "1", "reason": "too large"}]
     assert (work.counts.done, work.counts.failed) == (2, 1)
+
+
+@pytest.mark.parametrize("origin", ["in.a.b", "$JS.API.STREAM.DELETE.IN", ""])
+def test_where_the_handler_does_not_listen(origin: str) -> None:
+    """A letter may name anything as its origin: it stays, and is said so; `to` publishes it."""
+    place, outside, told = Memory(kept(0, ("Atmo-Dead-Origin", origin))), Outside(), Told()
+    work = job(place, told)
+    run(work.replay(WAY, outside.send))
+    assert (work.counts.failed, work.counts.done, outside.sent, len(place.all)) == (1, 0, [], 1)
+    assert "say --to SUBJECT" in told[0]["reason"]
+    run(job(place).replay(Way(WAY.listens, "elsewhere"), outside.send))
+    assert [output.subject for output in outside.sent] == ["elsewhere"]
 
 
 def test_the_maximum_of_replays() -> None:

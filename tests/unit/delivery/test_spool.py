@@ -72,6 +72,24 @@ def test_one_letter_kept_twice_is_there_once(tmp_path: Path) -> None:
     run(body())
 
 
+@pytest.mark.parametrize("content", [b"", b"atmo-dead-letter 1 torn", None])
+def test_a_file_of_its_name_that_is_no_letter(tmp_path: Path, content: bytes | None) -> None:
+    """It is written again, and only its own size counts."""
+
+    async def body() -> None:
+        kept = Spool(tmp_path, "h", 1 << 20)
+        await kept.keep(output(1))
+        (file,) = (tmp_path / "dead" / "h").glob("*.letter")
+        whole, used = file.read_bytes(), (file.parent / "lock").read_text()
+        file.write_bytes(whole[:-1] + b"?" if content is None else content)
+        again = Spool(tmp_path, "h", 1 << 20)
+        await again.keep(output(1))
+        assert file.read_bytes() == whole
+        assert (file.parent / "lock").read_text() == used
+
+    run(body())
+
+
 def test_only_this_user_can_read_it(tmp_path: Path) -> None:
     """Folders are 0700 and files 0600, whatever the umask is."""
     before = os.umask(0)

@@ -20,7 +20,6 @@ NOT_SERVED = {
         with_handlers(f"- {{type: stream, «source: server, resource: /a, {STEPS}}}"),
         "handlers[0].source",
     ),
-    "kafka": (with_handlers(f"- {{type: stream, «source: kafka, resource: a, {STEPS}}}", KAFKA), "handlers[0].source"),
     "another broker": (
         with_handlers(
             f"- {{type: stream, source: nats, resource: a, {STEPS}, respondTo: {{resource: b, «source: kafka}}}}", KAFKA
@@ -77,6 +76,10 @@ SERVED = {
     "capabilities that are off": HEAD + "capabilities: {http: {enabled: false}, cache: {enabled: off}}\n",
     "a named connection": with_handlers(NATS + "respondTo: {resource: b, connection: a}}", TWO),
     "a connection that nobody uses": KAFKA,
+    "kafka": with_handlers(
+        f"- {{type: stream, source: kafka, resource: a, {STEPS}, startAt: earliest, exactlyOnce: false, respondTo: b}}",
+        KAFKA,
+    ),
     "authentication for nobody": HEAD + "authentication: {domains: {}}\n",
 }
 
@@ -94,21 +97,21 @@ def test_all_of_it_in_the_order_of_the_file() -> None:
 
 
 def test_each_later_key_of_handlers_is_tested() -> None:
-    """All that are left are Kafka's."""
-    assert {key.name for key in HANDLER.keys if key.later} == {"exactlyOnce", "startAt"}
+    """One is left."""
+    assert {key.name for key in HANDLER.keys if key.later} == {"exactlyOnce"}
     text = with_handlers(
         f"- {{type: stream, source: kafka, resource: a, {STEPS}, ordering: key, orderingKey: subject, "
         "exactlyOnce: true, startAt: earliest}",
         KAFKA,
     )
     told = {problem.key.removeprefix("handlers[0].") for problem in served.not_served(good(text))}
-    assert told == {"source", "exactlyOnce", "startAt"}
+    assert told == {"exactlyOnce"}
 
 
 def test_a_handler_knows_its_own() -> None:
     """For those who serve one handler: the keys, their places, their values."""
-    keys = "exactlyOnce: false\n  startAt: latest"
+    keys = "startAt: latest\n  exactlyOnce: true"
     text = f"- type: stream\n  source: kafka\n  resource: a\n  {STEPS}\n  {keys}"
     handler = good(with_handlers(text, KAFKA)).handlers[0]
-    assert {name: position.line for name, position in handler.not_served.items()} == {"startAt": 15}
-    assert handler.extra == {"exactlyOnce": False, "startAt": "latest"}
+    assert {name: position.line for name, position in handler.not_served.items()} == {"exactlyOnce": 15}
+    assert handler.extra == {"exactlyOnce": True}

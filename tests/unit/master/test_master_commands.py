@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -118,6 +119,9 @@ def test_a_table_and_json(start_farm: StartFarm) -> None:
     found = json.loads(run("status", "--json").stdout)
     assert found["farm"]["app"] == "com.acme.shop" and len(found["handlers"][0]["workers"]) == 2
     assert run("status", "--timeout", "3").exit_code == 2
+    for number in ("inf", "nan", "-1"):
+        for arguments in (("status", "--wait", "ready"), ("reload", "--wait"), ("stop",)):
+            assert run(*arguments, "--timeout", number).exit_code == 2, (arguments, number)
 
 
 def test_waiting_for_a_farm_to_be_ready(start_farm: StartFarm) -> None:
@@ -159,6 +163,11 @@ def test_reload(start_farm: StartFarm) -> None:
         "Directive.yaml:3:1: key: second",
         "Error: refused: Directive.yaml:3:1: key: first (and 1 more); generation 3 goes on",
     ]
+    farm.app(identifier="com.acme.shop", handlers={}, problems=["\x1b[2J\x9b"])
+    assert run("reload", "--wait").stderr.splitlines()[1:] == [
+        "Directive.yaml:3:1: key: \\x1b[2J\\x9b",
+        "Error: refused: Directive.yaml:3:1: key: \\x1b[2J\\x9b; generation 3 goes on",
+    ]
     farm.app(identifier="com.acme.shop", handlers={}, takes_s=3)
     done = run("reload", "--wait", "--timeout", "0.2")
     assert done.exit_code == 5 and done.stderr.endswith("Error: reload: not done in time\n")
@@ -174,6 +183,22 @@ def test_stop(start_farm: StartFarm) -> None:
     done = run("stop")
     assert (done.exit_code, done.stdout) == (0, "stopped\n") and "waiting for slow/0" in done.stderr
     assert farm.end(1) == 0
+
+
+def test_stop_of_a_farm_that_is_started_again(start_farm: StartFarm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one in the same folder, as a service manager would start it, is not waited for."""
+    monkeypatch.setattr("atmo_farm.cli.operate.LOOK_S", 1.0)
+    farm = start_farm("com.acme.shop")
+    farm.app(identifier="com.acme.shop", handlers={"slow": {"behaviour": "drains 0.3"}})
+    assert run("reload", "--wait").exit_code == 0
+    done: list[Result] = []
+    stopping = threading.Thread(target=lambda: done.append(run("stop", "--timeout", "8")))
+    stopping.start()
+    assert farm.end() == 0
+    other = start_farm("com.acme.shop")
+    stopping.join()
+    assert (done[0].exit_code, done[0].stdout) == (0, "stopped\n"), done[0].output
+    assert other.process is not None and other.process.poll() is None
 
 
 def test_stop_when_the_monitor_is_killed_meanwhile(start_farm: StartFarm) -> None:

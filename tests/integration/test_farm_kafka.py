@@ -1,0 +1,99 @@
+"""Records of Kafka through a real farm: topic in, Wasm, topic out; killed and reloaded processes lose nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from kafka import KafkaProducer
+
+from tests.farm import Farm, wait_for, write_app, write_directive
+from tests.kafka import committed, new_topic, read_all
+from tests.servers.kafka import KafkaServer
+
+IN_FLIGHT = 32
+
+
+def directive(server: KafkaServer, topic: str, keys: str = "", connection: str = "") -> str:
+    connection = connection or f"brokerAddress: {server.address()}"
+    return f"""connections:
+  kafka: {{{connection}}}
+handlers:
+  - type: stream
+    source: kafka
+    resource: {topic}
+    name: {topic}
+    startAt: earliest
+    steps: [{{fn: hello}}]
+    {keys}
+"""
+
+
+@pytest.mark.parametrize("driver", ["kafka-python", "librdkafka"])
+def test_a_killed_consumer_loses_nothing(tmp_path: Path, kafka_server: KafkaServer, driver: str) -> None:
+    """kill -9 while it works: each record's output is there under the record's key, twice at most what was in flight;
+    a reload then goes on with the same place in the group, nobody is put out by it and nothing comes twice."""
+    incoming, outgoing, count = new_topic(kafka_server, partitions=2), new_topic(kafka_server), 2000
+    connection = f"brokerAddress: {kafka_server.address()}, driver: {driver}"
+    keys = f"group: {incoming}\n    maxInFlight: {IN_FLIGHT}\n    respondTo: {outgoing}"
+    app = write_app(tmp_path / "app", directive(kafka_server, incoming, keys, connection), ("c", "hello"))
+
+    def feed(producer: KafkaProducer, start: int) -> None:
+        for number in range(start, start + count):
+            producer.send(incoming, b"%d" % number, key=b"%d" % (number % 7), partition=number % 2)
+        producer.flush(30)
+
+    def done(total: int) -> bool:
+        return sum(committed(kafka_server, incoming, incoming).values()) == total
+
+    producer = KafkaProducer(bootstrap_servers=kafka_server.address())
+    with Farm(app) as farm:
+        feed(producer, 0)
+        wait_for(lambda: len(read_all(kafka_server, outgoing)) > count // 10)
+        os.kill(farm.children()[0], signal.SIGKILL)
+        wait_for(lambda: done(count), otherwise=farm.tail)
+        outputs = read_all(kafka_server, outgoing)
+        assert {one.value for one in outputs} == {b"hello, %d" % number for number in range(count)}
+        assert len(outputs) - count <= IN_FLIGHT
+        assert all(one.key == b"%d" % (int(one.value[7:]) % 7) for one in outputs)
+
+        write_directive(app, directive(kafka_server, incoming, keys + "\n    timeout: 9s", connection))
+        os.kill(farm.pid, signal.SIGHUP)
+        feed(producer, count)
+        farm.wait_log(message="reload: in force")
+        wait_for(lambda: done(2 * count), otherwise=farm.tail)
+        later = read_all(kafka_server, outgoing)
+        assert {one.value for one in later} == {b"hello, %d" % number for number in range(2 * count)}
+        assert len(later) == len(outputs) + count, "of a reload nothing comes twice"
+        assert not farm.log(message="connection closed")
+    producer.close()
+
+
+@pytest.mark.parametrize(
+    ("connection", "message", "said"),
+    [
+        ("", "worker ended", "kafka default: topic 'no-such-topic' does not exist"),
+        (
+            "securityProtocol: SASL_PLAINTEXT, sasl: {mechanism: PLAIN, username: u, password: geheim}",
+            "waiting for kafka default",
+            "the broker refuses the login of 'u'",
+        ),
+    ],
+    ids=["topic", "credentials"],
+)
+def test_what_cannot_work_is_said_in_one_line(
+    tmp_path: Path, kafka_server: KafkaServer, connection: str, message: str, said: str
+) -> None:
+    """A topic that is not there ends the boot; wrong credentials are waited for, as they may be put right."""
+    if connection:
+        connection = f"brokerAddress: {kafka_server.address('SASL_PLAINTEXT')}, {connection}"
+    text = directive(kafka_server, "no-such-topic", "deadLetter: off", connection)
+    farm = Farm(write_app(tmp_path / "app", text, ("c", "hello"))).start()
+    try:
+        reason = farm.wait_log(message=message)["reason"]
+        assert said in reason
+        assert "\n" not in reason and "geheim" not in reason
+    finally:
+        farm.__exit__()

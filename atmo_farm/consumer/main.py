@@ -127,7 +127,7 @@ class Consumer:
         if hasattr(_libc, "malloc_trim"):  # glibc's: what the boot has freed goes back to the machine
             _libc.malloc_trim(0)
         self.connected()
-        gauges.start(self._tell_drops)
+        gauges.start(self._tell)
 
     def _dead_letters(self, stream: Stream) -> DeadLetters | None:
         handler, context = self._handler, self._context
@@ -157,7 +157,7 @@ class Consumer:
         """A process that was told to stop drains, also one whose boot had come as far as its first messages."""
         if end is ChildExit.DRAINED and self._serving is not None:
             end = await self._drain(*self._serving)
-        self._tell_drops()
+        self._tell()
         return end
 
     async def _drain(self, stream: Stream, worker: Worker) -> ChildExit:
@@ -183,7 +183,10 @@ class Consumer:
         await stream.stop()
         await worker.idle()
 
-    def _tell_drops(self) -> None:
+    def _tell(self) -> None:
+        """What is told once a second, and at the end."""
+        if self._serving is not None:
+            self._serving[1].write_sum()
         if self._drops:
             text = "messages dropped: the handler is slower than they come"
             log.event(logger, logging.WARNING, text, handler=self._handler.name, messages=self._drops)

@@ -53,9 +53,9 @@ def health(card: FarmCard | None, numbers: memoryview, seen: Sequence[Seen]) -> 
 
 
 def _counts(worker: WorkerCard, generation: int) -> bool:
-    if worker.life in (Life.STARTING, Life.DOWN):
-        return worker.generation == generation
-    return worker.life not in (Life.RETIRED, Life.DRAINING)
+    if worker.life in (Life.RETIRED, Life.DRAINING):
+        return False
+    return worker.life == Life.READY or worker.generation == generation
 
 
 def _of_farm(card: FarmCard | None, numbers: memoryview) -> Iterator[str]:

@@ -63,6 +63,25 @@ def values(count: int, start: int = 0) -> list[bytes]:
 
 
 class TestMessages:
+    def test_lag_is_what_was_not_received(self, kafka_server: KafkaServer) -> None:
+        """By partition that is ours and of which something was read; with nothing behind, all are 0."""
+        topic = new_topic(kafka_server, partitions=2)
+
+        async def body() -> None:
+            async with stream_of(kafka_server, topic) as stream:
+                assert await stream.lag() == {}
+                write(kafka_server, topic, values(5), partition=1)
+                await stream.consume(handled := Handled())
+                await handled.payloads(5)
+
+                async def caught_up() -> bool:
+                    lag = await stream.lag()
+                    return lag.get(1) == 0 and not any(lag.values())
+
+                await until(caught_up)
+
+        run(body())
+
     def test_a_message_has_all_that_its_record_has(self, kafka_server: KafkaServer) -> None:
         """Key, headers, origin; a stable id and number; a null value arrives empty and says so."""
         topic = new_topic(kafka_server, partitions=2)

@@ -23,6 +23,7 @@ NAMES = (
     "redis",
     "sql",
     "greedy",
+    "observe",
 )
 
 

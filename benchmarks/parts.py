@@ -20,6 +20,7 @@ from typing import Any
 from benchmarks.machine import consumers
 
 ROOT = Path(__file__).parent.parent
+PYTHON = sys.executable
 HELLO = ROOT / "examples/hello"
 HELLO_WASM = HELLO / "greet/greet.wasm"
 READY_TIMEOUT_S = 30.0
@@ -93,16 +94,16 @@ def hello_app(folder: Path, url: str, handlers: int = 1, extra: str = "") -> Pat
 
 
 @contextlib.contextmanager
-def farm(app: Path, log: Path | None = None) -> Iterator[int]:
+def farm(app: Path, *options: object, log: Path | None = None) -> Iterator[int]:
     """A farm that serves the application; gives the master's pid once systemd would be told READY=1.
 
-    With `log` it writes JSON lines there, from level info up.
+    `options` are further ones of `start`. With `log` it writes JSON lines there, from level info up.
     """
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(f"{folder}/notify")
         notify.settimeout(READY_TIMEOUT_S)
         environ = {**os.environ, "NOTIFY_SOCKET": f"{folder}/notify"}
-        arguments = ["start", app, "--run-dir", f"{folder}/run", "--state-dir", f"{folder}/state"]
+        arguments = ["start", app, "--run-dir", f"{folder}/run", "--state-dir", f"{folder}/state", *options]
         if log is None:
             arguments += ["--log-level", "warn"]
         else:
@@ -125,7 +126,7 @@ def fork_to_ready_ms(app: Path) -> list[float]:
     found: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
-        with farm(app, log) as master:
+        with farm(app, log=log) as master:
             while len(found) < FORKS:
                 lines = [
                     json.loads(line) for line in log.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")

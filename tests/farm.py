@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,15 @@ def write_app(folder: Path, directive: str, *guests: tuple[str, str]) -> Path:
 def add_guest(folder: Path, language: str, name: str, function: str) -> None:
     """Put a guest of tests/guests into a project folder, as a function of this name."""
     found = guest(language, name)
+    add_module(folder, function, found.path.read_bytes(), found.interface)
+
+
+def add_module(folder: Path, function: str, module: bytes, interface: str = "runnable") -> None:
+    """Put a module into a project folder, as a function of this name."""
     runnable = folder / function
     runnable.mkdir(exist_ok=True)
-    (runnable / ".runnable.yaml").write_text(f"name: {function}\ninterface: {found.interface}\nlang: test\n")
-    shutil.copy(found.path, runnable / f"{function}.wasm")
+    (runnable / ".runnable.yaml").write_text(f"name: {function}\ninterface: {interface}\nlang: test\n")
+    (runnable / f"{function}.wasm").write_bytes(module)
 
 
 def write_directive(folder: Path, directive: str) -> None:
@@ -76,7 +81,7 @@ class Farm:
         self.log_file = self.folder / "log"
         self.notified: list[str] = []
         self._arguments = arguments
-        self._environ = {**os.environ, **(environ or {})}
+        self._environ = {"ATMO_FARM_MONITOR_ADDRESS": "127.0.0.1:0", **os.environ, **(environ or {})}
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind(str(self.folder / "notify"))
         self.process: subprocess.Popen[bytes] | None = None
@@ -193,3 +198,9 @@ def wait_for(
             raise AssertionError(otherwise())
         time.sleep(0.01)
     return value
+
+
+def busy_s(pids: Iterable[int]) -> float:
+    """Processor time of these processes so far."""
+    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    return sum(int(field[11]) + int(field[12]) for field in fields) / os.sysconf("SC_CLK_TCK")

@@ -105,7 +105,7 @@ def cli() -> None:
 
 for verb in (start.start, project.check, project.build, invoke.invoke, project.schema):
     cli.add_command(verb)
-for verb in (status.status, operate.reload, operate.stop, dlq.dlq):
+for verb in (status.status, operate.reload, operate.stop, operate.loglevel, dlq.dlq):
     cli.add_command(verb)
 cli.add_command(service.install_service)
 for verb in (about.config, about.version, about.completion):

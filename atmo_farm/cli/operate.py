@@ -1,4 +1,4 @@
-"""`atmo-farm reload` and `stop`: what the master of a running farm does."""
+"""`atmo-farm reload`, `stop` and `loglevel`: what the master of a running farm does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from atmo_farm import clock
+from atmo_farm import clock, log
 from atmo_farm.cli.farm import LOOK_S, RunningFarm, farm_options, find
 from atmo_farm.cli.session import exit_codes, say, verb_settings
 from atmo_farm.cli.types import Seconds
@@ -85,6 +85,25 @@ def stop(timeout: float | None, **flags: Any) -> None:
         raise
     _wait_for_end(farm, pid, deadline)
     click.echo("stopped")
+
+
+@click.command(
+    **verb_settings,
+    epilog=exit_codes(0, 2, 4, 5, 70)
+    + """
+
+\b
+Examples:
+  atmo-farm loglevel debug
+  atmo-farm loglevel info --app com.example.shop""",
+)
+@click.argument("level", type=click.Choice(list(log.LEVELS)))
+@farm_options
+def loglevel(level: str, **flags: Any) -> None:
+    """Have all processes of a running farm log from LEVEL up, until it ends."""
+    with find(**flags).connect() as farm:
+        result = farm.ask("loglevel", {"level": level})
+    click.echo(f"log level {result['level']}")
 
 
 def _names(left: Mapping[str, int]) -> str:

@@ -92,6 +92,9 @@ def settings_options(function: F) -> F:
         config_option,
         click.option("--workers", metavar="N", help="Processes of each handler whose Directive entry sets none."),
         env_file_option,
+        click.option(
+            "--monitor-address", metavar="ADDRESS", help="Of metrics and health: HOST:PORT, unix:PATH or off."
+        ),
         click.option("--log-level", type=click.Choice(["trace", "debug", "info", "warn", "error"])),
         click.option("--log-format", type=click.Choice(["text", "json"])),
         click.option("--app-name", metavar="NAME", help="What log lines call the application."),

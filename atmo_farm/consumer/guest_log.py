@@ -18,6 +18,11 @@ class HandlerGuestLog:
         self._handler = handler
         self._limit = log.RateLimit(lines_per_s=100, burst=1000)
 
+    @property
+    def dropped(self) -> int:
+        """Lines that were ever over the limit."""
+        return self._limit.dropped
+
     def line(self, level: int, text: str, function: str, request_id: str) -> None:
         """Write one line of a function; an unknown level is info."""
         severity = LEVELS.get(level, logging.INFO)

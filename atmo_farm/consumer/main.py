@@ -18,6 +18,7 @@ from atmo_farm.capabilities.services import Capabilities
 from atmo_farm.consumer.broker import stream_of
 from atmo_farm.consumer.context import ChildContext
 from atmo_farm.consumer.data import needed_sources, wait_for_sources
+from atmo_farm.consumer.gauges import Gauges, HostCalls
 from atmo_farm.consumer.guest_log import HandlerGuestLog
 from atmo_farm.consumer.sequence import Sequence
 from atmo_farm.consumer.worker import Worker
@@ -38,9 +39,6 @@ logger = logging.getLogger("atmo_farm.consumer")
 
 _libc = ctypes.CDLL(None)
 
-GAUGES_EVERY_S = 1.0
-"""How often the numbers that are looked up, not counted, are written into the arena."""
-
 DRAIN_MARGIN_S = 1.0
 """The child ends this long before the master would kill it."""
 
@@ -59,7 +57,6 @@ class Consumer:
         self._slot = context.slot
         self._channel = ChildChannel(context.channel)
         self._heartbeat = Heartbeat(context.slot)
-        self._log_lines_dropped_before = context.slot[Field.LOG_LINES_DROPPED]
         self._end: asyncio.Future[ChildExit] = asyncio.get_running_loop().create_future()
         self._functions: dict[str, Function] = {}
         self._serving: tuple[Stream, Worker] | None = None
@@ -110,13 +107,16 @@ class Consumer:
             await function.warm()
         rules = Rules.from_directive(context.directive.capabilities)
         data = await self._reach_data(rules) if context.proxy is not None else None
-        capabilities = Capabilities(rules, HandlerGuestLog(handler.name), data)
+        guest_log = HandlerGuestLog(handler.name)
+        capabilities = Capabilities(rules, guest_log, data)
         sequence = Sequence(handler.steps, handler.response, self._functions, capabilities)
         identity = f"{context.directive.identifier}.{handler.name}"
+        engine.waited = HostCalls(self._slot).waited
         stream = stream_of(context, identity, self)
         if stream.durable:
             engine.entered = self._slot[Field.ENTERED : Field.ENTERED + 1]
         worker = Worker(handler, sequence, stream, self._slot, identity, self._dead_letters(stream), self._suspects)
+        gauges = Gauges(self._slot, handler, stream, self._functions.values(), guest_log)
         await stream.open()
         self._serving = stream, worker
         await stream.consume(worker.handle)
@@ -124,7 +124,7 @@ class Consumer:
         if hasattr(_libc, "malloc_trim"):  # glibc's: what the boot has freed goes back to the machine
             _libc.malloc_trim(0)
         self.connected()
-        self._write_gauges(stream)
+        gauges.start(self._tell)
 
     def _dead_letters(self, stream: Stream) -> DeadLetters | None:
         handler, context = self._handler, self._context
@@ -154,7 +154,7 @@ class Consumer:
         """A process that was told to stop drains, also one whose boot had come as far as its first messages."""
         if end is ChildExit.DRAINED and self._serving is not None:
             end = await self._drain(*self._serving)
-        self._tell_drops()
+        self._tell()
         return end
 
     async def _drain(self, stream: Stream, worker: Worker) -> ChildExit:
@@ -180,14 +180,10 @@ class Consumer:
         await stream.stop()
         await worker.idle()
 
-    def _write_gauges(self, stream: Stream) -> None:
-        self._slot[Field.PENDING] = stream.pending()
-        self._slot[Field.POOL] = sum(function.instances for function in self._functions.values())
-        self._slot[Field.LOG_LINES_DROPPED] = self._log_lines_dropped_before + log.dropped()
-        self._tell_drops()
-        asyncio.get_running_loop().call_later(GAUGES_EVERY_S, self._write_gauges, stream)
-
-    def _tell_drops(self) -> None:
+    def _tell(self) -> None:
+        """What is told once a second, and at the end."""
+        if self._serving is not None:
+            self._serving[1].write_sum()
         if self._drops:
             text = "messages dropped: the handler is slower than they come"
             log.event(logger, logging.WARNING, text, handler=self._handler.name, messages=self._drops)
@@ -208,6 +204,7 @@ class Consumer:
     def dropped(self, count: int) -> None:
         """The stream lost messages; said with the next gauges, so once a second at most."""
         self._slot[Field.DROPPED] += count
+        self._slot[Field.DROPPED_NS] = clock.monotonic_ns()
         self._drops += count
 
     def closed(self, reason: str) -> None:

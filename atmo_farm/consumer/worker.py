@@ -17,11 +17,15 @@ from atmo_farm.delivery.lanes import Lanes, lane_of
 from atmo_farm.delivery.outcome import KILLER, Outcome
 from atmo_farm.delivery.settlement import Action, Settlement
 from atmo_farm.directive.model import Handler
+from atmo_farm.ipc import histogram
 from atmo_farm.ipc.arena import Field
+from atmo_farm.ipc.histogram import BUCKETS, PER_SECOND, Timed
 from atmo_farm.streams.base import DONE, Message, Output, Stream
 
 # Plain numbers: an enum member costs a lookup on its class for each message.
 IN_FLIGHT, RECEIVED, OK, PUBLISHED = map(int, (Field.IN_FLIGHT, Field.RECEIVED, Field.OK, Field.PUBLISHED))
+ATTEMPT = Timed.ATTEMPT.begin
+ATTEMPTS_US = ATTEMPT + BUCKETS
 
 ALONE_FROM = 2
 """So many deaths of its process, and a message runs with no other beside it."""
@@ -61,6 +65,8 @@ class Worker:
         self._gives_back = stream.redelivers and self._lanes is None
         self._durable = stream.durable
         self._in_flight = 0
+        self._took_s = 0.0
+        """Of attempts that are counted in the arena already, what is not yet in their sum."""
         self._leaving: asyncio.Future[None] = self._loop.create_future()
         self._ended = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -113,9 +119,12 @@ class Worker:
             try:
                 rest = self._attempt(message, message.attempt, began)
             except Exception as error:
-                outcome = self._failures.outcome(error)
+                outcome = self._failed(error, began)
             else:
                 if rest is DONE:
+                    took_s = clock.monotonic() - began
+                    self._slot[ATTEMPT + int(took_s * PER_SECOND).bit_length()] += 1
+                    self._took_s += took_s
                     try:
                         self._succeeded(message)
                     except Exception as error:
@@ -127,6 +136,12 @@ class Worker:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             self._slot[IN_FLIGHT] = self._in_flight
+
+    def write_sum(self) -> None:
+        """How long attempts took in all, into the arena: once a second, for it costs more than what each one counts."""
+        micros = int(self._took_s * 1e6)
+        self._took_s -= micros / 1e6
+        self._slot[ATTEMPTS_US] += micros
 
     async def idle(self) -> None:
         """Wait until nothing is in flight."""
@@ -189,6 +204,10 @@ class Worker:
         if self._durable:
             self._stream.ack(message)
 
+    def _failed(self, error: Exception, began: float) -> Outcome:
+        histogram.count(self._slot, Timed.ATTEMPT, clock.monotonic() - began)
+        return self._failures.outcome(error)
+
     async def _see_through(
         self, message: Message, outcome: Outcome | None, rest: Awaitable[None], began: float
     ) -> None:
@@ -203,8 +222,9 @@ class Worker:
                     try:
                         await rest
                     except Exception as error:
-                        outcome = self._failures.outcome(error)
+                        outcome = self._failed(error, began)
                     else:
+                        histogram.count(self._slot, Timed.ATTEMPT, clock.monotonic() - began)
                         self._succeeded(message)
                         return
                 first_s = first_s or clock.wall() - (clock.monotonic() - began)
@@ -224,7 +244,7 @@ class Worker:
                 try:
                     rest = self._attempt(message, attempt, began)
                 except Exception as error:
-                    outcome = self._failures.outcome(error)
+                    outcome = self._failed(error, began)
         except asyncio.CancelledError:
             self._slot[Field.CANCELLED] += 1
             raise

@@ -9,6 +9,7 @@ import attrs
 
 from atmo_farm.datasource.call import Call
 from atmo_farm.datasource.statement import Statement, Variable
+from atmo_farm.ipc.gauges import SourceFigures
 
 
 class Source(Protocol):
@@ -35,6 +36,9 @@ class Source(Protocol):
 
     def problem(self) -> str:
         """Why it is out of reach; empty while it can be used. The text holds no secret."""
+
+    def figures(self) -> SourceFigures:
+        """How it is now."""
 
     async def ping(self) -> None:
         """Return when the source has just answered; raises Unreachable with the reason."""

@@ -22,6 +22,9 @@ from atmo_farm.ipc.messages import Command, LogLevel
 
 logger = logging.getLogger("atmo_farm.datasource")
 
+FIGURES_EVERY_S = 1.0
+"""How often it is written into the arena how the sources are."""
+
 
 async def run(context: ProxyContext) -> ChildExit:
     """Serve until told to stop; returns what the process must exit with."""
@@ -48,6 +51,12 @@ async def run(context: ProxyContext) -> ChildExit:
         logger.debug("boot failed", exc_info=error)
         channel.failed(f"{type(error).__name__}: {error}")
         return ChildExit.BOOT_FAILED
+
+    def write_figures() -> None:
+        sources.write_figures(context.slot)
+        loop.call_later(FIGURES_EVERY_S, write_figures)
+
+    write_figures()
     context.slot[Field.STATE] = State.READY
     channel.ready()
     how = await end

@@ -11,6 +11,7 @@ from atmo_farm import clock
 from atmo_farm.datasource.call import Call
 from atmo_farm.datasource.errors import CallFailed
 from atmo_farm.ipc.frames import Op
+from atmo_farm.ipc.gauges import SourceFigures
 
 ENTRY_COST = 256
 """Bytes that Python takes for an entry beside its key and value, about."""
@@ -91,6 +92,10 @@ class MemoryCache:
     def problem(self) -> str:
         """It is always there."""
         return ""
+
+    def figures(self) -> SourceFigures:
+        """It needs no connection."""
+        return SourceFigures(is_up=True, connections=0, busy=0, waiting=0, outages=0)
 
     async def ping(self) -> None:
         """It is always there."""

@@ -3,6 +3,9 @@
 A process that always computes, or waits for a CPU, answers no more calls with more connections. Where the database has
 the same CPUs, its processes only take them from it: then all calls are slower, and those of handlers that ask little
 wait longest. So the share that a handler may use shrinks until there is time to spare, and grows again after that.
+
+A handler that is alone takes nothing from others: it has its whole share until another one asks, and from then on what
+it would have shrunk to meanwhile.
 """
 
 from __future__ import annotations
@@ -29,15 +32,20 @@ GROW_AFTER = 20
 
 LEAST = 2
 
+ALONE_AFTER = 100
+"""Looks without a call of another handler before one is alone."""
+
 
 class Pace:
-    """Sets the queue's quota, from what it was at first down to LEAST. `grown` is called when more calls may run."""
+    """Sets the queue's quotas, from what they were at first down to LEAST. `grown` is called when more may run."""
 
     def __init__(self, queue: FairQueue, grown: Callable[[], None]):
         self._queue = queue
         self._grown = grown
         self._most = queue.quota
         self._spare = 0
+        self._alone = ALONE_AFTER
+        self._changes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._last = (0.0, 0.0)
         try:
@@ -69,15 +77,19 @@ class Pace:
         queue = self._queue
         if busy >= SATURATED:
             self._spare = 0
-            queue.quota = max(LEAST, queue.quota - 1)
+            queue.shared_quota = max(LEAST, queue.shared_quota - 1)
         elif busy < SPARE:
             self._spare += 1
-            if self._spare >= GROW_AFTER and queue.quota < self._most:
+            if self._spare >= GROW_AFTER and queue.shared_quota < self._most:
                 self._spare = 0
-                queue.quota += 1
-                self._grown()
+                queue.shared_quota += 1
+        self._alone = self._alone + 1 if queue.changes == self._changes else 0
+        self._changes = queue.changes
+        quota, queue.quota = queue.quota, self._most if self._alone >= ALONE_AFTER else queue.shared_quota
+        if queue.quota > quota:
+            self._grown()
         self._timer = None
-        if len(queue) or queue.quota < self._most:
+        if len(queue) or queue.shared_quota < self._most:
             self._look_later()
 
     def _times(self) -> tuple[float, float]:

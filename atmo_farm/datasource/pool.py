@@ -28,6 +28,7 @@ from atmo_farm.datasource.queue import FairQueue
 from atmo_farm.datasource.statement import Statement
 from atmo_farm.datasource.transaction import Transaction, over
 from atmo_farm.ipc.frames import Op
+from atmo_farm.ipc.gauges import SourceFigures
 
 __all__ = ["Pool", "PoolOptions"]
 
@@ -64,6 +65,17 @@ class Pool:
     def problem(self) -> str:
         """Why it is out of reach."""
         return self.breaker.reason
+
+    def figures(self) -> SourceFigures:
+        """The lanes are its connections."""
+        lanes = len(self._lanes)
+        return SourceFigures(
+            is_up=not self.breaker.reason,
+            connections=lanes,
+            busy=lanes - len(self._idle),
+            waiting=self.waiting,
+            outages=self.breaker.opened,
+        )
 
     @property
     def waiting(self) -> int:

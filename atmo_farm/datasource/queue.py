@@ -22,6 +22,11 @@ class FairQueue:
 
     def __init__(self, quota: int, most_pinned: int):
         self.quota = quota
+        self.shared_quota = quota
+        """What `quota` is set to when two handlers ask in turn."""
+        self.changes = 0
+        """How often another handler has asked than the one before it."""
+        self._latest = ""
         self._most_pinned = most_pinned
         self._waiting: OrderedDict[str, tuple[deque[Call], deque[Call]]] = OrderedDict()
         """By handler, in the order of their turns: first calls of transactions, and others."""
@@ -34,6 +39,7 @@ class FairQueue:
 
     def admit(self, call: Call) -> bool:
         """Whether it may run at once, without waiting; it counts as running then."""
+        self._note(call.handler)
         if self._waiting or not self._may_run(call.handler) or (pins(call) and self._pinned >= self._most_pinned):
             return False
         self._start(call)
@@ -41,6 +47,7 @@ class FairQueue:
 
     def put(self, call: Call) -> None:
         """Queue it behind the others of its handler."""
+        self._note(call.handler)
         self._queue_of(call).append(call)
 
     def put_back(self, call: Call) -> None:
@@ -88,6 +95,13 @@ class FairQueue:
         self._waiting.clear()
         self._dead = 0
         return calls
+
+    def _note(self, handler: str) -> None:
+        if handler != self._latest:
+            if self._latest:
+                self.changes += 1
+                self.quota = self.shared_quota
+            self._latest = handler
 
     def _may_run(self, handler: str) -> bool:
         return self._running.get(handler, 0) < self.quota

@@ -18,6 +18,7 @@ from atmo_farm.datasource.redis_connection import RedisLink
 from atmo_farm.datasource.redis_options import options
 from atmo_farm.directive.model import RedisConnection
 from atmo_farm.ipc.frames import Op
+from atmo_farm.ipc.gauges import SourceFigures
 
 logger = logging.getLogger("atmo_farm.datasource")
 
@@ -85,6 +86,18 @@ class RedisCache:
 
     def forget(self, client: object) -> None:
         """Nothing belongs to a client."""
+
+    def figures(self) -> SourceFigures:
+        """It has one connection, which is busy while a reply is due."""
+        link = self._link
+        unanswered = link.unanswered if link is not None else 0
+        return SourceFigures(
+            is_up=not self._breaker.reason,
+            connections=int(link is not None),
+            busy=int(unanswered > 0),
+            waiting=len(self._waiting),
+            outages=self._breaker.opened,
+        )
 
     async def ping(self) -> None:
         """By a connection of its own."""

@@ -66,11 +66,7 @@ class RowWriter:
         self._rows += len(rows)
         if self._rows > self._limits.rows:
             raise too_many_rows(self._limits)
-        names = self._names
-        try:
-            piece = _encode([dict(zip(names, row)) for row in rows])  # noqa: B905 (a row has as many values as names)
-        except UnicodeEncodeError:
-            raise CallFailed("a text in the result is not Unicode") from None
+        piece = _json(self._names, rows)
         self._bytes += len(piece) - 1
         if self._bytes > self._limits.bytes + 1:
             raise too_many_bytes(self._limits)
@@ -81,6 +77,23 @@ class RowWriter:
         if len(self._pieces) == 1:
             return self._pieces[0]
         return b"[" + b",".join(piece[1:-1] for piece in self._pieces) + b"]"
+
+
+def small(names: tuple[str, ...], rows: Sequence[Sequence[object]], limits: Limits) -> bytes:
+    """The same of a few rows, in one go; the names are unique."""
+    if len(rows) > limits.rows:
+        raise too_many_rows(limits)
+    result = _json(names, rows)
+    if len(result) > limits.bytes:
+        raise too_many_bytes(limits)
+    return result
+
+
+def _json(names: tuple[str, ...], rows: Sequence[Sequence[object]]) -> bytes:
+    try:
+        return _encode([dict(zip(names, row)) for row in rows])  # noqa: B905 (a row has as many values as names)
+    except UnicodeEncodeError:
+        raise CallFailed("a text in the result is not Unicode") from None
 
 
 def changed(last_insert_id: int, rows_affected: int) -> bytes:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import attrs
+
 from atmo_farm.datasource.base import Source
 from atmo_farm.datasource.call import Call
 from atmo_farm.datasource.errors import CallFailed
 from atmo_farm.datasource.memory import MemoryCache
+from atmo_farm.ipc import gauges
 from atmo_farm.ipc.frames import Op, encode
 
 _CACHE_GET, _CACHE_SET, _STATE, _QUERY = Op.CACHE_GET, Op.CACHE_SET, Op.STATE, Op.QUERY
@@ -22,6 +25,7 @@ class Sources:
         self._queries = queries
         self.get_at_once = cache.get if isinstance(cache, MemoryCache) else None
         """A value of a cache that is in this process, without a Call; None where it is elsewhere."""
+        self._outages_before: dict[int, int] = {}
         self._all = {source.name: source for source in (cache, *databases.values())}
 
     async def open(self) -> None:
@@ -53,6 +57,15 @@ class Sources:
         """This client is gone."""
         for source in self._all.values():
             source.forget(client)
+
+    def write_figures(self, slot: memoryview) -> None:
+        """How each source is, into the proxy's arena slot, in which those of this slot's earlier processes count on."""
+        for place, source in enumerate(self._all.values()):
+            figures = source.figures()
+            if place not in self._outages_before:
+                self._outages_before[place] = gauges.outages(slot, place)
+            outages = self._outages_before[place] + figures.outages
+            gauges.write_source(slot, place, attrs.evolve(figures, outages=outages))
 
     async def close(self) -> None:
         """End them all."""

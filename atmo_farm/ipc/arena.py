@@ -3,6 +3,11 @@
     arena = 4,096 slots of 4 KiB and one more for the farm (a sparse memfd: untouched slots cost nothing)
     slot  = 256 aligned 8-byte numbers, of the process that runs here | a card, of the master: who that is (`cards`)
 
+    numbers    0 … 15   as `Field` says: how it is now; 0 once the process is gone
+              16 … 63   as `Field` says: counts
+              64 … 203  counts: a consumer's histograms, the proxy's outages
+             204 … 255  how it is now: a consumer's lag, the proxy's sources (`gauges`)
+
 A slot belongs to one (handler, worker), whoever runs as it: a respawned child goes on counting where the dead one
 stopped, so a kill loses no count. Aligned 8-byte stores are whole on every machine that runs this, so readers need no
 lock.
@@ -36,6 +41,17 @@ class Field(enum.IntEnum):
     """How often a process began in this slot."""
     ENTERED = 8
     """`Message.number` of the message whose guest runs at this moment, else 0: who is to blame if the process dies."""
+    PROGRESS_NS = 9
+    """clock.monotonic_ns() when it last had settled a message, or seen that one must be tried again. These three are
+    looked at once a second."""
+    IDLE_NS = 10
+    """When it last held none."""
+    NO_LAG_NS = 11
+    """When the broker last had none for its handler."""
+    PATIENCE_MS = 12
+    """How long it may hold messages and settle none, by its handler's own timeouts."""
+    DROPPED_NS = 13
+    """clock.monotonic_ns() when it last dropped messages."""
 
     RECEIVED = 16
     OK = 17
@@ -52,9 +68,27 @@ class Field(enum.IntEnum):
     """Dead letters that are kept safely."""
     REDELIVERED = 27
     """Received not for the first time."""
+    POOL_WAITS = 28
+    """Runs that found all instances busy."""
+    GUEST_LINES_DROPPED = 29
+
+    KILLED = 32
+    """Of the ends of processes that nobody had told to end, each counted by the master: killed by a signal."""
+    REPLACED = 33
+    """Killed by the master: silent, not ready in time, or it did not behave."""
+    BOOT_FAILED = 34
+    BROKER_CLOSED = 35
+    EXITED = 36
+    """Any other exit."""
 
 
-COUNTS = tuple(field for field in Field if field >= Field.RECEIVED)
+ENDS = (Field.KILLED, Field.REPLACED, Field.BOOT_FAILED, Field.BROKER_CLOSED, Field.EXITED)
+
+COUNTS = tuple(field for field in Field if Field.RECEIVED <= field < Field.KILLED)
+"""What a process counts itself."""
+
+FIRST_COUNT, HISTOGRAMS, FIRST_GAUGE, NUMBERS = Field.RECEIVED.value, 64, 204, 256
+"""From the first to the third, numbers only grow, over all processes of a slot."""
 
 
 class State(enum.IntEnum):

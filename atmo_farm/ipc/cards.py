@@ -12,7 +12,7 @@ import enum
 import json
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -56,6 +56,10 @@ class Life(enum.StrEnum):
     """No worker: the slot holds what workers of this name have counted that are gone."""
 
 
+def _names(given: Iterable[str]) -> tuple[str, ...]:
+    return tuple(given)
+
+
 @attrs.frozen
 class WorkerCard:
     """One worker. Times are clock.monotonic() seconds."""
@@ -77,6 +81,8 @@ class WorkerCard:
     """What it waits for, and why."""
     failure: str = ""
     """How its last process ended, if that was never ready."""
+    sources: tuple[str, ...] = attrs.field(default=(), converter=_names)
+    """The proxy's, in the order of its figures (`gauges`)."""
 
 
 @attrs.frozen

@@ -3,7 +3,7 @@
     child → master   {"event": "ready"}
                      {"event": "waiting", "on": "nats default", "reason": "connection refused"}
                      {"event": "failed", "reason": "module hello: …"}
-                     {"event": "ask", "id": "71.3", "verb": "reload", "cause": "…"}       (the monitor only)
+                     {"event": "ask", "id": "71.3", "verb": "reload", "cause": "…", "value": ""}  (the monitor only)
     master → child   {"command": "reopen_log"}
                      {"command": "log_level", "level": "debug"}
                      {"command": "suspect", "number": 4711, "deaths": 2}
@@ -29,8 +29,8 @@ TEXT_LIMIT = 2048
 """Characters of a text that is sent, so that no reason makes a line too long (6 bytes is the longest JSON escape)."""
 
 
-def _text() -> str:
-    text: str = attrs.field(converter=_cut, validator=attrs.validators.instance_of(str))
+def _text(default: Any = attrs.NOTHING) -> str:
+    text: str = attrs.field(default=default, converter=_cut, validator=attrs.validators.instance_of(str))
     return text
 
 
@@ -70,9 +70,11 @@ class Ask:
     kind: ClassVar[str] = "ask"
     id: str = _text()
     verb: str = _text()
-    """`reload` or `stop`."""
+    """`reload`, `stop` or `loglevel`."""
     cause: str = _text()
     """Why, and who: it goes into the log and the generation's record."""
+    value: str = _text(default="")
+    """What `loglevel` sets."""
 
 
 @attrs.frozen

@@ -25,6 +25,8 @@ LIMIT = 4096
 
 CUT = "…[cut]"
 
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
+
 Value = str | int | float | bool | None
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -95,7 +97,7 @@ class JsonFormatter:
         """The fixed keys first."""
         head = {name: fields[name] for name in ("app", "generation", "process") if name in fields}
         line = {"time": _time(created), "level": level, **head, "message": message, **fields}
-        text = json.dumps(line, ensure_ascii=False, separators=(",", ":"), default=str)
+        text = _JSON.encode(line)
         return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode() + b"\n"
 
 

@@ -10,7 +10,7 @@ import signal
 
 from atmo_farm import clock, log
 from atmo_farm.errors import AtmoFarmError, CannotStart
-from atmo_farm.ipc.messages import ReopenLog
+from atmo_farm.ipc.messages import Ask, LogLevel, ReopenLog
 from atmo_farm.master import status
 from atmo_farm.master.asks import BY_SIGNAL, ReloadAsks
 from atmo_farm.master.board import Board
@@ -122,6 +122,8 @@ class Arbiter:
                 self._asks.refuse(ask, "the farm is stopping")
             elif ask.verb == "reload":
                 self._asks.add(ask)
+            elif ask.verb == "loglevel":
+                self._set_log_level(ask)
             elif ask.verb == "stop":
                 self._fleet.answer([ask.id], {"progress": {"stage": "asked"}})
                 if not self._stopping:
@@ -227,6 +229,16 @@ class Arbiter:
         self._generation = generation
         for worker in self._fleet.workers:
             worker.generation = generation
+
+    def _set_log_level(self, ask: Ask) -> None:
+        """Of all processes; those that are forked later inherit it."""
+        if ask.value not in log.LEVELS:
+            self._fleet.answer([ask.id], {"error": f"there is no log level {ask.value!r}", "exit": 2})
+            return
+        log.event(logger, logging.INFO, f"log level {ask.value}", cause=ask.cause)
+        log.set_level(ask.value)
+        self._fleet.tell(LogLevel(ask.value))
+        self._fleet.answer([ask.id], {"result": {"level": ask.value}})
 
     def _kill_all(self) -> None:
         for worker in self._fleet.workers:

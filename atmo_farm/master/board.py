@@ -7,7 +7,8 @@ import os
 from typing import Any
 
 from atmo_farm import clock
-from atmo_farm.ipc import cards
+from atmo_farm.directive.model import Connections
+from atmo_farm.ipc import cards, gauges
 from atmo_farm.ipc.arena import Field, State
 from atmo_farm.ipc.cards import FarmCard, Life, WorkerCard
 from atmo_farm.master.fleet import Fleet
@@ -73,6 +74,12 @@ def _facts(worker: Worker) -> tuple[Any, ...]:
     return worker.generation.number, worker.leaving, worker.restarts, worker.failure, now
 
 
+def _sources(connections: Connections) -> tuple[str, ...]:
+    """As the proxy names and orders them."""
+    cache = "cache" if connections.redis is None else "redis"
+    return (cache, *(f"database {name}" for name in connections.databases))[: gauges.SOURCES]
+
+
 def _card(worker: Worker) -> WorkerCard:
     process, waiting = worker.process, worker.waiting
     life = Life.DOWN if process is None else _LIVES[process.state]
@@ -87,4 +94,5 @@ def _card(worker: Worker) -> WorkerCard:
         restarts=worker.restarts,
         waits_for=f"{waiting.on} ({waiting.reason})" if waiting else "",
         failure=worker.failure,
+        sources=_sources(worker.generation.directive.connections) if worker.role.is_proxy else (),
     )

@@ -6,12 +6,20 @@ import enum
 import logging
 import os
 import signal
+from collections.abc import Mapping
 
 from atmo_farm import clock, log
+from atmo_farm.ipc.arena import Field
 from atmo_farm.ipc.exits import ChildExit
 from atmo_farm.master.worker import Process, Worker
 
 logger = logging.getLogger("atmo_farm.master")
+
+
+_EXITS: Mapping[int, Field] = {
+    ChildExit.BOOT_FAILED: Field.BOOT_FAILED,
+    ChildExit.BROKER_CLOSED: Field.BROKER_CLOSED,
+}
 
 
 def cause(process: Process, status: int) -> str:
@@ -22,6 +30,16 @@ def cause(process: Process, status: int) -> str:
         return f"{name}: {process.killed_because}" if process.killed_because else f"killed by {name}"
     meaning = _name(ChildExit, code).lower().replace("_", " ")
     return f"exit {code} ({meaning})" if meaning else f"exit {code}"
+
+
+def field(process: Process, status: int) -> Field:
+    """Which of the arena's counts of ends it belongs to."""
+    code = os.waitstatus_to_exitcode(status)
+    if process.killed_because:
+        return Field.REPLACED
+    if code < 0:
+        return Field.KILLED
+    return _EXITS.get(code, Field.EXITED)
 
 
 def log_end(worker: Worker, process: Process, status: int, again_in_s: float | None) -> None:

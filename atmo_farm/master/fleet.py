@@ -227,6 +227,7 @@ class Fleet:
             self._remove(worker)
             return
         worker.restarts += 1
+        worker.slot.numbers[ends.field(process, status)] += 1
         worker.respawn.died(now, process.forked_at, process.was_ready)
         if not process.was_ready:
             worker.failure = process.failure or ends.cause(process, status)

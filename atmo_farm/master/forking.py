@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from atmo_farm.ipc.exits import ChildExit
 from atmo_farm.master import signals
@@ -32,6 +31,7 @@ def fork(name: str, body: Callable[[], int], shed: Callable[[], None]) -> int:
     unblocks it then.
     """
     _flush()  # what is buffered now would be written by both
+    sys._clear_type_cache()  # each name in it that a child replaces would cost the child a page: 0.4 MiB in all
     master = os.getpid()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.QUEUED)
     try:
@@ -75,9 +75,12 @@ def _flush() -> None:
 
 
 def _raise_oom_score() -> None:
-    """Best effort: a container may not let us."""
-    score = Path("/proc/self/oom_score_adj")
+    """Best effort: a container may not let us. Without `pathlib`, whose way to a file costs the child 0.2 MiB."""
     try:
-        score.write_text(str(min(1000, int(score.read_text()) + OOM_SCORE_ADDED)))
+        score = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.write(score, b"%d" % min(1000, int(os.read(score, 16)) + OOM_SCORE_ADDED))
+        finally:
+            os.close(score)
     except (OSError, ValueError):
         pass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import selectors
 from collections.abc import Callable, Mapping
@@ -120,10 +119,3 @@ class Loader:
         self._selector.register(helper, selectors.EVENT_READ)
         self._helper = helper
         return helper
-
-
-def freeze() -> None:
-    """Put what is loaded beyond the collector's reach, so that children go on sharing its memory with the master."""
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()

@@ -15,13 +15,14 @@ from atmo_farm.delivery.crashes import CrashLedger
 from atmo_farm.directive.secrets import secrets
 from atmo_farm.errors import AtmoFarmError, CannotStart
 from atmo_farm.folders import CONTROL_SOCKET, Folders, ensure_private_folder, folders
-from atmo_farm.ipc import pidfile
+from atmo_farm.ipc import address, pidfile
+from atmo_farm.ipc.address import Listener
 from atmo_farm.ipc.pidfile import PidFile
-from atmo_farm.master import instance
+from atmo_farm.master import heap, instance
 from atmo_farm.master.arbiter import Arbiter
 from atmo_farm.master.fleet import Fleet
 from atmo_farm.master.generation import Generation
-from atmo_farm.master.loader import Loader, freeze
+from atmo_farm.master.loader import Loader
 from atmo_farm.master.notify import Notifier
 from atmo_farm.master.signals import SignalQueue
 from atmo_farm.master.worker import Worker
@@ -43,8 +44,9 @@ class Master:
         self._pid_files: list[PidFile] = []
         self._places = Folders(Path(), Path())
         self._instance = ""
+        self._http: Listener | None = None
         self._fleet: Fleet | None = None
-        self._loader = Loader(source, settings, environ, self._selector, self._shed)
+        self._loader = Loader(source, settings, environ, self._selector, self._shed_all)
 
     def run(self) -> int:
         """Run the farm until it is told to stop; returns the exit code.
@@ -61,7 +63,9 @@ class Master:
                 return 0
             log.bind(generation=generation.number)
             log.redact(secrets(generation.directive))
-            freeze()
+            self._http = address.listen(self._settings.monitor_address)
+            heap.freeze()
+            heap.fill_holes()
             self._crashes = CrashLedger(self._places.state)
             self._fleet = Fleet(self._run_child, self._settings, self._selector, self._shed, self._crashes)
             arbiter = Arbiter(
@@ -71,6 +75,8 @@ class Master:
         finally:
             self._loader.finish()
             self._signals.finish()
+            if self._http is not None:
+                self._http.end()
             for pid_file in self._pid_files:
                 pid_file.release()
 
@@ -125,6 +131,12 @@ class Master:
         if self._fleet is not None:
             self._fleet.shed()
 
+    def _shed_all(self) -> None:
+        """In a helper, which serves nobody."""
+        self._shed()
+        if self._http is not None:
+            self._http.close()
+
     def _run_child(self, worker: Worker, channel: socket.socket) -> int:
         """In the child: be what the worker is for."""
         role, handler = worker.role, worker.role.handler
@@ -141,8 +153,11 @@ class Master:
                     state=self._places.state,
                     generation=worker.generation.number,
                     directive=self._loader.directive,
+                    http=self._http,
                 )
             )
+        if self._http is not None:
+            self._http.close()
         if handler is None:
             from atmo_farm.datasource.context import ProxyContext
 

@@ -19,10 +19,11 @@ from typing import Any
 from atmo_farm import log
 from atmo_farm.directive.secrets import secrets
 from atmo_farm.errors import AtmoFarmError, CannotStart
+from atmo_farm.master import heap
 from atmo_farm.master.fleet import Fleet
 from atmo_farm.master.generation import Generation
 from atmo_farm.master.helper import Helper
-from atmo_farm.master.loader import Loader, freeze
+from atmo_farm.master.loader import Loader
 from atmo_farm.master.worker import Worker
 from atmo_farm.settings import Settings
 
@@ -107,7 +108,7 @@ class Reload:
             return now
         # The old generation's consumers log with what they have inherited; the master and the new ones with both.
         log.redact({*secrets(self.generation.directive), *secrets(self._new.directive)})
-        freeze()
+        heap.freeze()
         self._deadline = now + self._settings.boot_timeout_s
         self._phase = self._start
         return now

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from atmo_farm.errors import CannotStart
 from atmo_farm.ipc import cards
-from atmo_farm.ipc.arena import COUNTS, SLOT_SIZE, SLOTS, Arena, Field
+from atmo_farm.ipc.arena import FIRST_COUNT, FIRST_GAUGE, NUMBERS, SLOT_SIZE, SLOTS, Arena, Field
 from atmo_farm.ipc.cards import Kind, WorkerCard
 
 Owner = tuple[Kind, str]
@@ -33,9 +33,10 @@ class Slot:
 
     def vacate(self) -> None:
         """The process is gone: only the counts, and how often one began here, remain."""
-        for field in Field:
-            if field not in COUNTS and field is not Field.STARTS:
-                self.numbers[field] = 0
+        starts = self.numbers[Field.STARTS]
+        for part in (self.numbers[:FIRST_COUNT], self.numbers[FIRST_GAUGE:NUMBERS]):
+            part.cast("B")[:] = bytes(part.nbytes)
+        self.numbers[Field.STARTS] = starts
 
     def clear(self) -> None:
         """All zero, for another worker."""
@@ -97,7 +98,8 @@ class Slots:
         if retired is slot:
             cards.write(slot.numbers, WorkerCard(*owner))
         else:
-            for field in COUNTS:
-                retired.numbers[field] = (retired.numbers[field] + slot.numbers[field]) % 2**64
+            for number, count in enumerate(slot.numbers[FIRST_COUNT:FIRST_GAUGE].tolist(), FIRST_COUNT):
+                if count:
+                    retired.numbers[number] = (retired.numbers[number] + count) % 2**64
             slot.clear()
             self._free.append(slot.index)

@@ -9,6 +9,7 @@ from pathlib import Path
 import attrs
 
 from atmo_farm.directive.model import Directive
+from atmo_farm.ipc.address import Listener
 from atmo_farm.ipc.arena import Arena
 from atmo_farm.settings import Settings
 
@@ -31,3 +32,5 @@ class MonitorContext:
     """The one in force when it was forked; later ones stand in the farm's card."""
     directive: Callable[[int], Directive]
     """A generation's Directive from the state folder, resolved; blocks while it reads. AtmoFarmError if it cannot."""
+    http: Listener | None = None
+    """Where it answers HTTP; None: nowhere."""

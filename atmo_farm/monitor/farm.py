@@ -54,15 +54,24 @@ class Farm:
         self._limit = log.RateLimit(ASKS_PER_S, ASKS_AT_ONCE)
         self._directive: tuple[int, Directive] | None = None
 
-    def report(self) -> dict[str, Any]:
-        """The farm as it is now: what `status --json` prints."""
-        began = clock.monotonic()
+    @property
+    def numbers(self) -> memoryview:
+        """The master's own."""
+        return self._numbers
+
+    def seen(self) -> tuple[FarmCard | None, memoryview, list[report.Seen]]:
+        """What stands in the arena now: the farm's card, its numbers, and those of all workers."""
         card = self._card.read()
         for index in range(len(self._workers), card.slots if card else 0):
             numbers = self._context.arena.slot(index)
             self._workers.append((CardReader(numbers, WorkerCard), numbers))
-        workers = [(found, numbers) for reader, numbers in self._workers if (found := reader.read())]
-        made = report.report(card, self._numbers, workers)
+        return card, self._numbers, [(found, numbers) for reader, numbers in self._workers if (found := reader.read())]
+
+    def report(self) -> dict[str, Any]:
+        """The farm as it is now: what `status --json` prints."""
+        began = clock.monotonic()
+        made = report.report(*self.seen())
+        made["farm"]["monitor"] = self._context.http.address if self._context.http else "off"
         self.look_again_s = max(LOOK_S, (clock.monotonic() - began) / LOOK_SHARE)
         return made
 
@@ -79,14 +88,14 @@ class Farm:
             self._directive = number, found
         return self._directive[1]
 
-    async def ask(self, verb: str, cause: str, progress: Progress | None) -> Mapping[str, Any]:
+    async def ask(self, verb: str, cause: str, progress: Progress | None, value: str = "") -> Mapping[str, Any]:
         """Have the master do it, and return its result; without `progress`, nothing as soon as it has heard.
 
         AtmoFarmError with the master's reason, or when it is silent. Cancelling this takes nothing back.
         """
         if not self._limit.allow():
             raise TimedOut("this farm was asked too often in the last seconds; try again")
-        ask = Ask(next(self._ids), verb, cause)
+        ask = Ask(next(self._ids), verb, cause, value)
         words = self._waiting[ask.id] = asyncio.Queue()
         try:
             self._channel.ask(ask)

@@ -15,6 +15,7 @@ from atmo_farm.ipc.heartbeat import Heartbeat
 from atmo_farm.ipc.messages import Command, LogLevel, Told
 from atmo_farm.monitor.context import MonitorContext
 from atmo_farm.monitor.farm import Farm
+from atmo_farm.monitor.http import HttpServer
 from atmo_farm.monitor.server import Server
 from atmo_farm.monitor.verbs import VERBS
 
@@ -51,10 +52,15 @@ async def run(context: MonitorContext) -> ChildExit:
     except OSError as error:
         channel.failed(f"the control socket {context.path} cannot be used: {error.strerror}")
         return ChildExit.BOOT_FAILED
+    http = HttpServer(context.http, farm) if context.http is not None else None
+    if http is not None:
+        http.start()
     context.slot[Field.STATE] = State.READY
     channel.ready()
     how = await end
     farm.ending.set()
+    if http is not None:
+        http.close()
     await server.close()
     heartbeat.stop()
     return how

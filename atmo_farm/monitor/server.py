@@ -24,7 +24,7 @@ from typing import Any
 
 from atmo_farm import clock, log
 from atmo_farm.errors import AtmoFarmError
-from atmo_farm.ipc.listener import SocketFile
+from atmo_farm.ipc.listener import Acceptor, SocketFile
 from atmo_farm.ipc.peer import peer_uid
 from atmo_farm.monitor.farm import Farm, Verb
 
@@ -68,7 +68,7 @@ class Server:
         self._path = path
         self._farm = farm
         self._verbs = verbs
-        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
         self._file: SocketFile | None = None
         self._connections: dict[Connection, None] = {}
         """The one that was used last is the last."""
@@ -77,12 +77,13 @@ class Server:
     async def start(self) -> None:
         """Listen."""
         self._file = SocketFile(self._path)
-        self._server = await asyncio.start_unix_server(self._serve, sock=self._file.socket, limit=LINE_LIMIT)
+        self._file.socket.listen()
+        self._acceptor = Acceptor(self._file.socket, self._protocol)
 
     async def close(self) -> None:
         """Listen no more; requests that can end now have a moment for it."""
-        if self._server is not None:
-            self._server.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
         running = {task for connection in self._connections for task in connection.requests}
         if running:
             await asyncio.wait(running, timeout=LAST_WORDS_S)
@@ -92,6 +93,10 @@ class Server:
             await asyncio.wait(self._tasks, timeout=LAST_WORDS_S)
         if self._file is not None:
             self._file.remove()
+            self._file.socket.close()
+
+    def _protocol(self) -> asyncio.StreamReaderProtocol:
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(LINE_LIMIT), self._serve)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ class Engine:
         self.ticker.start()
         self.entered: memoryview | None = None
         """Where to note, as one 8-byte number, whose guest runs at this moment (`Services.number`); None: nowhere."""
+        self.waited: Callable[[str, float], None] = lambda _name, _seconds: None
+        """Told the name of each host function for which a guest has waited, and for how long."""
         self.functions: set[Function] = set()
         self._modules: dict[Path, int] = {}
 

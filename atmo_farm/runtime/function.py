@@ -63,6 +63,11 @@ class Function:
         """How many instances there are now, in use, idle or being made."""
         return self._pool.count
 
+    @property
+    def waits(self) -> int:
+        """How many runs ever had to wait for an instance."""
+        return self._pool.waits
+
     async def warm(self) -> None:
         """Make the warm instances. GuestTrapped, GuestTimedOut or GuestOutOfMemory if the guest does not start."""
         await self._pool.warm()

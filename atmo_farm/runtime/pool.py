@@ -36,6 +36,8 @@ class Pool:
         self.direct = reuse
         self.count = 0
         """Slots in use: instances, and those that are being made."""
+        self.waits = 0
+        """How many calls ever had to wait for an instance."""
         self._warm, self._maximum, self._reuse = min(warm, maximum), max(1, maximum), reuse
         self._waiters: deque[asyncio.Future[Instance | None]] = deque()
         """Each gets an instance, or None: a slot, to make one itself. First come, first served."""
@@ -149,6 +151,7 @@ class Pool:
     async def _wait(self, deadline: float) -> Instance | None:
         waiter: asyncio.Future[Instance | None] = self._loop.create_future()
         self._waiters.append(waiter)
+        self.waits += 1
         self.direct = False
         timer = self._loop.call_later(max(0.0, deadline - clock.monotonic()), self._expire, waiter)
         try:

@@ -38,7 +38,7 @@ FAILED = 0xFFFFFFFF
 class Waiting:
     """One guest's wait for one task. `result` is wasmtime's own value, which lives as long as the continuation."""
 
-    __slots__ = ("failed", "finish", "instance", "name", "number", "result", "task")
+    __slots__ = ("began", "failed", "finish", "instance", "name", "number", "result", "task")
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class Waiting:
     ):
         self.instance, self.name, self.task, self.result = instance, name, task, result
         self.finish, self.failed = finish, failed
+        self.began = clock.monotonic()
         self.number = next(_numbers)
         """By which C knows it."""
 
@@ -71,6 +72,7 @@ class Waiting:
 
     def give_up(self) -> None:
         """The guest was killed while it waited; its future is gone."""
+        self.instance.engine.waited(self.name, clock.monotonic() - self.began)
         del _waits[self.number]
         self.task.cancel()
 
@@ -93,6 +95,7 @@ def _go_on(number: int) -> bool:
             instance.begin_slice()  # only here: one that never had to wait must not get slice after slice
         del _waits[number]
         instance.waiting = None
+        instance.engine.waited(waiting.name, clock.monotonic() - waiting.began)
         waiting.settle()
     except BaseException:  # its result stays -1
         return True

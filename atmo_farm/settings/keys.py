@@ -6,7 +6,7 @@ import re
 
 import attrs
 
-from atmo_farm.settings.parsers import Parser, boolean, choice, duration, integer, number, path, size, text
+from atmo_farm.settings.parsers import Parser, address, boolean, choice, duration, integer, number, path, size, text
 
 
 @attrs.frozen
@@ -49,6 +49,7 @@ KEYS = (
     Key("log.level", "log_level", choice("trace", "debug", "info", "warn", "error"), "ATMO_LOG_LEVEL", "--log-level"),
     Key("log.format", "log_format", choice("auto", "text", "json", "journal"), flag="--log-format"),
     Key("log.file", "log_file", path, "ATMO_LOG_FILE"),
+    Key("monitor.address", "monitor_address", address, flag="--monitor-address"),
     Key("app.name", "app_name", text, "ATMO_APP_NAME", "--app-name"),
     Key("app.bundlePath", "bundle_path", path, "ATMO_BUNDLE_PATH"),
     Key("app.wait", "wait", boolean, "ATMO_WAIT"),

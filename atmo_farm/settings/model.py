@@ -77,6 +77,9 @@ class Settings:
     """auto: text on a terminal, native entries under systemd's journal, JSON lines anywhere else."""
     log_file: Path | None = None
     """None: standard error."""
+    monitor_address: str | None = None
+    """Where metrics and health are served by HTTP: `off`, `unix:PATH` or HOST:PORT. None: 127.0.0.1:9464, or a free
+    port when that is taken."""
     app_name: str = ""
     """What log lines call the application; empty: the Directive's identifier."""
     bundle_path: Path | None = None

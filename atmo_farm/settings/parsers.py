@@ -3,6 +3,7 @@ from, and raises ValueError with a text that says what is accepted."""
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,22 @@ def path(value: str, base: Path) -> Path:
     except OSError as error:
         what = "is relative to the working folder, and that is gone; write an absolute path"
         raise ValueError(f"'{value}' {what}") from error
+
+
+def address(value: str, base: Path) -> str:
+    """`off`, `unix:PATH`, or HOST:PORT with an IP address; 0 is any free port."""
+    if value == "off":
+        return value
+    if value.startswith("unix:"):
+        return f"unix:{path(value.removeprefix('unix:'), base)}"
+    host, _, port = value.rpartition(":")
+    host = "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
+    try:
+        found = ipaddress.ip_address(host)
+        number = integer(0, 65535)(port, base)
+    except ValueError:
+        raise ValueError(f"'{value[:100]}' is not off, unix:PATH, or HOST:PORT with an IP address") from None
+    return f"[{found}]:{number}" if found.version == 6 else f"{found}:{number}"
 
 
 def boolean(value: str, _base: Path) -> bool:

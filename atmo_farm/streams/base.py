@@ -189,5 +189,9 @@ class Stream(Protocol):
     async def close(self) -> None:
         """Flush what was published and disconnect."""
 
+    async def lag(self) -> Mapping[int, int]:
+        """Messages that the broker keeps for the handler and has not delivered, by partition (0 where it has none);
+        empty where it keeps none, or that is not known now."""
+
     def pending(self) -> int:
         """Messages received and not yet handed to the handler."""

@@ -9,7 +9,7 @@ jetstream_publish.py    outputs, and jetstream_acks.py: when they are safe
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 
 from atmo_farm import log
 from atmo_farm.directive.model import Handler, NatsConnection
@@ -80,7 +80,7 @@ class JetStreamStream:
         self._pending: Pending[Received] = Pending(self._message, self._never_dropped, _NO_BOUND, _NO_BOUND)
         self._held: list[Received] | None = None
         """What waits until all that comes before it is here; None: nothing has to."""
-        consumer = Consumer(requests, self._link.where, handler.name, handler.resource, jetstream)
+        consumer = Consumer(requests, self._link.where, handler, jetstream)
         self._binding = Binding(self._link, consumer, self._pull, self, handler.name, ordered=ordered)
 
     async def open(self) -> None:
@@ -149,6 +149,11 @@ class JetStreamStream:
         self._pending.abandon()
         return 0
 
+    async def lag(self) -> Mapping[int, int]:
+        """The stream's messages that the consumer has not delivered yet, to whomever."""
+        undelivered = await self._binding.undelivered()
+        return {} if undelivered is None else {0: undelivered}
+
     def pending(self) -> int:
         """Messages received and not yet handed over."""
         return len(self._pending) + len(self._held or ())
@@ -195,6 +200,7 @@ class JetStreamStream:
             log.event(logger, logging.WARNING, "not a message of JetStream", subject=subject.decode("utf-8", "replace"))
             return
         if delivery is None:
+            self._pull.more()  # it was asked for and takes no room
             return
         if block and wire_headers.is_for_another(block, self._whom):
             self._in_hand.settle(delivery, ACK)

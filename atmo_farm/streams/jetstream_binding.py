@@ -18,6 +18,7 @@ from atmo_farm.errors import CannotStart, PublishError
 from atmo_farm.streams.jetstream_consumer import Bound, Consumer, NoJetStream, StreamMissing
 from atmo_farm.streams.jetstream_pull import Pull
 from atmo_farm.streams.nats_link import NatsLink
+from atmo_farm.streams.nats_requests import NotAllowedError
 
 logger = logging.getLogger("atmo_farm.streams")
 
@@ -66,10 +67,8 @@ class Binding:
         self._created = ""
         self._broken = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
-        self._refused = ""
         link.lost.append(self._hold)
         link.back.append(self._broken.set)
-        link.publish_refused.append(self._api_refused)
 
     async def start(self) -> None:
         """Bind for the first time; CannotStart where that can never be. What follows goes on beside."""
@@ -81,6 +80,11 @@ class Binding:
         log.event(logger, logging.WARNING, "consumer to be bound again", handler=self._handler, reason=reason)
         self._hold()
         self._broken.set()
+
+    async def undelivered(self) -> int | None:
+        """How many of the stream's messages the consumer has still to deliver; None if that is not known now."""
+        bound = await self._look() if self._link.client.is_connected else None
+        return None if bound is None else bound.undelivered
 
     def stop(self) -> None:
         """Bind no more."""
@@ -100,9 +104,9 @@ class Binding:
             except NoJetStream as error:
                 if asyncio.get_running_loop().time() > patience:
                     raise CannotStart(f"{where}: {error}") from error
+            except NotAllowedError as error:
+                raise CannotStart(f"{where}: {error}") from error
             except PublishError as error:
-                if self._refused:
-                    raise CannotStart(f"{where}: {self._refused}") from error
                 self._link.waiting(str(error))
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
@@ -221,7 +225,3 @@ class Binding:
             return await self._consumer.look()
         except (StreamMissing, NoJetStream, PublishError):
             return None
-
-    def _api_refused(self, subject: str) -> None:
-        if subject.startswith("$js.api."):
-            self._refused = f"this user may not publish on {subject}"

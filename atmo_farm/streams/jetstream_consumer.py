@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from atmo_farm import log
-from atmo_farm.directive.model import JetStream
+from atmo_farm.directive.model import Handler, JetStream
 from atmo_farm.errors import AtmoFarmError, CannotStart, PublishError
 from atmo_farm.streams.nats_requests import NO_JETSTREAM, STREAM_NOT_FOUND, JetStreamError, Requests
 
@@ -48,6 +48,8 @@ class Bound:
     """Another value: another consumer, though it has the same name."""
     unsettled: int
     """Messages that somebody has got and not settled."""
+    undelivered: int
+    """Messages of the stream that nobody has got yet."""
     delivered: int
     """The stream sequence up to which messages were delivered."""
     waiting: int
@@ -67,6 +69,7 @@ class Bound:
             stream=str(info.get("stream_name", "")),
             created=str(info.get("created", "")),
             unsettled=int(info.get("num_ack_pending", 0)),
+            undelivered=int(info.get("num_pending", 0)),
             delivered=int(info.get("delivered", {}).get("stream_seq", 0)),
             waiting=int(info.get("num_waiting", 0)),
             largest_request_bytes=int(config.get("max_bytes", 0)),
@@ -76,15 +79,17 @@ class Bound:
 
 
 class Consumer:
-    """One handler's; `resource` is what it listens to."""
+    """One handler's."""
 
-    def __init__(self, requests: Requests, where: str, handler: str, resource: str, jetstream: JetStream):
+    def __init__(self, requests: Requests, where: str, handler: Handler, jetstream: JetStream):
         self._requests = requests
         self._where = where
-        self._handler = handler
-        self._subjects = jetstream.filter_subjects or (resource,)
+        self._handler = handler.name
+        self._workers = handler.workers
+        self._subjects = jetstream.filter_subjects or (handler.resource,)
         self._jetstream = jetstream
         self._stream = jetstream.stream
+        self._warned = False
 
     async def bind(self) -> Bound:
         """Find, make or change it.
@@ -99,6 +104,7 @@ class Consumer:
         except JetStreamError as error:
             raise self._translated(error) from error
         self._stream = stream
+        self._warn_of_places(stream, info.get("config", {}))
         return Bound.from_info(info)
 
     async def look(self) -> Bound | None:
@@ -108,6 +114,18 @@ class Consumer:
         except JetStreamError as error:
             raise self._translated(error) from error
         return Bound.from_info(info) if info is not None else None
+
+    def _warn_of_places(self, stream: str, config: dict[str, Any]) -> None:
+        """Each worker has a request that waits; of one too many the server says no, and that worker gets nothing."""
+        places = int(config.get("max_waiting", 0))
+        if 0 < places < self._workers and not self._warned:
+            self._warned = True
+            text = "the consumer lets fewer requests wait than there are workers: some of them get nothing"
+            name = self._jetstream.durable
+            log.event(
+                logger, logging.WARNING, text, handler=self._handler, stream=stream, consumer=name,
+                max_waiting=places, workers=self._workers,
+            )  # fmt: skip
 
     def _translated(self, error: JetStreamError) -> AtmoFarmError:
         if error.code == STREAM_NOT_FOUND:

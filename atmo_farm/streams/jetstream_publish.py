@@ -18,7 +18,7 @@ from atmo_farm.streams.codec import Codec
 from atmo_farm.streams.headers import MESSAGE_ID
 from atmo_farm.streams.jetstream_acks import Acknowledged, Confirmed
 from atmo_farm.streams.nats_link import NatsLink
-from atmo_farm.streams.nats_requests import NO_JETSTREAM, JetStreamError, Requests
+from atmo_farm.streams.nats_requests import NO_JETSTREAM, JetStreamError, NotAllowedError, Requests
 
 logger = logging.getLogger("atmo_farm.streams")
 
@@ -57,10 +57,8 @@ class Publisher:
         self._look_at: dict[str, float] = {}
         """When to look again, of those that none keeps."""
         self._looks: dict[str, asyncio.Task[None]] = {}
-        self._may_ask = True
         self._for_connection: list[asyncio.Future[None]] = []
         link.back.append(self._back)
-        link.publish_refused.append(self._refused)
 
     async def open(self) -> None:
         """On a connection that stands."""
@@ -77,9 +75,7 @@ class Publisher:
             if error.code != NO_JETSTREAM or self._streams.get(subject):
                 raise PublishError(f"JetStream: {error}", transient=True) from error
             names = None
-        except PublishError:
-            if self._may_ask:
-                raise
+        except NotAllowedError:
             names = None
         found = str(names[0]) if names else ""
         if not found:
@@ -148,10 +144,6 @@ class Publisher:
             level = logging.WARNING
             text = "no known stream keeps the outputs: they go out by core NATS, to whoever is there"
         log.event(logger, level, text, handler=self._handler, subject=subject, stream=stream or None)
-
-    def _refused(self, subject: str) -> None:
-        if subject == "$js.api.stream.names":
-            self._may_ask = False
 
     def _back(self) -> None:
         """There is a connection again, or nobody waits for one; what no stream kept may be kept now."""

@@ -35,6 +35,8 @@ LEAST_BYTES = 16 << 20
 """Of one request: bounds the memory of a batch of large messages."""
 
 _PENDING = re.compile(rb"Nats-Pending-Messages: *(\d+)")
+_BYTES_LEFT = re.compile(rb"Nats-Pending-Bytes: *(\d+)")
+_TOO_LARGE = "message size exceeds maxbytes"
 _NANOSECONDS = 1_000_000_000
 
 
@@ -63,20 +65,25 @@ class Pull:
         self._broken = broken
         self._loop = asyncio.get_running_loop()
         self._subscription: Subscription | None = None
+        self._ended: list[Subscription] = []
+        """What may still come on these is taken, until the server has answered something else."""
         self._inbox = b""
         self._subject = ""
-        self._largest = self._largest_bytes = 0
+        self._largest = self._largest_bytes = self._most_bytes = 0
         self._expires_s = self._heartbeat_s = 0.0
         self.asked = 0
         """Messages that were asked for and have not come."""
         self.requests = 0
-        """Of those, at most so many still stand."""
+        """So many are open; the server says when one is over."""
         self._due = False
         self._heard = 0
         self._watch: asyncio.TimerHandle | None = None
 
     async def start(self, bound: Bound) -> None:
-        """Begin to ask, on a new inbox."""
+        """Begin to ask, on a new inbox. `bound` was read after the last `end`."""
+        for subscription in self._ended:
+            self._client.forget(subscription)
+        self._ended.clear()
         await self.end()
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{bound.stream}.{self._durable}"
         self._largest, self._largest_bytes = bound.largest_request, bound.largest_request_bytes
@@ -104,11 +111,13 @@ class Pull:
             except (errors.Error, OSError) as error:
                 reason = self._link.reason(error)
                 log.event(logger, logging.DEBUG, "unsubscribing not confirmed", reason=reason)
+            self._ended.append(subscription)
 
     async def end(self) -> None:
         """Ask no more; the server forgets what was asked, also what it gets only now, after an outage."""
         subscription = self._take_down()
         if subscription is not None:
+            self._ended.append(subscription)
             try:
                 await subscription.unsubscribe()
             except errors.Error as error:
@@ -130,9 +139,9 @@ class Pull:
             return
         if self._largest:
             batch = min(batch, self._largest)
-        most = self._largest_bytes or max(LEAST_BYTES, 2 * self._client.max_payload)
+        self._most_bytes = self._largest_bytes or max(LEAST_BYTES, 2 * self._client.max_payload)
         request = b'{"batch":%d,"expires":%d,"idle_heartbeat":%d,"max_bytes":%d}' % (
-            batch, int(self._expires_s * _NANOSECONDS), int(self._heartbeat_s * _NANOSECONDS), most
+            batch, int(self._expires_s * _NANOSECONDS), int(self._heartbeat_s * _NANOSECONDS), self._most_bytes
         )  # fmt: skip
         try:
             self._link.publish(self._subject, b"", request, self._inbox)
@@ -150,8 +159,6 @@ class Pull:
         if reply:
             if self.asked:
                 self.asked -= 1
-                if not self.asked:
-                    self.requests = 0
             self._receive_message(subject, reply, block, data)
         elif subject == self._inbox:
             self._status(block)
@@ -162,9 +169,14 @@ class Pull:
         if code == b"100":
             return
         pending = _PENDING.search(block)
-        if code in (b"404", b"408", b"409") and pending is not None:
+        bytes_left = _BYTES_LEFT.search(block)
+        if text.lower() == _TOO_LARGE and bytes_left is not None and int(bytes_left[1]) == self._most_bytes:
+            self._break(
+                f"a message is larger than the consumer's max_bytes of {self._most_bytes}: it stands in the way"
+            )
+        elif code in (b"404", b"408", b"409") and pending is not None:
             self.asked = max(0, self.asked - int(pending[1]))
-            self.requests = self.requests - 1 if self.asked else 0
+            self.requests = max(0, self.requests - 1)
             self.more()
         elif code == b"503":
             self._break("nobody serves the consumer")

@@ -149,6 +149,10 @@ class MemoryStream:
         """Hand over nothing more."""
         return self._pending.abandon()
 
+    async def lag(self) -> Mapping[int, int]:
+        """The broker keeps nothing."""
+        return {}
+
     def pending(self) -> int:
         """Messages received and not yet handed over."""
         return len(self._pending)

@@ -179,6 +179,10 @@ class DurableMemoryStream:
             self._consumer.again_after(number, self._consumer.ack_wait_s)
         self._in_hand.clear()
 
+    async def lag(self) -> Mapping[int, int]:
+        """Not known."""
+        return {}
+
     def pending(self) -> int:
         """It takes nothing ahead."""
         return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Literal
 
 from nats import errors
@@ -121,6 +121,10 @@ class NatsStream:
     def abandon(self) -> int:
         """Hand over nothing more."""
         return self._pending.abandon()
+
+    async def lag(self) -> Mapping[int, int]:
+        """The server keeps nothing."""
+        return {}
 
     def pending(self) -> int:
         """Messages received and not yet handed over."""

@@ -137,12 +137,15 @@ class WireTransport(TcpTransport):
 
     def write(self, payload: bytes) -> None:
         """Into nowhere when the connection has just ended: its reader is about to tell, and uvloop would raise."""
-        if self._io_writer is not None and not self._io_writer.is_closing():
-            self._io_writer.write(payload)
+        self._put(payload)
 
     def writelines(self, payload: Iterable[bytes]) -> None:
         """As `write`."""
-        self.write(b"".join(payload))
+        self._put(b"".join(payload))
+
+    def _put(self, data: bytes) -> None:
+        if data and self._io_writer is not None and not self._io_writer.is_closing():
+            self._io_writer.write(data)
 
     async def drain(self) -> None:
         """Wait until the kernel takes more; raises what ended the connection, not only that it is lost."""

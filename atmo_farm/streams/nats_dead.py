@@ -45,8 +45,9 @@ CONFIG = {
 
 COMMAND = f"nats stream add {NAME} --subjects '{SUBJECTS}' --storage file --allow-direct --allow-msg-ttl --defaults"
 
-LOOK_AGAIN_S, SILENT_S = 30.0, 5.0
-"""How long it is believed that there is no stream; and that who did not answer does not."""
+LOOK_AGAIN_S, SILENT_S, DOUBT_S = 30.0, 5.0, 1.0
+"""How long it is believed that there is no stream; that who did not answer does not; and that one which refuses a
+letter is still what it was."""
 
 UNAVAILABLE, TOO_LARGE, NAME_IN_USE, SUBJECTS_OVERLAP = 10008, 10054, 10058, 10065
 """JetStream's numbers for: not now; a message over the stream's own limit; two that a new stream may meet."""
@@ -109,6 +110,8 @@ class DeadStream:
     def look_again(self) -> None:
         """There is a connection again: what was believed of the server before counts no more."""
         self._looked_s = self._silent_s = -math.inf
+        if self._found is _UNKNOWN:
+            self._found = None
 
     async def find(self) -> Found | None:
         """Find it, or make it; what is in its way stands in the log, once. PublishError: not known for now."""
@@ -148,9 +151,16 @@ class DeadStream:
         try:
             checked(answer.data)["seq"]
         except JetStreamError as error:
+            self._doubt()
             raise PublishError(f"stream {found.name or '?'}: {error}", transient=error.code != TOO_LARGE) from error
         except KeyError:
+            self._doubt()
             raise PublishError(f"what answers on {letter.subject} is not JetStream", transient=True) from None
+
+    def _doubt(self) -> None:
+        """It refuses: it may be another one by now, or keep something else. Not at each of many letters."""
+        if self._found is not _UNKNOWN and clock.monotonic() - self._looked_s > DOUBT_S:
+            self._found, self._looked_s = None, -math.inf
 
     async def _make(self) -> Found | None:
         resource = self._target.resource

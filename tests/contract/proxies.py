@@ -21,6 +21,7 @@ from atmo_farm.errors import DataSourceError
 from atmo_farm.ipc import frames
 from atmo_farm.ipc.client import Answer, ProxyClient
 from atmo_farm.ipc.frames import Op, Splitter, Status
+from atmo_farm.ipc.gauges import SourceFigures
 from tests.streams import Watched
 
 HANDLERS = ["first", "second"]
@@ -83,6 +84,9 @@ class ScriptedSource(Watched):
 
     def problem(self) -> str:
         return self.reason
+
+    def figures(self) -> SourceFigures:
+        return SourceFigures(is_up=not self.reason, connections=0, busy=0, waiting=0, outages=0)
 
     async def ping(self) -> None:
         pass

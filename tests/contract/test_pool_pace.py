@@ -17,6 +17,7 @@ from tests.contract.test_pool import opened
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "LOOK_S", 0.01)
     monkeypatch.setattr(pace, "GROW_AFTER", 2)
+    monkeypatch.setattr(pace, "ALONE_AFTER", 50)
 
 
 async def _compute(seconds: float) -> None:
@@ -29,6 +30,7 @@ async def _compute(seconds: float) -> None:
 async def test_a_share_shrinks_while_the_process_does_not_keep_up_and_grows_again() -> None:
     """Down to two connections; what others ask is served all the time, and nobody's call is lost."""
     async with opened(size=8, quota=6) as (pool, backend):
+        assert await outcome(Client(pool, "modest").query("quick", "m")) == b"m"
         greedy = [Client(pool, "greedy").query("hold", str(n)) for n in range(20)]
         await backend.until(lambda: backend.running == 6)
         await _compute(0.3)
@@ -41,6 +43,28 @@ async def test_a_share_shrinks_while_the_process_does_not_keep_up_and_grows_agai
             backend.let_go()
             await asyncio.sleep(0.001)
         assert len(await outcomes(greedy)) == 20
+
+
+async def test_a_handler_that_is_alone_has_its_whole_share() -> None:
+    """Until another one asks, and again some time after that."""
+    async with opened(size=8, quota=6) as (pool, backend):
+        greedy = [Client(pool, "greedy").query("hold", str(n)) for n in range(40)]
+        await _compute(0.3)
+        backend.let_go()
+        await _compute(0.05)
+        assert backend.running == 6
+        assert await outcome(Client(pool, "modest").query("quick", "m")) == b"m"
+        backend.let_go()
+        await _compute(0.05)
+        assert backend.running == pace.LEAST
+        Client(pool, "greedy").query("quick", "g")
+        while backend.running == pace.LEAST:
+            await asyncio.sleep(0)
+        assert backend.running == 6
+        while backend.held:
+            backend.let_go()
+            await asyncio.sleep(0.001)
+        assert len(await outcomes(greedy)) == 40
 
 
 async def test_a_process_with_time_to_spare_uses_the_whole_share() -> None:

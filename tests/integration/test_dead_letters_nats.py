@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -436,6 +437,26 @@ def test_a_reader_that_the_server_has_forgotten(server: NatsServer) -> None:
                             await js.delete_consumer("ATMO_DEAD", consumer.name)
             assert seen == list(map(str, range(count)))
             assert await js.consumers_info("ATMO_DEAD") == [], "none is left behind"
+
+    run(body())
+
+
+def test_a_stream_that_is_another_one_now(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes no ages of single messages any more: looked at again, and the letter is kept without."""
+    monkeypatch.setattr(nats_dead, "DOUBT_S", -1.0)
+
+    async def body() -> None:
+        async with client(server) as other, stream(server, "dead.other", 60.0) as made:
+            js = other.jetstream()
+            asked: dict[str, Any] = {"name": "OTHER", "subjects": ["dead.other"]}
+            await other.request("$JS.API.STREAM.CREATE.OTHER", json.dumps({**asked, "allow_msg_ttl": True}).encode())
+            await made.bury(letter("dead.other", "m1.a.h.dead"))
+            await js.delete_stream("OTHER")
+            await other.request("$JS.API.STREAM.CREATE.OTHER", json.dumps(asked).encode())
+            with pytest.raises(PublishError, match="per-message TTL is disabled") as caught:
+                await made.bury(letter("dead.other", "m2.a.h.dead"))
+            assert caught.value.transient
+            await made.bury(letter("dead.other", "m2.a.h.dead"))
 
     run(body())
 

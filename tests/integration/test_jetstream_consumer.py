@@ -129,11 +129,35 @@ def test_a_user_who_may_not(start_nats: Callable[[str], NatsServer], tmp_path: A
     async def body() -> None:
         kit = Kit(server)
         stream = await kit.stream(login={"user": "few", "password": "few"}, jetstream={"stream": "IN"})
-        with pytest.raises(CannotStart, match=r"may not publish on \$js\.api\.consumer\.info\.in\.work"):
+        with pytest.raises(CannotStart, match=r"may not publish on \$JS\.API\.CONSUMER\.INFO\.IN\.work"):
             await stream.consume(Handled())
         await kit.close()
 
     run(body())
+
+
+def test_its_lag(start_jetstream: StartServer) -> None:
+    """What nobody has got yet; what is in hand is none of it. Without the server, or once it is closed, not known."""
+    server = start_jetstream()
+
+    async def body(kit: Kit) -> None:
+        await kit.publish(*(b"%d" % number for number in range(10)))
+        stream = await kit.stream(window=4)
+        await stream.consume(handled := Handled())
+        await handled.payloads(4)
+        assert await stream.lag() == {0: 10 - len(handled.messages)}
+        for message in handled.messages[:4]:
+            stream.ack(message)
+        await handled.payloads(8)
+        assert await stream.lag() == {0: 10 - len(handled.messages)}
+        server.kill()
+        while kit.client.is_connected:
+            await asyncio.sleep(0.01)
+        assert await stream.lag() == {}
+        await stream.close()
+        assert await stream.lag() == {}
+
+    in_kit(server, body)
 
 
 def test_requests_end_and_are_made_again(start_jetstream: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,8 +195,11 @@ def test_a_limit_on_requests(start_jetstream: StartServer) -> None:
     in_kit(start_jetstream(), body)
 
 
-def test_no_place_for_a_request(start_jetstream: StartServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_place_for_a_request(
+    start_jetstream: StartServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Others have all places of the consumer's `max_waiting`: asked again at a slow pace, until there is one."""
+    monkeypatch.setattr(jetstream_pull, "HEARTBEAT_S", 1.0)
 
     async def body(kit: Kit) -> None:
         config = {"durable_name": "work", "ack_policy": "explicit", "filter_subject": "in.a", "max_waiting": 1}
@@ -347,6 +374,81 @@ def test_replayed_for_another(start_jetstream: StartServer) -> None:
         await kit.publish(b"plain")
         assert await handled.payloads(2) == [b"app.worker", b"plain"]
         await kit.until_info(lambda info: info["num_ack_pending"] == 0 and info["ack_floor"]["stream_seq"] == 3)
+
+    in_kit(start_jetstream(), body)
+
+
+def test_settlements_that_the_server_did_not_hear(
+    start_jetstream: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as are asked for come again, and are acknowledged again: the next ones are asked for all the same."""
+
+    async def body(kit: Kit) -> None:
+        stream, handled = await kit.stream(ack_wait_s=0.5, max_in_flight=8), Handled()
+        with monkeypatch.context() as deaf:
+            deaf.setattr(stream._in_hand, "_say", lambda *_: None)
+            await stream.consume(settling(stream, handled))
+            await kit.publish(*(b"%d" % number for number in range(10)))
+            await handled.payloads(10)
+        await kit.until_info(lambda info: info["num_ack_pending"] == 0)
+        await kit.publish(b"10")
+        assert len(await handled.payloads(11)) == 11
+
+    in_kit(start_jetstream(), body, 10)
+
+
+def test_few_places_for_requests(start_jetstream: StartServer, caplog: pytest.LogCaptureFixture) -> None:
+    """Fewer than there are workers: it is said, and what to do."""
+
+    async def body(kit: Kit) -> None:
+        config = {"durable_name": "work", "ack_policy": "explicit", "filter_subject": "in.a", "max_waiting": 2}
+        await kit.api("CONSUMER.CREATE.IN.work", {"stream_name": "IN", "config": config})
+        await (await kit.stream(workers=3)).consume(Handled())
+
+    with caplog.at_level(logging.WARNING, "atmo_farm"):
+        in_kit(start_jetstream(), body)
+    (told,) = fields(caplog, "the consumer lets fewer requests wait than there are workers: some of them get nothing")
+    assert (told["max_waiting"], told["workers"]) == (2, 3)
+
+
+def test_a_message_larger_than_a_request_may_bring(
+    start_jetstream: StartServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The consumer's own bound: it is said, and asked for less and less often, not as fast as the server answers."""
+
+    async def body(kit: Kit) -> None:
+        config = {"durable_name": "work", "ack_policy": "explicit", "filter_subject": "in.a", "max_bytes": 1000}
+        await kit.api("CONSUMER.CREATE.IN.work", {"stream_name": "IN", "config": config})
+        stream, handled = await kit.stream(), Handled()
+        await stream.consume(settling(stream, handled))
+        await kit.publish(b"x" * 400, b"y" * 400, b"z" * 400, b"x" * 2000)
+        await handled.payloads(3)
+        await asyncio.sleep(1.0)
+
+    with caplog.at_level(logging.WARNING, "atmo_farm"):
+        in_kit(start_jetstream(), body)
+    told = fields(caplog, "consumer to be bound again")
+    assert told and told[0]["reason"].startswith("a message is larger than the consumer's max_bytes of 1000")
+    assert len(told) <= 5
+
+
+def test_bound_again_leaves_nothing(start_jetstream: StartServer) -> None:
+    """However often: as many subscriptions as before."""
+
+    async def body(kit: Kit) -> None:
+        stream, handled = await kit.stream(), Handled()
+        await stream.consume(settling(stream, handled))
+        await kit.publish(b"0")
+        await handled.payloads(1)
+        before = len(stream._client.sinks)
+        for number in range(1, 4):
+            inbox = stream._pull._inbox
+            stream._broken("for a test")
+            while stream._pull._inbox in (inbox, b""):
+                await asyncio.sleep(0.01)
+            await kit.publish(b"%d" % number)
+            await handled.payloads(number + 1)
+        assert len(stream._client.sinks) <= before + 1
 
     in_kit(start_jetstream(), body)
 

@@ -13,7 +13,15 @@ import pytest
 from atmo_farm.directive.model import DeadLetter
 from atmo_farm.errors import CannotStart, PublishError
 from atmo_farm.streams.base import Message, Output
-from atmo_farm.streams.kafka import clients, drivers, kafka_python_client, librdkafka_client, owner
+from atmo_farm.streams.kafka import (
+    clients,
+    drivers,
+    kafka_python_client,
+    kafka_python_producer,
+    librdkafka_client,
+    librdkafka_producer,
+    owner,
+)
 from atmo_farm.streams.kafka.membership import Membership
 from atmo_farm.streams.kafka.stream import KafkaStream
 from tests.kafka import committed, create_topic, delete_topic, new_name, new_topic, read_all, write
@@ -58,11 +66,40 @@ async def until(holds: Callable[[], Awaitable[bool]], within_s: float = 15.0) ->
             await asyncio.sleep(0.05)
 
 
+def noted(method: Callable[..., Any], note: Callable[[], None]) -> Callable[..., Any]:
+    """The method, with a note before each call."""
+
+    def call(*arguments: Any) -> Any:
+        note()
+        return method(*arguments)
+
+    return call
+
+
 def values(count: int, start: int = 0) -> list[bytes]:
     return [b"%d" % number for number in range(start, start + count)]
 
 
 class TestMessages:
+    def test_lag_is_what_was_not_received(self, kafka_server: KafkaServer) -> None:
+        """By partition that is ours and of which something was read; with nothing behind, all are 0."""
+        topic = new_topic(kafka_server, partitions=2)
+
+        async def body() -> None:
+            async with stream_of(kafka_server, topic) as stream:
+                assert await stream.lag() == {}
+                write(kafka_server, topic, values(5), partition=1)
+                await stream.consume(handled := Handled())
+                await handled.payloads(5)
+
+                async def caught_up() -> bool:
+                    lag = await stream.lag()
+                    return lag.get(1) == 0 and not any(lag.values())
+
+                await until(caught_up)
+
+        run(body())
+
     def test_a_message_has_all_that_its_record_has(self, kafka_server: KafkaServer) -> None:
         """Key, headers, origin; a stable id and number; a null value arrives empty and says so."""
         topic = new_topic(kafka_server, partitions=2)
@@ -298,6 +335,28 @@ class TestPublishing:
 
         run(body())
         assert sorted(len(one.value or b"") for one in read_all(kafka_server, small)) == [10, 20, 30, 40]
+
+    def test_no_more_than_a_bound_is_given_to_the_client_at_once(
+        self, kafka_server: KafkaServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """(Fault 5: its queue has none.) However much is published in one turn, all of it arrives, in order."""
+        size, bound = 1000, 20_000
+        monkeypatch.setattr(clients, "FLUSH_BYTES", bound)
+        given = [0]
+        for producer in (kafka_python_producer.KafkaPythonProducer, librdkafka_producer.LibrdkafkaProducer):
+            monkeypatch.setattr(producer, "send", noted(producer.send, lambda: given.append(given.pop() + size)))
+            monkeypatch.setattr(producer, "flush", noted(producer.flush, lambda: given.append(0)))
+        topic = new_topic(kafka_server)
+
+        published = [b"%*d" % (size, number) for number in range(200)]
+
+        async def body() -> None:
+            async with stream_of(kafka_server, topic) as stream:
+                await asyncio.gather(*(stream.publish(Output(topic, value, {})) for value in published))
+
+        run(body())
+        assert [one.value for one in read_all(kafka_server, topic)] == published
+        assert sum(given) == 200 * size and max(given) <= bound
 
     def test_an_unknown_topic_is_an_error_that_may_pass(self, kafka_server: KafkaServer) -> None:
         """Somebody may make it."""

@@ -1,4 +1,7 @@
-"""Requests at a steady pace, each with its own id, from a thread of their own; a ledger of what was answered when."""
+"""Requests at a steady pace, each with its own id, from a thread of their own, and what was answered when.
+
+For core NATS, where an answer is all that can come of a message; of one that a broker keeps, tests/ledger.py tells.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +79,7 @@ class Load:
         """Requests with more than one answer."""
         return sum(request.answers > 1 for request in self.requests)
 
-    def ledger(self, farm: Farm) -> str:
+    def unanswered(self, farm: Farm) -> str:
         """What was lost or answered twice, with the farm's log around it: for a failed assertion."""
         wrong = [(number, request) for number, request in enumerate(self.requests) if request.answers != 1]
         lines = [f"{len(self.requests)} sent, {len(wrong)} not answered exactly once"]

@@ -12,12 +12,12 @@ import signal
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.farm import wait_for
+from tests.farm import busy_s, wait_for
 from tests.servers.nats import NatsServer
 from tests.system.conftest import TestFarm
 from tests.system.load import Load
@@ -28,12 +28,6 @@ Figure = Callable[[str, object], None]
 
 WELL_AGAIN_S = 5.0
 UNLIMITED = resource.RLIM_INFINITY
-
-
-def busy_s(pids: Iterable[int]) -> float:
-    """Processor time of these processes so far."""
-    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
-    return sum(int(field[11]) + int(field[12]) for field in fields) / os.sysconf("SC_CLK_TCK")
 
 
 class Reader(threading.Thread):

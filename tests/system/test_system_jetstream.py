@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import nats
 import pytest
 from nats.js.api import DiscardPolicy, StreamConfig
 
-from tests.farm import add_guest, wait_for
+from tests.farm import add_guest, add_module, busy_s, wait_for
 from tests.servers.nats import NatsServer
 from tests.system.conftest import TestFarm
 from tests.system.jetstream import DURABLE, OUT, JetStreamLoad, make_streams, with_client
+from tests.unit.runtime.wat_guests import POLL, guest, subscription
 
 Amount = Callable[[int, int], int]
 Figure = Callable[[str, object], None]
@@ -25,6 +29,52 @@ jetstream: {{ackWait: 1s}}
 maxInFlight: {IN_FLIGHT}
 respondTo: {{source: nats, resource: {OUT}}}
 """
+
+WAITING = guest(
+    "(drop (call $poll (i32.const 64) (i32.const 128) (i32.const 1) (i32.const 200)))"
+    "(call $result (local.get $ptr) (local.get $len) (local.get $ident))",
+    imports=POLL,
+    items=f'(data (i32.const 64) "{subscription(1, 0, 1, 10_000_000)}")',
+)
+"""Waits for 10 ms and answers its input."""
+
+
+def resident(pid: int) -> int:
+    """Pages of memory that it has."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+
+
+class Flood(threading.Thread):
+    """Publishes so many a second, without waiting for the stream, to the end of the block."""
+
+    def __init__(self, url: str, subject: str, per_s: int):
+        super().__init__(name=f"flood {subject}")
+        self._url, self._subject, self._per_s = url, subject, per_s
+        self._end = threading.Event()
+
+    def __enter__(self) -> Flood:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self.join()
+
+    def run(self) -> None:
+        asyncio.run(self._publish())
+
+    async def _publish(self) -> None:
+        client = await nats.connect(self._url)
+        begin, number = time.monotonic(), 0
+        while not self._end.is_set():
+            while number < int((time.monotonic() - begin) * self._per_s):
+                number += 1
+                await client.publish(self._subject, b"%d" % number)
+                if number % 1000 == 0:
+                    await client.flush(10)
+            await asyncio.sleep(0.01)
+        await client.flush(10)
+        await client.close()
 
 
 @pytest.fixture
@@ -109,6 +159,66 @@ def test_a_broker_that_is_stopped(
         load.finish().verify(repeated=2 * IN_FLIGHT)
         assert resumed_s < 5
         figure("consuming again after, s", resumed_s)
+
+
+@pytest.mark.fault(row="jetstream-broker-away")
+@pytest.mark.timeout(900)
+def test_a_broker_that_is_away_for_long(
+    serve: Callable[..., TestFarm], server: NatsServer, amount: Amount, figure: Figure
+) -> None:
+    """The farm costs next to nothing meanwhile, and work goes on within five seconds after it is back."""
+    farm = serve("fn: hello", "workers: 2")
+    with farm, load_of(farm, per_s=amount(100, 2)) as load:
+        load.wait_worked(20)
+        server.stop()
+        wait_for(lambda: farm.logged("worker waits") == 2)
+        seconds, pids = amount(3, 540), (farm.pid, *farm.children())
+        before_s = busy_s(pids)
+        time.sleep(seconds)
+        share = (busy_s(pids) - before_s) / seconds
+        assert (farm.pid, *farm.children()) == pids
+        server.start()
+        resumed_s = load.resumed_after_s(time.monotonic())
+        load.wait_worked(len(load.worked_at) + 20)
+        load.finish().verify(repeated=2 * IN_FLIGHT)
+        figure("away, s", seconds)
+        figure("share of a core meanwhile", round(share, 3))
+        figure("consuming again after, s", resumed_s)
+        assert share < 0.05
+        assert resumed_s < 5
+
+
+@pytest.mark.alone
+@pytest.mark.fault(row="jetstream-overload")
+@pytest.mark.timeout(900)
+def test_ten_times_more_than_it_can_do(
+    serve: Callable[..., TestFarm], server: NatsServer, amount: Amount, figure: Figure
+) -> None:
+    """8,000 messages a second for a handler that does 800: its memory stays as it is, and nothing is lost."""
+    farm = serve("fn: trapping")
+    add_module(farm.app, "waiting", WAITING)
+    farm.serve(work="fn: waiting" + HANDLER.replace(f"maxInFlight: {IN_FLIGHT}", "maxInFlight: 8"))
+    with farm:
+        (worker,) = farm.workers("work")
+        with Flood(server.url, farm.subject("work"), 8000):
+            time.sleep(4)
+            first = last = resident(worker)
+            end = time.monotonic() + amount(8, 540)
+            while time.monotonic() < end:
+                time.sleep(0.25)
+                last = max(last, resident(worker))
+        assert farm.workers("work") == [worker]
+        assert farm.stop() == 0
+    kept, done, left = (
+        with_client(server.url, lambda js: js.stream_info("IN")).state.messages,
+        with_client(server.url, lambda js: js.stream_info("OUT")).state.messages,
+        with_client(server.url, lambda js: js.consumer_info("IN", DURABLE)),
+    )
+    figure("memory at the end and at the beginning", round(last / first, 3))
+    figure("published and done", f"{kept} and {done}")
+    assert kept > 5 * done > 0, "more than it can do"
+    assert done + (left.num_pending or 0) + (left.num_ack_pending or 0) == kept
+    assert last < 1.1 * first
 
 
 @pytest.mark.fault(row="jetstream-half-open")

@@ -113,7 +113,7 @@ def test_a_storm_of_hups_under_load(make_farm: MakeFarm, amount: Amount, figure:
         wait_for(lambda: settled() and b"timeout: %ds" % reloads in last_directive())
         load.stop()
         assert not farm.log(level="error")
-        assert load.lost() == load.repeated() == 0, load.ledger(farm)
+        assert load.lost() == load.repeated() == 0, load.unanswered(farm)
         assert farm.workers("same") == same
         assert len(farm.workers("a")) == 1
         assert descriptors(farm.pid) == before

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from atmo_farm.errors import AtmoFarmError
 from atmo_farm.ipc.control import ConnectionLost, ControlClient
 from tests.farm import wait_for
 from tests.system.conftest import TestFarm
@@ -66,6 +67,24 @@ def test_status_counts_what_the_farm_does(make_farm: MakeFarm) -> None:
 
 @pytest.mark.fault(row="kill-monitor")
 @pytest.mark.timeout(300)
+def test_log_level_of_all_processes(make_farm: MakeFarm) -> None:
+    """Those that run obey, and one that is forked later; an unknown level changes nothing."""
+    farm = make_farm().serve(a="fn: hello")
+    command = [sys.executable, "-m", "atmo_farm", "loglevel", "--run-dir", str(farm.folder / "run")]
+    with farm:
+        assert subprocess.run([*command, "error"], capture_output=True, check=True).stdout == b"log level error\n"
+        os.kill(pid := farm.workers("a")[0], signal.SIGKILL)
+        wait_for(lambda: farm.workers("a") not in ([], [pid]) and handler(farm, "a")["ready"])
+        assert farm.wait_log(message="worker ended", pid=pid)
+        assert farm.logged("worker ready", worker="a/0") == 1
+        with ControlClient(farm.folder / "run" / "control.sock") as client, pytest.raises(AtmoFarmError) as error:
+            client.ask("loglevel", {"level": "loud"})
+        assert error.value.exit_code == 2
+        ask(farm, "loglevel", level="info")
+        os.kill(farm.workers("a")[0], signal.SIGKILL)
+        wait_for(lambda: farm.logged("worker ready", worker="a/0") == 2)
+
+
 def test_kill_9_of_the_monitor_under_load(make_farm: MakeFarm, amount: Amount, figure: Figure) -> None:
     """It is back at once and knows all; nothing is lost, no process is replaced, and a reload works as ever."""
     kills = amount(3, 50)

@@ -66,8 +66,17 @@ def test_shipped_file_uncommented_is_the_defaults(tmp_path: Path) -> None:
     file.write_text(live)
     loaded = load_file(file)
     assert loaded.settings == Settings()
-    nulls = {"runDir", "stateDir", "log.file", "app.name", "app.bundlePath", "defaults.pool.max", "http.domain"}
-    nulls |= {"dataSources.statementTimeout", "tracer.collector.endpoint"} | {
+    nulls = {
+        "runDir",
+        "stateDir",
+        "log.file",
+        "monitor.address",
+        "app.name",
+        "app.bundlePath",
+        "defaults.pool.max",
+        "http.domain",
+    }
+    nulls |= {"defaults.pool.max", "http.domain", "dataSources.statementTimeout", "tracer.collector.endpoint"} | {
         f"tracer.honeycomb.{name}" for name in ("endpoint", "apiKey", "dataset")
     }
     assert {value.key.path for value in loaded.values if value.origin == "default"} == nulls
@@ -166,7 +175,7 @@ def test_all_problems_at_once_with_their_places(tmp_path: Path) -> None:
         f"{file}:5:9: runDir: must be a single value",
         f"{file}:6:11: defaults: must hold keys and values",
         f"{file}:7:1: zzz: there is no such setting; there is app, dataSources, deadLetters, defaults, http, log, "
-        "requireConnections, runDir, stateDir, timeouts, tracer",
+        "monitor, requireConnections, runDir, stateDir, timeouts, tracer",
     ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from atmo_farm.datasource.base import Limits
 from atmo_farm.datasource.errors import CallFailed
 from atmo_farm.datasource.mysql.driver import Handle, Result
-from atmo_farm.datasource.rows import PIECE, RowWriter, changed, unique_names
+from atmo_farm.datasource.rows import PIECE, RowWriter, changed, small, unique_names
 
 Names = dict[bytes, tuple[str, ...]]
 """The names of columns, by the beginning of the answers that tell them."""
@@ -69,9 +69,7 @@ class Reader:
             if len(self._names) >= _MOST_NAMES:
                 self._names.clear()
             names = self._names[head] = unique_names(column[0] for column in rows.describe())
-        writer = RowWriter(names, self._limits)
-        writer.add(found)
-        return writer.finish()
+        return small(names, found, self._limits)
 
     def _large(self, rows: Result) -> bytes:
         columns = rows.describe()

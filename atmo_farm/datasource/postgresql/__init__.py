@@ -2,18 +2,20 @@
 
 The life of a statement that only reads:
 
-    Connection.run        `?` and `$n` become literals in parentheses, quoted by psycopg2        values
+    Connection.run        `?` and `$n` become literals in parentheses, quoted by psycopg2        values, wording
           │
           │               /* app handler=orders */ SET LOCAL transaction_read_only=on;
-          │               SET LOCAL statement_timeout=29981;
+          │               SET statement_timeout=32768;
           │               SELECT … LIMIT 10001
+          │               and, when the session has come to keep all that,                  session
+          │               /* app handler=orders */ EXECUTE atmo_1_orders(('17'))
           ▼
     Link.send             one message to the server, one implicit transaction, one answer        link
           │
           ├─ readable ──► connection.poll() until it says that all of the answer is here
           │               an answer that must be longer than the cap: the connection is dropped
-          ├─ deadline ──► the server's own timer ends it (57014); 0.1 s later we ask, too:
-          │  or cancel    SELECT pg_cancel_backend(pid) on the spare connection                  canceller
+          ├─ deadline ──► SELECT pg_cancel_backend(pid) on the spare connection                  canceller
+          │  or cancel    (what writes is ended by the server's own timer: 0.1 s later then)
           │               no end within 1 s: the connection is dropped
           ▼
     RowWriter             the rows, 500 at a time, as JSON                                       rows

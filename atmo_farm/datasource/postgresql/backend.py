@@ -16,6 +16,7 @@ from atmo_farm.datasource.postgresql.failures import failure, first_words
 from atmo_farm.datasource.postgresql.link import Link, Lost, TooLong
 from atmo_farm.datasource.postgresql.target import Place, Target, addresses, target
 from atmo_farm.datasource.postgresql.values import ArrayCaster, register
+from atmo_farm.datasource.postgresql.wording import Wording, wording
 from atmo_farm.datasource.statement import Statement
 from atmo_farm.directive.model import DatabaseConnection
 
@@ -45,6 +46,9 @@ class PostgresBackend:
         """The same when columns may be bytes: a byte is two digits on the wire, and one and a third in JSON."""
         self.writing: set[str] = set()
         """Names of queries that only read by their words, and have written."""
+        self.unfit: set[str] = set()
+        """Names, as Wording's, of queries that cannot be planned before their values are known."""
+        self._wordings: dict[str, tuple[Statement, Wording]] = {}
         self.arrays: dict[int, ArrayCaster | None] = {}
         """Casters of this database's own array types; None for other types that users have made."""
         self._spare = Canceller(self.connect)
@@ -54,6 +58,13 @@ class PostgresBackend:
     def connection(self) -> PostgresConnection:
         """A new one, not yet open."""
         return PostgresConnection(self)
+
+    def wording(self, statement: Statement) -> Wording:
+        """Of a statement, made once."""
+        found = self._wordings.get(statement.name)
+        if found is None or found[0] is not statement:
+            found = self._wordings[statement.name] = (statement, wording(statement, self.limits.rows))
+        return found[1]
 
     async def connect(self) -> Link:
         """An open link to the first address that answers, all within the connect timeout; Unreachable."""
@@ -131,7 +142,8 @@ class PostgresBackend:
                 link.drop("its strings are not standard")
                 await link.open({**parameters, "options": f"{parameters.get('options', '')} -c {_STANDARD}=on"})
             register(link.driver)
-            await link.send(self._session(link), _SMALL)
+            told = await link.send(self._session(link), _SMALL)
+            link.is_shared = told.fetchall()[0][0] != link.pid
         except psycopg2.Error as error:
             reason = str(failure(error, names=self._target.settings)) if error.pgcode else first_words(error)
             link.drop("one of its settings is refused")
@@ -144,14 +156,15 @@ class PostgresBackend:
         return link
 
     def _session(self, link: Link) -> str:
-        """What every session is told first."""
+        """What every session is told first; it answers whose it is."""
         settings = dict(self._target.settings)
         if link.driver.server_version >= 140000:
             settings = {"client_connection_check_interval": "1s", **settings}
-        return "SELECT " + ", ".join(
+        sets = [
             f"pg_catalog.set_config({_quoted(link, name)}, {_quoted(link, value)}, false)"
             for name, value in settings.items()
-        )
+        ]
+        return f"SELECT {', '.join(['pg_catalog.pg_backend_pid()', *sets])}"
 
 
 def _quoted(link: Link, text: str) -> str:

@@ -14,17 +14,19 @@ from atmo_farm import clock
 from atmo_farm.datasource.errors import CallFailed, OutcomeUnknown, TransientFailure, Unreachable
 from atmo_farm.datasource.postgresql.failures import READ_ONLY, failure, no_longer_good
 from atmo_farm.datasource.postgresql.link import Link, Lost, TooLong
+from atmo_farm.datasource.postgresql.session import WRITABLE, Session, is_misfit
 from atmo_farm.datasource.postgresql.values import (
     ARRAYS_OF,
-    BYTES,
     FIRST_USER_TYPE,
     ArrayCaster,
+    Shape,
     array_caster,
     as_comment,
-    literal,
     with_arrays,
 )
-from atmo_farm.datasource.rows import PIECE, RowWriter, changed, too_many_bytes
+from atmo_farm.datasource.postgresql.values import shape as shape_of
+from atmo_farm.datasource.postgresql.wording import Wording
+from atmo_farm.datasource.rows import PIECE, RowWriter, changed, small, too_many_bytes
 from atmo_farm.datasource.statement import Statement, Variable
 
 if TYPE_CHECKING:
@@ -50,8 +52,13 @@ class PostgresConnection:
         self._backend = backend
         self._loop = asyncio.get_running_loop()
         self._link = Link()
+        self._session: Session
         self._in_transaction = False
         self._cancelling: asyncio.Task[None] | None = None
+        self._is_timed = True
+        """The server ends the statement at its deadline by itself."""
+        self._is_given_up = False
+        """The statement was told to stop: no further message of it goes out."""
         self._deadline = self._rings_at = math.inf
         self._alarm: asyncio.TimerHandle | None = None
         """It is not set anew for each statement: when it rings too early, it is set again."""
@@ -60,6 +67,7 @@ class PostgresConnection:
     async def open(self) -> None:
         """Connect; Unreachable."""
         self._link = await self._backend.connect()
+        self._session = Session(self._link, self._link.is_shared)
 
     def is_lost(self) -> bool:
         """Whether the server has ended it."""
@@ -67,22 +75,36 @@ class PostgresConnection:
 
     async def run(self, statement: Statement, variables: Sequence[Variable], comment: str, deadline: float) -> bytes:
         """Run one statement; see the package's docstring."""
-        literals = [literal(value, self._link.driver) for value in variables]
-        query = statement.render(lambda slot: literals[slot.index])
-        reads = statement.only_reads and statement.name not in self._backend.writing
+        backend = self._backend
+        session, wording = self._session, backend.wording(statement)
+        self._is_given_up = False
+        reads = statement.only_reads and statement.name not in backend.writing
         guarded = reads and not self._in_transaction
         try:
-            limited = self._limited(query, statement.has_limit) if statement.only_reads else query
-            result = await self._send(self._before(guarded, comment, deadline) + limited, deadline)
-            answer = await self._result(result, statement.type == "select", deadline)
+            if not guarded:
+                await self._be_writable(deadline)
+            elif session.wants_plan(wording) and wording.name not in backend.unfit:
+                await self._plan(wording, deadline)
+            is_planned = guarded and wording.name in session.plans
+            known = session.plans[wording.name] if is_planned else None
+            query = (wording.planned if is_planned else wording.plain).render(variables, self._link.driver)
+            before, is_timed = self._before(guarded, deadline)
+            result = await self._send(as_comment(comment) + before + query, deadline, is_timed)
+            columns = result.description if known is None else None
+            shape = known if columns is None else shape_of(columns)
+            answer = await self._result(result, shape, statement.type == "select", deadline)
+            if guarded:
+                session.has_read(wording, shape)
             self._link.took(len(answer))
             return answer
         except psycopg2.Error as error:
             if guarded and error.pgcode == READ_ONLY:
-                self._backend.writing.add(statement.name)
-                return await self.run(statement, variables, comment, deadline)
-            self.broken = self.broken or no_longer_good(error)
-            raise failure(error, statement, variables) from None  # the driver's own text holds values
+                backend.writing.add(statement.name)
+            elif guarded and is_misfit(error) and wording.name in session.plans:
+                await self._forget_plan(wording, deadline)
+            else:
+                self.broken = self.broken or no_longer_good(error)
+                raise failure(error, statement, variables) from None  # the driver's own text holds values
         except TooLong:
             too_long = too_many_bytes(self._backend.limits)
             raise (too_long if reads or self._in_transaction else OutcomeUnknown(str(too_long))) from None
@@ -90,9 +112,12 @@ class PostgresConnection:
             if reads or self._in_transaction:
                 raise TransientFailure(f"the connection was lost: {error}") from None
             raise OutcomeUnknown(f"the connection was lost before the answer: {error}") from None
+        self._go_on()
+        return await self.run(statement, variables, comment, deadline)
 
     async def begin(self) -> None:
         """BEGIN."""
+        await self._be_writable(clock.monotonic() + ANSWER_S)
         await self._command("BEGIN", clock.monotonic() + ANSWER_S)
         self._in_transaction = True
 
@@ -121,11 +146,13 @@ class PostgresConnection:
             self.close()
 
     def cancel(self) -> None:
-        """Ask the server to stop what runs. At its deadline it does so by itself, and is asked only if it does not."""
-        if self._deadline > clock.monotonic() + EARLY_S:
+        """Ask the server to stop what runs; not at the deadline, if it does so by itself then."""
+        self._is_given_up = True
+        if not self._is_timed or self._deadline > clock.monotonic() + EARLY_S:
             self._stop()
 
     def _stop(self) -> None:
+        self._is_given_up = True
         if self._link.busy and self._cancelling is None:
             self._cancelling = self._loop.create_task(self._cancel(), name="cancel a statement")
 
@@ -143,26 +170,53 @@ class PostgresConnection:
         if self._alarm is not None:
             self._alarm.cancel()
 
-    def _before(self, guarded: bool, comment: str, deadline: float) -> str:
-        """What stands in front of a query."""
-        left_ms = int((deadline - clock.monotonic()) * 1000)
+    def _before(self, guarded: bool, deadline: float) -> tuple[str, bool]:
+        """What stands in front of a query, and whether the server ends it at its deadline by itself."""
+        left_ms, most_ms = int((deadline - clock.monotonic()) * 1000), self._backend.statement_timeout_ms
         if left_ms < 1:
             raise TransientFailure("the deadline was over before the statement began")
-        if self._backend.statement_timeout_ms:
-            left_ms = min(left_ms, self._backend.statement_timeout_ms)
-        guard = "SET LOCAL transaction_read_only=on;" if guarded else ""
-        return f"{as_comment(comment)}{guard}SET LOCAL statement_timeout={left_ms};"
+        if most_ms:
+            left_ms = min(left_ms, most_ms)
+        if guarded:
+            return self._session.before_read(left_ms, most_ms)
+        return f"SET LOCAL statement_timeout={left_ms};", True
 
-    def _limited(self, query: str, has_limit: bool) -> str:
-        """With no more rows than show that there are too many. A LIMIT behind the query leaves its order alone for
-        certain; around one with a LIMIT of its own, PostgreSQL has no reason to change that."""
-        rows = self._backend.limits.rows + 1
-        return f"SELECT * FROM ({query}) AS atmo LIMIT {rows}" if has_limit else f"{query} LIMIT {rows}"
+    async def _be_writable(self, deadline: float) -> None:
+        """From here on the server lets statements write; they may change settings, too."""
+        if self._session.is_read_only() and not self._in_transaction:
+            await self._command(WRITABLE, deadline)
+        self._session.may_have_written()
 
-    async def _send(self, text: str, deadline: float) -> cursor:
-        """To the server and back; cancelled on the server GRACE_S after the deadline."""
-        self._deadline = deadline
-        if deadline < self._rings_at:
+    async def _plan(self, wording: Wording, deadline: float) -> None:
+        """Have the server plan a select once for all times. What it cannot plan has its values in it, as before."""
+        try:
+            await self._send(f"PREPARE {wording.name} AS {wording.plan}", deadline, is_timed=False)
+        except psycopg2.Error as error:
+            self._session.forget_plan(wording)
+            if is_misfit(error):
+                self._backend.unfit.add(wording.name)
+        else:
+            self._session.is_planned(wording)
+        self._go_on()
+
+    async def _forget_plan(self, wording: Wording, deadline: float) -> None:
+        """Tables have changed: the select runs without its plan, and later with a new one."""
+        self._session.forget_plan(wording)
+        try:
+            await self._send(f"DEALLOCATE {wording.name}", deadline, is_timed=False)
+        except psycopg2.Error:  # somebody else has done so
+            pass
+
+    def _go_on(self) -> None:
+        """Between two messages of one statement."""
+        if self._is_given_up:
+            raise TransientFailure("the statement was stopped")
+
+    async def _send(self, text: str, deadline: float, is_timed: bool = True) -> cursor:
+        """To the server and back. At the deadline the server is told to cancel it; GRACE_S later if it `is_timed`: then
+        it should have done so by itself."""
+        self._deadline, self._is_timed = deadline, is_timed
+        if self._stops_at() < self._rings_at:
             self._set_alarm()
         try:
             return await self._link.send(text, self._backend.longest_answer)
@@ -175,17 +229,20 @@ class PostgresConnection:
             if self._link.lost:
                 self.broken = True
 
+    def _stops_at(self) -> float:
+        return self._deadline + GRACE_S if self._is_timed else self._deadline
+
     def _set_alarm(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        self._rings_at = self._deadline
-        self._alarm = self._loop.call_later(max(0.0, self._rings_at - clock.monotonic()) + GRACE_S, self._ring)
+        self._rings_at = self._stops_at()
+        self._alarm = self._loop.call_later(max(0.001, self._rings_at - clock.monotonic()), self._ring)
 
     def _ring(self) -> None:
         self._alarm, self._rings_at = None, math.inf
         if not self._link.busy:
             return
-        if self._deadline + GRACE_S / 2 > clock.monotonic():  # uvloop's timers may be a little early
+        if self._stops_at() > clock.monotonic():
             self._set_alarm()
         else:
             self._stop()
@@ -206,31 +263,28 @@ class PostgresConnection:
         assert cancelling is not None
         await asyncio.wait({cancelling})
 
-    async def _result(self, result: cursor, is_select: bool, deadline: float) -> bytes:
-        columns = result.description
+    async def _result(self, result: cursor, shape: Shape | None, is_select: bool, deadline: float) -> bytes:
         if not is_select:
-            row = result.fetchone() if columns else None
+            row = result.fetchone() if shape is not None else None
             return changed(row[0] if row and type(row[0]) is int else 0, result.rowcount)
-        if columns is None:
+        if shape is None:
             return b"[]"
-        names, types = [], []
-        for column in columns:
-            names.append(column.name)
-            types.append(column.type_code)
-        received = self._link.received()
-        if received > self._backend.longest_text and not any(type_ in BYTES for type_ in types):
-            raise too_many_bytes(self._backend.limits)  # before it is all here a second and a third time
+        limits, received = self._backend.limits, self._link.received()
+        if received > self._backend.longest_text and not shape.has_bytes:
+            raise too_many_bytes(limits)  # before it is all here a second and a third time
         if received > LONG_ROW * max(1, result.rowcount) and not self._in_transaction:
             self.broken = True  # libpq never gives back the buffer that a long row has needed
-        arrays = await self._arrays(types, deadline) if max(types, default=0) >= FIRST_USER_TYPE else {}
-        writer = RowWriter(names, self._backend.limits)
+        arrays = await self._arrays(shape.types, deadline) if shape.has_user_types else {}
+        if result.rowcount < PIECE and not arrays:
+            return small(shape.names, result.fetchall(), limits)
+        writer = RowWriter(shape.names, limits)
         while len(rows := result.fetchmany(PIECE)) == PIECE:
             writer.add(with_arrays(rows, arrays, result) if arrays else rows)
             await asyncio.sleep(0)
         writer.add(with_arrays(rows, arrays, result) if arrays else rows)
         return writer.finish()
 
-    async def _arrays(self, types: list[int], deadline: float) -> dict[int, ArrayCaster]:
+    async def _arrays(self, types: Sequence[int], deadline: float) -> dict[int, ArrayCaster]:
         """The columns that are arrays of users' own types, by their places. What a type is, a backend asks once."""
         made = {at: type_ for at, type_ in enumerate(types) if type_ >= FIRST_USER_TYPE}
         known = self._backend.arrays

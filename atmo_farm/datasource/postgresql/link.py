@@ -44,7 +44,9 @@ class Link:
         self._is_measured = False
         self.driver: connection
         self.pid = 0
-        """Of the server's process."""
+        """Of the server's process, as it has said when it let us in."""
+        self.is_shared = False
+        """It is a pooler's that has let us in: the server's sessions behind that are not only ours."""
         self.lost = "not connected"
         """Why it is no more; empty while it is."""
 

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import attrs
 from psycopg2 import BINARY
 from psycopg2.extensions import (
     BOOLEAN,
@@ -13,6 +14,7 @@ from psycopg2.extensions import (
     LONGINTEGER,
     UNICODE,
     Binary,
+    Column,
     QuotedString,
     connection,
     cursor,
@@ -21,7 +23,7 @@ from psycopg2.extensions import (
 )
 
 from atmo_farm.datasource.errors import CallFailed
-from atmo_farm.datasource.rows import embedded, timestamp, timestamp_with_zone
+from atmo_farm.datasource.rows import embedded, timestamp, timestamp_with_zone, unique_names
 from atmo_farm.datasource.statement import Variable
 
 ArrayCaster = Callable[[str | None, cursor], object]
@@ -38,6 +40,30 @@ FROM pg_catalog.pg_type a JOIN pg_catalog.pg_type e ON e.oid = a.typelem
 WHERE a.oid = ANY (ARRAY[{}]::oid[]) AND a.typcategory = 'A' AND a.typdelim = ','
 """
 """Which of some types are arrays, and of what."""
+
+
+@attrs.frozen
+class Shape:
+    """The columns of a result."""
+
+    names: tuple[str, ...]
+    """As keys of an object."""
+    types: tuple[int, ...]
+    """Object ids."""
+    has_bytes: bool
+    """Some of it is shorter in JSON than on the wire."""
+    has_user_types: bool
+
+
+def shape(description: Sequence[Column]) -> Shape:
+    """Of a cursor."""
+    types = tuple([column.type_code for column in description])
+    return Shape(
+        names=unique_names([column.name for column in description]),
+        types=types,
+        has_bytes=any(type_ in BYTES for type_ in types),
+        has_user_types=max(types, default=0) >= FIRST_USER_TYPE,
+    )
 
 
 @functools.lru_cache(maxsize=4096)

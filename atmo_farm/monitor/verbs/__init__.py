@@ -11,6 +11,7 @@ VERBS: Mapping[str, Verb] = {
     "status": status.status,
     "reload": master.reload,
     "stop": master.stop,
+    "loglevel": master.loglevel,
     "dlq.list": dlq.list_,
     "dlq.show": dlq.show,
     "dlq.replay": dlq.replay,

@@ -1,4 +1,4 @@
-"""`reload` and `stop`: what the master does."""
+"""`reload`, `stop` and `loglevel`: what the master does."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ async def stop(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mappi
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(farm.ending.wait(), farm.look_again_s)
     return {"stopped": True}
+
+
+async def loglevel(farm: Farm, args: Mapping[str, Any], _progress: Progress) -> Mapping[str, Any]:
+    """Log from `level` up, in all processes, until the farm ends. The result: the level."""
+    return await farm.ask("loglevel", _cause("loglevel", args), None, str(args.get("level")))
 
 
 def _left(farm: Farm) -> dict[str, int]:

@@ -120,6 +120,10 @@ class Clients:
         self.handed = 0
         """Records that were handed over, since the beginning."""
 
+    def lag(self) -> Mapping[int, int]:
+        """Records that were not polled yet, by partition that is ours."""
+        return self._consumer.lag() if self._consumer is not None and self._following else {}
+
     def open(self) -> None:
         """Connect, and make the topic of dead letters. BrokerRefused if there is no such topic."""
         if self._dead_letter is not None:

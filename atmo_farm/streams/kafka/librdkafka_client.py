@@ -117,9 +117,13 @@ class Connection:
             self._kept = error
 
 
+_FENCED = (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED)
+
+
 def wrapped(error: Any, options: Options) -> AtmoFarmError:
     """The library's error in the driver's terms."""
-    if error.code() in (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED):
+    is_fatal = error.code() == KafkaError._FATAL  # then only the words tell what was
+    if error.code() in _FENCED or (is_fatal and "fenced" in error.str()):
         return Fenced("another process has joined the group with this worker's id")
     refused = error.fatal() or error.code() in _REFUSED
     return (BrokerRefused if refused else BrokerUnavailable)(reason(error, options))

@@ -88,6 +88,17 @@ class Owner:
         """Pause and resume partitions at the broker."""
         self._ask(partial(self._clients.flow, pause, resume))
 
+    async def lag(self) -> Mapping[int, int]:
+        """By partition that is ours; it does not return once the thread has ended."""
+        found: asyncio.Future[Mapping[int, int]] = self._loop.create_future()
+
+        def answer(lag: Mapping[int, int]) -> None:
+            if not found.done():
+                found.set_result(lag)
+
+        self._ask(lambda: self._tell(answer, self._clients.lag()))
+        return await found
+
     async def end(self, leave: bool = False) -> None:
         """Write and commit what was asked for, as far as the broker takes it in time, and disconnect; `leave`: a static
         member goes for good."""

@@ -101,7 +101,7 @@ class KafkaStream:
         """Partitions that are about to be revoked, and who is to know when nothing of them is in hand any more."""
         self._wake: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[None] | None = None
-        self._ended = self._stopping = False
+        self._joined = self._ended = self._stopping = False
 
     async def open(self) -> None:
         """Connect, for as long as it takes; CannotStart if there is no such topic."""
@@ -172,11 +172,15 @@ class KafkaStream:
 
     async def close(self) -> None:
         """Write and commit what is left, and disconnect; a static member stays in its group for who wants its place."""
-        in_group = self._member.done() and not self._ended
+        in_group = self._joined and not self._ended
         self._ended = True
         self.abandon()
         self._tell_owner()
         await self._owner.end(leave=in_group and self._place is not None and not self._place.is_wanted())
+
+    async def lag(self) -> Mapping[int, int]:
+        """Records of our partitions that were not received yet."""
+        return await self._owner.lag()
 
     def pending(self) -> int:
         """Records received and not yet handed over."""
@@ -191,6 +195,7 @@ class KafkaStream:
 
     def joined(self) -> None:
         """A member."""
+        self._joined = True
         if not self._member.done():
             self._member.set_result(None)
 

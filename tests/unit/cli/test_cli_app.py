@@ -16,6 +16,7 @@ VERBS = {"start", "check", "build", "invoke", "schema", "config", "version", "co
     "stop",
     "dlq",
     "install-service",
+    "loglevel",
 }
 
 

@@ -24,7 +24,7 @@ class Farm(Driver):
 
     def settings(self, **settings: Any) -> None:
         """Fields of `Settings`."""
-        (self.folder / "settings.json").write_text(json.dumps(settings))
+        (self.folder / "settings.json").write_text(json.dumps({"monitor_address": "127.0.0.1:0", **settings}))
 
     def app(self, **content: Any) -> None:
         """Replace the application: `handlers={"echo": {"behaviour": "ok", "workers": 2}}`."""

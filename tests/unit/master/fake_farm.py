@@ -177,9 +177,9 @@ class FakeMaster(main.Master):
 
 def run(folder: Path) -> int:
     main.Loader = FakeLoader  # type: ignore[misc]
-    main.processes.preload = lambda: None
     given = {"run_dir": "run", "state_dir": "state", **json.loads((folder / "settings.json").read_text())}
     FakeMaster.real_monitor = given.pop("real_monitor", False)
+    main.processes.PRELOADED = ("atmo_farm.monitor.main",) if FakeMaster.real_monitor else ()  # type: ignore[assignment]
     settings = Settings(**{**given, "run_dir": folder / given["run_dir"], "state_dir": folder / given["state_dir"]})
     log.configure("debug", "json", folder / "log")
     try:

@@ -112,6 +112,7 @@ def test_which_farm_is_meant(start_farm: StartFarm, user: Path, places: Path, mo
 def test_a_table_and_json(start_farm: StartFarm) -> None:
     """One line for each handler, aligned; JSON has it all."""
     farm = start_farm("com.acme.shop")
+    assert run("status", "--wait", "ready", "--timeout", "5").exit_code == 0  # a card may be later than the log
     head, titles, row = run("status").stdout.splitlines()
     assert head.endswith(f", pid {farm.pid}, up 0s") or ", up " in head
     assert titles.split("  ")[0] == "handler" and row.split() == ["echo", "ready", "2/2", "0", "2", *"000000"]

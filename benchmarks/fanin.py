@@ -62,6 +62,8 @@ class _Waiting(Capabilities):
 class _Collects:
     """The stream's end for outputs: counts those that are right."""
 
+    durable = redelivers = False
+
     def __init__(self) -> None:
         self.right = 0
 

@@ -9,6 +9,7 @@ import asyncio
 import ctypes
 import logging
 import signal
+from functools import partial
 from typing import Any
 
 from atmo_farm import clock, log
@@ -18,7 +19,7 @@ from atmo_farm.capabilities.services import Capabilities
 from atmo_farm.consumer.broker import stream_of
 from atmo_farm.consumer.context import ChildContext
 from atmo_farm.consumer.data import needed_sources, wait_for_sources
-from atmo_farm.consumer.gauges import Gauges, HostCalls
+from atmo_farm.consumer.gauges import Gauges, waited
 from atmo_farm.consumer.guest_log import HandlerGuestLog
 from atmo_farm.consumer.sequence import Sequence
 from atmo_farm.consumer.worker import Worker
@@ -111,7 +112,7 @@ class Consumer:
         capabilities = Capabilities(rules, guest_log, data)
         sequence = Sequence(handler.steps, handler.response, self._functions, capabilities)
         identity = f"{context.directive.identifier}.{handler.name}"
-        engine.waited = HostCalls(self._slot).waited
+        engine.waited = partial(waited, self._slot)
         stream = stream_of(context, identity, self)
         if stream.durable:
             engine.entered = self._slot[Field.ENTERED : Field.ENTERED + 1]

@@ -12,8 +12,6 @@ import threading
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import Literal
 
-import attrs
-
 from atmo_farm.directive.model import DeadLetter, KafkaConnection
 from atmo_farm.errors import AtmoFarmError, CannotStart, PublishError
 from atmo_farm.streams import grav
@@ -25,7 +23,7 @@ from atmo_farm.streams.kafka.membership import Membership, Place
 from atmo_farm.streams.kafka.options import options
 from atmo_farm.streams.kafka.owner import Owner
 from atmo_farm.streams.kafka.partitions import Partition, Partitions
-from atmo_farm.streams.kafka.records import headers_of, is_for_another, pairs, wire_headers
+from atmo_farm.streams.kafka.records import KafkaOrigin, headers_of, is_for_another, pairs, wire_headers
 
 logger = logging.getLogger("atmo_farm.streams")
 
@@ -33,27 +31,6 @@ TURN = 64
 """Messages handed over before the loop's other work gets its turn."""
 
 OFFSET_BITS = 48
-
-
-@attrs.define
-class KafkaOrigin:
-    """`streams.base.Origin`."""
-
-    partition: Partition
-    record: Record
-
-    def field(self, name: str) -> str:
-        """`atmo-partition`, `atmo-offset`, `atmo-timestamp` (milliseconds), `atmo-key`, `atmo-null` (`true`)."""
-        record = self.record
-        if name == "atmo-partition":
-            return str(self.partition.number)
-        if name == "atmo-offset":
-            return str(record.offset)
-        if name == "atmo-timestamp":
-            return str(record.timestamp)
-        if name == "atmo-key":
-            return (record.key or b"").decode("utf-8", "replace")
-        return "true" if name == "atmo-null" and record.value is None else ""
 
 
 class KafkaStream:

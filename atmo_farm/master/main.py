@@ -188,6 +188,7 @@ class Master:
                 instance=self._instance,
                 proxy=None if worker.proxy is None else self._socket(worker.proxy),
                 suspects=self._crashes.suspects(handler.name),
+                paused=self._fleet is not None and self._fleet.wishes.is_paused(role),
             )
         )
 

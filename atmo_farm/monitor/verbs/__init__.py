@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from atmo_farm.monitor.farm import Verb
-from atmo_farm.monitor.verbs import dlq, master, status
+from atmo_farm.monitor.verbs import dlq, handlers, master, status
 
 VERBS: Mapping[str, Verb] = {
     "status": status.status,
     "reload": master.reload,
     "stop": master.stop,
     "loglevel": master.loglevel,
+    "restart": handlers.restart,
+    "scale": handlers.scale,
+    "pause": handlers.pause,
+    "resume": handlers.resume,
+    "drain": handlers.drain,
     "dlq.list": dlq.list_,
     "dlq.show": dlq.show,
     "dlq.replay": dlq.replay,

@@ -12,7 +12,7 @@ from atmo_farm.errors import AtmoFarmError, CannotStart, NotFound, Position, Pro
 
 VERBS = {"start", "check", "build", "invoke", "schema", "config", "version", "completion"} | {
     "status",
-    "reload",
+    "reload", "restart", "scale", "pause", "resume", "drain",
     "stop",
     "dlq",
     "install-service",

@@ -37,7 +37,7 @@ def test_ready_is_who_is_connected_and_has_nothing_to_do() -> None:
     assert found(farm) == {
         "ready": True,
         "why": [],
-        "handlers": [{"name": "a", "ready": True, "why": []}],
+        "handlers": [{"name": "a", "ready": True, "paused": False, "why": []}],
         "processes": [],
     }
 

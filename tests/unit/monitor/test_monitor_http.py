@@ -84,7 +84,7 @@ def test_answers() -> None:
         port.made.show()
         status, headers, body = await port.ask("/ready")
         assert (status, headers["content-type"], headers["connection"]) == (200, "application/json", "close")
-        assert json.loads(body)["handlers"] == [{"name": "a", "ready": True, "why": []}]
+        assert json.loads(body)["handlers"] == [{"name": "a", "ready": True, "paused": False, "why": []}]
         assert json.loads((await port.ask("/live"))[2]) == {"live": True}
         status, headers, body = await port.ask("/metrics")
         assert status == 200 and headers["content-type"].startswith("text/plain") and "atmo_farm_ready 1.0" in body

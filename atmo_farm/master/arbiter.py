@@ -102,8 +102,8 @@ class Arbiter:
         """Act on what the handlers have queued."""
         for number in self._signals.take():  # those that came while the application was loaded, too
             if number in (signal.SIGTERM, signal.SIGINT):
-                word = "ending at once" if self._told_to_end else "draining"
-                log.event(logger, logging.INFO, f"{signal.Signals(number).name}: {word}")
+                how = "ending at once" if self._told_to_end else "draining"
+                log.event(logger, logging.INFO, f"{signal.Signals(number).name}: {how}")
                 if self._told_to_end:
                     for worker in self._fleet.workers:
                         self._fleet.kill(worker, "told to end at once")
@@ -147,8 +147,7 @@ class Arbiter:
             if not self._asks.waiting or self._recompiler.is_busy or self._stopping:
                 return math.inf
             self._change = self._begin(self._asks.begin())
-        change = self._change
-        wake = change.step(now)
+        wake = (change := self._change).step(now)
         if isinstance(change, Reload):
             self._generation = change.generation
         if not change.is_over:
@@ -231,7 +230,6 @@ class Arbiter:
         return Reload(self._generation, self._fleet, self._loader, self._settings, ask.cause, tell)
 
     def _stop(self, now: float) -> None:
-        """Drain."""
         self._stopping = True
         self._status_at = 0.0
         self._notifier.stopping()

@@ -67,8 +67,8 @@ class Fleet:
 
     def consumers(self, handler: str, leaving: bool = False) -> list[Worker]:
         """A handler's workers; `leaving`: also those that drain."""
-        key = Kind.CONSUMER, handler
-        return [worker for worker in self.workers if worker.role.key == key and (leaving or not worker.leaving)]
+        found = [worker for worker in self.workers if worker.role.key == (Kind.CONSUMER, handler)]
+        return [worker for worker in found if leaving or not worker.leaving]
 
     # The life of a worker
 
@@ -124,8 +124,7 @@ class Fleet:
         deaf = []
         for worker in workers:
             if worker.process is not None:
-                if not worker.process.channel.send(command):
-                    deaf.append(worker)
+                deaf += [] if worker.process.channel.send(command) else [worker]
                 self._watch(worker.process.channel, worker)
         return deaf
 
@@ -187,8 +186,7 @@ class Fleet:
             process.told(event)
             if isinstance(event, Ask):
                 self._asked(worker, event)
-                continue
-            if isinstance(event, Failed):
+            if isinstance(event, Ask | Failed):
                 continue
             worker.failure, worker.cannot_boot = "", False
             if isinstance(event, Waiting):

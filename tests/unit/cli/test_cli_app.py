@@ -12,7 +12,12 @@ from atmo_farm.errors import AtmoFarmError, CannotStart, NotFound, Position, Pro
 
 VERBS = {"start", "check", "build", "invoke", "schema", "config", "version", "completion"} | {
     "status",
-    "reload", "restart", "scale", "pause", "resume", "drain",
+    "reload",
+    "restart",
+    "scale",
+    "pause",
+    "resume",
+    "drain",
     "stop",
     "dlq",
     "install-service",

@@ -1,4 +1,4 @@
-"""`restart`, `scale`, `pause`, `resume`, `drain` at the control socket: a real master and monitor, trivial consumers."""
+"""The verbs of one handler at the control socket: a real master and a real monitor, with trivial consumers."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Arbiter:
         self._notifier = notifier
         self._change: Reload | Rework | None = None
         self._asks = Asks(fleet)
-        self._verbs = Verbs(fleet, self._asks, lambda: self._stop(clock.monotonic()))
+        self._verbs = Verbs(fleet, self._asks, self._stop, self._show)
         self._board = Board(fleet)
         self._recompiler = Recompiler(fleet, loader, self._take_over)
         self._ready_told = False
@@ -62,7 +62,7 @@ class Arbiter:
         """By a signal: one more ends at once. A stop that was asked for is none."""
         self._error: AtmoFarmError | None = None
         self._note = ""
-        self._status_at = self._watchdog_at = 0.0
+        self._status_at = 0.0
         self._steps = (
             self.handle_signals,
             self.handle_asks,
@@ -76,7 +76,7 @@ class Arbiter:
             self.tell_ready,
             self.tell_status,
             self.show_cards,
-            self.feed_watchdog,
+            notifier.feed,
         )
 
     def run(self) -> int:
@@ -98,7 +98,7 @@ class Arbiter:
 
     # The steps, in their order
 
-    def handle_signals(self, now: float) -> float:
+    def handle_signals(self, _now: float) -> float:
         """Act on what the handlers have queued."""
         for number in self._signals.take():  # those that came while the application was loaded, too
             if number in (signal.SIGTERM, signal.SIGINT):
@@ -108,7 +108,7 @@ class Arbiter:
                     for worker in self._fleet.workers:
                         self._fleet.kill(worker, "told to end at once")
                 elif not self._stopping:
-                    self._stop(now)
+                    self._stop()
                 self._told_to_end = True
             elif number == signal.SIGHUP:
                 self._asks.add(BY_SIGNAL)
@@ -153,12 +153,11 @@ class Arbiter:
         if not change.is_over:
             return wake
         self._change = None
-        self._board.hurry()
         if isinstance(change, Reload):
             self._note = f"last reload {change.refusal}" if change.refusal else ""
             if self._ready_told:
                 self._notifier.ready()
-        self.show_cards(now)  # whoever is told of the end may look at once
+        self._show()  # whoever is told of the end may look at once
         if change.refusal:
             self._asks.fail(change.refusal, self._generation.number)
         else:
@@ -174,7 +173,7 @@ class Arbiter:
         waiting = next((worker.waiting for worker in workers if worker.waiting), None)
         if waiting is not None and self._settings.require_connections:
             self._error = CannotStart(f"{waiting.on} is out of reach: {waiting.reason}")
-            self._stop(now)
+            self._stop()
             return now
         if all(worker.is_up for worker in workers):
             self._ready_told = True
@@ -186,7 +185,7 @@ class Arbiter:
     def tell_status(self, now: float) -> float:
         """Keep the status line true, and try again to send what the manager's socket had no room for."""
         if now >= self._status_at:
-            line = status.line(self._generation.number, self._fleet, self._doing, self._note)
+            line = status.line(self._generation.number, self._fleet, self._doing, self._notes)
             self._notifier.status(log.redacted(line, STATUS_LIMIT))
             self._status_at = now + STATUS_S
         return self._status_at if self._notifier.flush() else now + RETRY_S
@@ -194,16 +193,7 @@ class Arbiter:
     def show_cards(self, now: float) -> float:
         """Keep true what the monitor shows."""
         doing = self._doing or ("" if self._ready_told else "starting")
-        return self._board.show(now, self._generation, doing, self._note)
-
-    def feed_watchdog(self, now: float) -> float:
-        """Show the service manager that this loop turns."""
-        if self._notifier.watchdog_s is None:
-            return math.inf
-        if now >= self._watchdog_at:
-            self._notifier.watchdog()
-            self._watchdog_at = now + self._notifier.watchdog_s
-        return self._watchdog_at
+        return self._board.show(now, self._generation, doing, self._notes)
 
     # Parts
 
@@ -216,20 +206,28 @@ class Arbiter:
     def _doing(self) -> str:
         return "stopping" if self._stopping else self._change.doing if self._change else ""
 
+    @property
+    def _notes(self) -> str:
+        return "; ".join(note for note in (self._note, self._generation.note) if note)
+
     def _take_over(self, generation: Generation) -> None:
         self._generation = generation
         for worker in self._fleet.workers:
             worker.generation = generation
 
+    def _show(self) -> None:
+        self._board.hurry()
+        self.show_cards(clock.monotonic())
+
     def _begin(self, ask: Ask) -> Reload | Rework:
         tell = self._asks.tell
-        if ask.verb != "reload":
+        if ask.verb in ("restart", "scale"):
             return Rework(self._generation, self._fleet, self._settings, ask, tell)
         if self._ready_told:
             self._notifier.reloading()
-        return Reload(self._generation, self._fleet, self._loader, self._settings, ask.cause, tell)
+        return Reload(self._generation, self._fleet, self._loader, self._settings, ask, tell)
 
-    def _stop(self, now: float) -> None:
+    def _stop(self) -> None:
         self._stopping = True
         self._status_at = 0.0
         self._notifier.stopping()
@@ -238,7 +236,7 @@ class Arbiter:
         self._asks.stop()
         self._loader.finish()
         for worker in list(self._fleet.workers):
-            self._fleet.dismiss(worker, now)
+            self._fleet.dismiss(worker, clock.monotonic())
 
     def _end_all(self) -> None:
         """Leave nothing running, also when a step has failed."""

@@ -153,6 +153,7 @@ class Master:
                     state=self._places.state,
                     generation=worker.generation.number,
                     directive=self._loader.directive,
+                    history=self._loader.history,
                     http=self._http,
                 )
             )

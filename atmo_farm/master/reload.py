@@ -18,6 +18,7 @@ from typing import Any
 from atmo_farm import log
 from atmo_farm.directive.secrets import secrets
 from atmo_farm.errors import AtmoFarmError, CannotStart
+from atmo_farm.ipc.messages import Ask
 from atmo_farm.master import heap
 from atmo_farm.master.fleet import Fleet
 from atmo_farm.master.generation import Generation
@@ -38,10 +39,10 @@ TEXT_TOLD = 600
 
 
 class Reload:
-    """One reload; `step` is called by the master's loop until `is_over`. `cause`: who wants it."""
+    """One reload; `step` is called by the master's loop until `is_over`. `ask`: who wants it, or a rollback."""
 
-    def __init__(self, current: Generation, fleet: Fleet, loader: Loader, settings: Settings, cause: str, tell: Tell):
-        self._cause = cause
+    def __init__(self, current: Generation, fleet: Fleet, loader: Loader, settings: Settings, ask: Ask, tell: Tell):
+        self._ask = ask
         self._tell = tell
         self._fleet = fleet
         self._loader = loader
@@ -50,7 +51,7 @@ class Reload:
         self._new = current
         self._kept: list[Worker] = []
         self._roll: Roll | None = None
-        self.doing = "reloading"
+        self.doing = "rolling back" if ask.verb == "rollback" else "reloading"
         self._phase: Callable[[float], float] = self._begin
         self.generation = current
         """The one in force: the new one from the moment all of it is up."""
@@ -67,10 +68,13 @@ class Reload:
     # The phases, in their order
 
     def _begin(self, now: float) -> float:
-        log.event(logger, logging.INFO, "reload: checking", cause=self._cause)
+        log.event(logger, logging.INFO, "reload: checking", cause=self._ask.cause)
         self._tell({"stage": "checking"})
         try:
-            self._helper = self._loader.reload(self.generation, self._cause)
+            if self._ask.verb == "rollback":
+                self._helper = self._loader.rollback(self.generation, self._ask.cause, self._ask.count)
+            else:
+                self._helper = self._loader.reload(self.generation, self._ask.cause)
         except OSError as error:
             self._refuse(CannotStart(f"no helper process: {error.strerror}"))
             return now

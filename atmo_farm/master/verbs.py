@@ -19,12 +19,13 @@ logger = logging.getLogger("atmo_farm.master")
 
 
 class Verbs:
-    """Of one master; `stop` makes it drain."""
+    """Of one master; `stop` makes it drain, `show` brings its cards up to date."""
 
-    def __init__(self, fleet: Fleet, asks: Asks, stop: Callable[[], None]):
+    def __init__(self, fleet: Fleet, asks: Asks, stop: Callable[[], None], show: Callable[[], None]):
         self._fleet = fleet
         self._asks = asks
         self._stop = stop
+        self._show = show
 
     def obey(self, directive: Directive, stopping: bool) -> None:
         """Act on what was asked since the last turn; `directive` is the one in force."""
@@ -47,7 +48,7 @@ class Verbs:
             self._asks.refuse(ask, "the farm is stopping")
         elif ask.verb in ("pause", "resume"):
             self._pause(ask, directive)
-        elif ask.verb == "reload":
+        elif ask.verb in ("reload", "rollback"):
             self._asks.add(ask)
         elif ask.verb in ("restart", "scale"):
             handler = handler_named(directive, ask.value)  # at once, and again when it is its turn
@@ -66,6 +67,7 @@ class Verbs:
             (wishes.paused.add if paused else wishes.paused.discard)(handler.name)
             for deaf in self._fleet.send(self._fleet.consumers(handler.name, leaving=True), Pause(paused)):
                 self._fleet.kill(deaf, "it does not read its channel")
+            self._show()  # whoever is told may look at once
         kept = handler.jetstream is not None or handler.source == "kafka"
         self._answer(ask, {"handler": handler.name, "changed": paused is not was, "kept": kept})
 

@@ -40,6 +40,7 @@ class Farm:
     def __init__(self, context: MonitorContext, channel: ChildChannel):
         self.settings = context.settings
         self.state = context.state
+        self.history = context.history
         self.ending = asyncio.Event()
         """The farm ends: nobody is left but the master and this process."""
         self.look_again_s = LOOK_S

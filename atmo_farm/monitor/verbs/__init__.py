@@ -10,6 +10,8 @@ from atmo_farm.monitor.verbs import dlq, handlers, master, status
 VERBS: Mapping[str, Verb] = {
     "status": status.status,
     "reload": master.reload,
+    "rollback": master.rollback,
+    "history": master.history,
     "stop": master.stop,
     "loglevel": master.loglevel,
     "restart": handlers.restart,

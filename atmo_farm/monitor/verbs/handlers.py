@@ -69,20 +69,18 @@ async def _turn(
     asked = _asked(args)
     result = await farm.ask(verb, _cause(verb, asked), None, asked.handler)
     told: dict[str, int] | None = None
-    holds = False
     while True:
         entry = next((one for one in farm.report()["handlers"] if one["name"] == asked.handler), None)
-        if entry is None or (holds and entry["paused"] != (verb == "pause")):
+        if entry is None or entry["paused"] != (verb == "pause"):
             raise TimedOut(f"{asked.handler}: somebody {'removed' if entry is None else 'turned'} it meanwhile")
-        holds = entry["paused"] == (verb == "pause")  # not before the master's next card
         left = {
             f"{asked.handler}/{worker['number']}": worker["in_flight"] + worker["pending"]
             for worker in entry["workers"]
             if worker["pid"] and is_left(worker)
         }
-        if holds and not left:
+        if not left:
             return result
-        if left != told and left:
+        if left != told:
             await progress({"left": left})
             told = left
         await asyncio.sleep(farm.look_again_s)

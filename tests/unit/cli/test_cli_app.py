@@ -18,6 +18,8 @@ VERBS = {"start", "check", "build", "invoke", "schema", "config", "version", "co
     "pause",
     "resume",
     "drain",
+    "history",
+    "rollback",
     "stop",
     "dlq",
     "install-service",

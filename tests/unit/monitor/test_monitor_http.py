@@ -43,6 +43,7 @@ class Port:
             state=Path("/nowhere"),
             generation=1,
             directive=lambda _: Directive(identifier="a", app_version="v1", atmo_version="v0.4.7"),
+            history=list,
             http=listener,
         )
         self.server = HttpServer(listener, Farm(context, ChildChannel(child_end)))

@@ -46,7 +46,7 @@ def reload(wait: bool, timeout: float | None, **flags: Any) -> None:
         raise click.UsageError("--timeout is for --wait")
     with find(**flags).connect() as farm:
         try:
-            result = farm.ask("reload", {"wait": wait}, _say_stage, _deadline(timeout))
+            result = farm.ask("reload", {"wait": wait}, say_stage, deadline(timeout))
         except ConnectionLost as error:
             raise TimedOut(f"{error}; a reload that has begun goes on, `atmo-farm status` tells how it ends") from error
     in_force = f"generation {result['generation']} is in force: {escape(result['changes'])}" if wait else ""
@@ -68,22 +68,22 @@ Examples:
 def stop(timeout: float | None, **flags: Any) -> None:
     """Have a running farm finish what it holds, and wait for its end."""
     farm = find(**flags)
-    pid, deadline = farm.pid, _deadline(timeout)
+    pid, until = farm.pid, deadline(timeout)
     left: dict[str, int] = {}
 
     def told(progress: Mapping[str, Any]) -> None:
         if progress["left"].keys() != left.keys() and progress["left"]:
-            say(f"waiting for {_names(progress['left'])}")
+            say(f"waiting for {names(progress['left'])}")
         left.clear()
         left.update(progress["left"])
 
     try:
-        _ask_to_stop(farm, told, deadline)
+        _ask_to_stop(farm, told, until)
     except TimedOut as error:
         if left:
-            raise TimedOut(f"not ended in time; left: {_names(left)}") from error
+            raise TimedOut(f"not ended in time; left: {names(left)}") from error
         raise
-    _wait_for_end(farm, pid, deadline)
+    _wait_for_end(farm, pid, until)
     click.echo("stopped")
 
 
@@ -106,7 +106,8 @@ def loglevel(level: str, **flags: Any) -> None:
     click.echo(f"log level {result['level']}")
 
 
-def _names(left: Mapping[str, int]) -> str:
+def names(left: Mapping[str, int]) -> str:
+    """Who is waited for, and for how many messages of theirs."""
     return ", ".join(f"{name} ({in_flight} in flight)" if in_flight else name for name, in_flight in left.items())
 
 
@@ -136,12 +137,13 @@ def _wait_for_end(farm: RunningFarm, pid: int | None, deadline: float | None) ->
         time.sleep(LOOK_S)
 
 
-def _deadline(timeout_s: float | None) -> float | None:
+def deadline(timeout_s: float | None) -> float | None:
+    """clock.monotonic() second."""
     return None if timeout_s is None else clock.monotonic() + timeout_s
 
 
-def _say_stage(progress: Mapping[str, Any]) -> None:
-    """One line for each progress of a reload."""
+def say_stage(progress: Mapping[str, Any]) -> None:
+    """One line for each progress of a reload, or of another change of workers."""
     stage = progress.get("stage")
     if "problem" in progress:
         say(escape(progress["problem"]))
@@ -151,6 +153,10 @@ def _say_stage(progress: Mapping[str, Any]) -> None:
         say("checking the application")
     elif stage == "accepted":
         say(f"generation {progress['generation']} accepted: {escape(progress['changes'])}")
+    elif stage in ("restarting", "scaling"):
+        say(f"{stage}: {progress['starting']} to start, {progress['ending']} to end")
+    elif stage == "draining" and progress["draining"]:
+        say("the old ones drain")
     elif stage == "starting":
         say(f"starting: {progress['up']} of {progress['of']} up")
     elif stage == "in force":

@@ -98,7 +98,8 @@ def _shown(report: Mapping[str, Any]) -> list[str]:
         counted = COLUMNS.values() if entry["kind"] == "consumer" else ("restarts",)
         numbers = [str(entry.get(key, 0)) if key in counted else "-" for key in COLUMNS.values()]
         why = entry["waits_for"] or entry["failure"]
-        rows.append([entry["name"], entry["state"], f"{entry['ready']}/{entry['wanted']}", *numbers, why])
+        scaled = f" (scaled from {entry['scaled_from']})" if entry["scaled_from"] else ""
+        rows.append([entry["name"], entry["state"] + scaled, f"{entry['ready']}/{entry['wanted']}", *numbers, why])
     return [head, *([farm["note"]] if farm["note"] else []), *table(rows, range(3, len(COLUMNS) + 3))]
 
 

@@ -39,3 +39,5 @@ class ChildContext:
     """The socket of the data-source proxy; None where the handler's functions ask for no data."""
     suspects: Mapping[int, int] = attrs.field(factory=dict)
     """What the crash ledger has: `Message.number` → how many processes died while its guest ran."""
+    paused: bool = False
+    """Whether the handler is paused."""

@@ -21,6 +21,7 @@ from atmo_farm.consumer.context import ChildContext
 from atmo_farm.consumer.data import needed_sources, wait_for_sources
 from atmo_farm.consumer.gauges import Gauges, waited
 from atmo_farm.consumer.guest_log import HandlerGuestLog
+from atmo_farm.consumer.pausing import Pausing
 from atmo_farm.consumer.sequence import Sequence
 from atmo_farm.consumer.worker import Worker
 from atmo_farm.delivery.dead_letters import DeadLetters
@@ -30,7 +31,7 @@ from atmo_farm.ipc.channel import ChildChannel
 from atmo_farm.ipc.client import ProxyClient
 from atmo_farm.ipc.exits import ChildExit
 from atmo_farm.ipc.heartbeat import Heartbeat
-from atmo_farm.ipc.messages import Command, LogLevel, ReopenLog, Suspect
+from atmo_farm.ipc.messages import Command, LogLevel, Pause, ReopenLog, Suspect
 from atmo_farm.runtime import config
 from atmo_farm.runtime.engine import Engine
 from atmo_farm.runtime.function import Function
@@ -63,6 +64,7 @@ class Consumer:
         self._serving: tuple[Stream, Worker] | None = None
         """From the moment on at which messages may come."""
         self._suspects = dict(context.suspects)
+        self._pausing = Pausing(context.slot, context.handler.name, context.paused, self.closed)
         self._booted = False
         self._drops = 0
         """Messages lost since the last line that said so."""
@@ -120,7 +122,7 @@ class Consumer:
         gauges = Gauges(self._slot, handler, stream, self._functions.values(), guest_log)
         await stream.open()
         self._serving = stream, worker
-        await stream.consume(worker.handle)
+        await self._pausing.consume(stream, worker.handle)
         self._booted = True
         if hasattr(_libc, "malloc_trim"):  # glibc's: what the boot has freed goes back to the machine
             _libc.malloc_trim(0)
@@ -177,6 +179,7 @@ class Consumer:
         return ChildExit.DRAIN_DEADLINE if cut else ChildExit.DRAINED
 
     async def _finish_in_flight(self, stream: Stream, worker: Worker) -> None:
+        await self._pausing.stop()
         worker.leave()
         await stream.stop()
         await worker.idle()
@@ -222,5 +225,7 @@ class Consumer:
             log.set_level(command.level)
         elif isinstance(command, Suspect):
             self._suspects[command.number] = command.deaths
+        elif isinstance(command, Pause):
+            self._pausing.want(command.paused)
         elif isinstance(command, ReopenLog):
             log.reopen()

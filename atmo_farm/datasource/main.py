@@ -18,7 +18,7 @@ from atmo_farm.ipc.arena import Field, State
 from atmo_farm.ipc.channel import ChildChannel
 from atmo_farm.ipc.exits import ChildExit
 from atmo_farm.ipc.heartbeat import Heartbeat
-from atmo_farm.ipc.messages import Command, LogLevel
+from atmo_farm.ipc.messages import Command, LogLevel, ReopenLog
 
 logger = logging.getLogger("atmo_farm.datasource")
 
@@ -69,5 +69,5 @@ async def run(context: ProxyContext) -> ChildExit:
 def _command(command: Command) -> None:
     if isinstance(command, LogLevel):
         log.set_level(command.level)
-    else:
+    elif isinstance(command, ReopenLog):
         log.reopen()

@@ -52,6 +52,8 @@ class Field(enum.IntEnum):
     """How long it may hold messages and settle none, by its handler's own timeouts."""
     DROPPED_NS = 13
     """clock.monotonic_ns() when it last dropped messages."""
+    PAUSED = 14
+    """1 while it takes no new message because its handler is paused."""
 
     RECEIVED = 16
     OK = 17

@@ -81,6 +81,12 @@ class WorkerCard:
     """What it waits for, and why."""
     failure: str = ""
     """How its last process ended, if that was never ready."""
+    joining: bool = False
+    """It begins beside one that serves until it is up."""
+    paused: bool = False
+    """Its handler takes no messages."""
+    scaled_from: int = 0
+    """How many workers the Directive gives its handler, where it has another number of them; else 0."""
     sources: tuple[str, ...] = attrs.field(default=(), converter=_names)
     """The proxy's, in the order of its figures (`gauges`)."""
 

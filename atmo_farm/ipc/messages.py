@@ -7,6 +7,7 @@
     master → child   {"command": "reopen_log"}
                      {"command": "log_level", "level": "debug"}
                      {"command": "suspect", "number": 4711, "deaths": 2}
+                     {"command": "pause", "paused": true}                      (to the consumers of one handler)
                      {"command": "told", "ids": ["71.3"], "what": {"progress": {…}}}      (to the monitor)
 
 `what` is what the control protocol answers: progress, and in the end a result or an error (docs/control-protocol.md).
@@ -70,11 +71,13 @@ class Ask:
     kind: ClassVar[str] = "ask"
     id: str = _text()
     verb: str = _text()
-    """`reload`, `stop` or `loglevel`."""
+    """`reload`, `restart`, … (`master.verbs`)."""
     cause: str = _text()
     """Why, and who: it goes into the log and the generation's record."""
     value: str = _text(default="")
-    """What `loglevel` sets."""
+    """The verb's argument: a handler's name, a level, a generation."""
+    count: int = attrs.field(default=0, validator=attrs.validators.instance_of(int))
+    """How many workers `scale` wants."""
 
 
 @attrs.frozen
@@ -104,6 +107,14 @@ class Suspect:
 
 
 @attrs.frozen
+class Pause:
+    """Take no new message from the broker any more, or take them again."""
+
+    kind: ClassVar[str] = "pause"
+    paused: bool = attrs.field(validator=attrs.validators.instance_of(bool))
+
+
+@attrs.frozen
 class Told:
     """How it stands with what was asked."""
 
@@ -115,10 +126,10 @@ class Told:
 
 
 Event = Ready | Waiting | Failed | Ask
-Command = ReopenLog | LogLevel | Suspect | Told
+Command = ReopenLog | LogLevel | Suspect | Pause | Told
 
 _EVENTS: Mapping[str, type[Event]] = {kind.kind: kind for kind in (Ready, Waiting, Failed, Ask)}
-_COMMANDS: Mapping[str, type[Command]] = {kind.kind: kind for kind in (ReopenLog, LogLevel, Suspect, Told)}
+_COMMANDS: Mapping[str, type[Command]] = {kind.kind: kind for kind in (ReopenLog, LogLevel, Suspect, Pause, Told)}
 
 MessageT = TypeVar("MessageT")
 

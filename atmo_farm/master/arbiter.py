@@ -10,9 +10,9 @@ import signal
 
 from atmo_farm import clock, log
 from atmo_farm.errors import AtmoFarmError, CannotStart
-from atmo_farm.ipc.messages import Ask, LogLevel, ReopenLog
+from atmo_farm.ipc.messages import Ask, ReopenLog
 from atmo_farm.master import status
-from atmo_farm.master.asks import BY_SIGNAL, ReloadAsks
+from atmo_farm.master.asks import BY_SIGNAL, Asks
 from atmo_farm.master.board import Board
 from atmo_farm.master.fleet import Fleet
 from atmo_farm.master.generation import Generation
@@ -20,7 +20,9 @@ from atmo_farm.master.loader import Loader
 from atmo_farm.master.notify import RETRY_S, STATUS_LIMIT, Notifier
 from atmo_farm.master.recompile import Recompiler
 from atmo_farm.master.reload import Reload
+from atmo_farm.master.rework import Rework
 from atmo_farm.master.signals import SignalQueue
+from atmo_farm.master.verbs import Verbs
 from atmo_farm.settings import Settings
 
 logger = logging.getLogger("atmo_farm.master")
@@ -49,8 +51,9 @@ class Arbiter:
         self._signals = signals
         self._selector = selector
         self._notifier = notifier
-        self._reload: Reload | None = None
-        self._asks = ReloadAsks(fleet)
+        self._change: Reload | Rework | None = None
+        self._asks = Asks(fleet)
+        self._verbs = Verbs(fleet, self._asks, self._stop, self._show)
         self._board = Board(fleet)
         self._recompiler = Recompiler(fleet, loader, self._take_over)
         self._ready_told = False
@@ -59,7 +62,7 @@ class Arbiter:
         """By a signal: one more ends at once. A stop that was asked for is none."""
         self._error: AtmoFarmError | None = None
         self._note = ""
-        self._status_at = self._watchdog_at = 0.0
+        self._status_at = 0.0
         self._steps = (
             self.handle_signals,
             self.handle_asks,
@@ -68,12 +71,12 @@ class Arbiter:
             fleet.health.check_boots,
             fleet.check_drains,
             self.compile_missing,
-            self.reload,
+            self.change,
             fleet.spawner.fork_due,
             self.tell_ready,
             self.tell_status,
             self.show_cards,
-            self.feed_watchdog,
+            notifier.feed,
         )
 
     def run(self) -> int:
@@ -81,8 +84,8 @@ class Arbiter:
 
         CannotStart if a connection is down at the start and settings.require_connections says that it must not be.
         """
-        generation = self._generation
-        self._fleet.add(generation, [(role, number) for role in generation.roles() for number in range(role.workers)])
+        wanted = [(role, number) for role in self._generation.roles() for number in range(role.workers)]
+        self._fleet.add(self._generation, wanted)
         try:
             while self._fleet.workers or not self._stopping:
                 now = clock.monotonic()
@@ -95,40 +98,29 @@ class Arbiter:
 
     # The steps, in their order
 
-    def handle_signals(self, now: float) -> float:
+    def handle_signals(self, _now: float) -> float:
         """Act on what the handlers have queued."""
         for number in self._signals.take():  # those that came while the application was loaded, too
             if number in (signal.SIGTERM, signal.SIGINT):
-                word = "ending at once" if self._told_to_end else "draining"
-                log.event(logger, logging.INFO, f"{signal.Signals(number).name}: {word}")
+                how = "ending at once" if self._told_to_end else "draining"
+                log.event(logger, logging.INFO, f"{signal.Signals(number).name}: {how}")
                 if self._told_to_end:
-                    self._kill_all()
+                    for worker in self._fleet.workers:
+                        self._fleet.kill(worker, "told to end at once")
                 elif not self._stopping:
-                    self._stop(now)
+                    self._stop()
                 self._told_to_end = True
             elif number == signal.SIGHUP:
                 self._asks.add(BY_SIGNAL)
             elif number == signal.SIGUSR1:
                 log.reopen()
-                self._fleet.tell(ReopenLog())
+                self._fleet.send(self._fleet.workers, ReopenLog())
                 log.event(logger, logging.INFO, "log reopened")
         return math.inf
 
-    def handle_asks(self, now: float) -> float:
+    def handle_asks(self, _now: float) -> float:
         """Act on what the monitor wants for those who ask it."""
-        asks, self._fleet.asks = self._fleet.asks, []
-        for ask in asks:
-            if ask.verb == "reload" and self._stopping:
-                self._asks.refuse(ask, "the farm is stopping")
-            elif ask.verb == "reload":
-                self._asks.add(ask)
-            elif ask.verb == "loglevel":
-                self._set_log_level(ask)
-            elif ask.verb == "stop":
-                self._fleet.answer([ask.id], {"progress": {"stage": "asked"}})
-                if not self._stopping:
-                    log.event(logger, logging.INFO, f"{ask.cause}: draining")
-                    self._stop(now)
+        self._verbs.obey(self._generation.directive, self._stopping)
         return math.inf
 
     def reap_children(self, _now: float) -> float:
@@ -145,45 +137,43 @@ class Arbiter:
 
     def compile_missing(self, now: float) -> float:
         """Compile the generation in force again when its compiled modules are gone from the cache."""
-        if not self._recompiler.is_busy and (self._reload is not None or self._stopping):
+        if not self._recompiler.is_busy and (isinstance(self._change, Reload) or self._stopping):
             return math.inf
         return self._recompiler.step(now, self._generation)
 
-    def reload(self, now: float) -> float:
-        """Carry a reload on, or begin one that was asked for; what is asked for meanwhile is one more after it."""
-        if self._reload is None:
+    def change(self, now: float) -> float:
+        """Carry a change on, or begin one that was asked for."""
+        if self._change is None:
             if not self._asks.waiting or self._recompiler.is_busy or self._stopping:
                 return math.inf
-            cause = self._asks.begin()
-            self._reload = Reload(self._generation, self._fleet, self._loader, self._settings, cause, self._asks.tell)
-            if self._ready_told:
-                self._notifier.reloading()
-        wake = self._reload.step(now)
-        self._generation = self._reload.generation
-        if not self._reload.is_over:
+            self._change = self._begin(self._asks.begin())
+        wake = (change := self._change).step(now)
+        if isinstance(change, Reload):
+            self._generation = change.generation
+        if not change.is_over:
             return wake
-        refusal, changes, self._reload = self._reload.refusal, self._reload.changes, None
-        self._note = f"last reload {refusal}" if refusal else ""
-        self._board.hurry()
-        self.show_cards(now)  # whoever is told of the end may look at once
-        if refusal:
-            self._asks.fail(refusal, self._generation.number)
+        self._change = None
+        if isinstance(change, Reload):
+            self._note = f"last reload {change.refusal}" if change.refusal else ""
+            if self._ready_told:
+                self._notifier.ready()
+        self._show()  # whoever is told of the end may look at once
+        if change.refusal:
+            self._asks.fail(change.refusal, self._generation.number)
         else:
-            self._asks.succeed(self._generation.number, changes)
+            self._asks.succeed(self._generation.number, change.changes)
         self._status_at = 0.0
-        if self._ready_told:
-            self._notifier.ready()
         return now
 
     def tell_ready(self, now: float) -> float:
         """Say once that the farm is up: every worker is ready, or waits for its broker."""
-        if self._ready_told or self._stopping or self._reload is not None:
+        if self._ready_told or self._stopping or self._change is not None:
             return math.inf
         workers = self._fleet.serving
         waiting = next((worker.waiting for worker in workers if worker.waiting), None)
         if waiting is not None and self._settings.require_connections:
             self._error = CannotStart(f"{waiting.on} is out of reach: {waiting.reason}")
-            self._stop(now)
+            self._stop()
             return now
         if all(worker.is_up for worker in workers):
             self._ready_told = True
@@ -195,7 +185,7 @@ class Arbiter:
     def tell_status(self, now: float) -> float:
         """Keep the status line true, and try again to send what the manager's socket had no room for."""
         if now >= self._status_at:
-            line = status.line(self._generation.number, self._fleet, self._doing, self._note)
+            line = status.line(self._generation.number, self._fleet, self._doing, self._notes)
             self._notifier.status(log.redacted(line, STATUS_LIMIT))
             self._status_at = now + STATUS_S
         return self._status_at if self._notifier.flush() else now + RETRY_S
@@ -203,16 +193,7 @@ class Arbiter:
     def show_cards(self, now: float) -> float:
         """Keep true what the monitor shows."""
         doing = self._doing or ("" if self._ready_told else "starting")
-        return self._board.show(now, self._generation, doing, self._note)
-
-    def feed_watchdog(self, now: float) -> float:
-        """Show the service manager that this loop turns."""
-        if self._notifier.watchdog_s is None:
-            return math.inf
-        if now >= self._watchdog_at:
-            self._notifier.watchdog()
-            self._watchdog_at = now + self._notifier.watchdog_s
-        return self._watchdog_at
+        return self._board.show(now, self._generation, doing, self._notes)
 
     # Parts
 
@@ -223,38 +204,39 @@ class Arbiter:
 
     @property
     def _doing(self) -> str:
-        return "stopping" if self._stopping else "reloading" if self._reload else ""
+        return "stopping" if self._stopping else self._change.doing if self._change else ""
+
+    @property
+    def _notes(self) -> str:
+        return "; ".join(note for note in (self._note, self._generation.note) if note)
 
     def _take_over(self, generation: Generation) -> None:
         self._generation = generation
         for worker in self._fleet.workers:
             worker.generation = generation
 
-    def _set_log_level(self, ask: Ask) -> None:
-        """Of all processes; those that are forked later inherit it."""
-        if ask.value not in log.LEVELS:
-            self._fleet.answer([ask.id], {"error": f"there is no log level {ask.value!r}", "exit": 2})
-            return
-        log.event(logger, logging.INFO, f"log level {ask.value}", cause=ask.cause)
-        log.set_level(ask.value)
-        self._fleet.tell(LogLevel(ask.value))
-        self._fleet.answer([ask.id], {"result": {"level": ask.value}})
+    def _show(self) -> None:
+        self._board.hurry()
+        self.show_cards(clock.monotonic())
 
-    def _kill_all(self) -> None:
-        for worker in self._fleet.workers:
-            self._fleet.kill(worker, "told to end at once")
+    def _begin(self, ask: Ask) -> Reload | Rework:
+        tell = self._asks.tell
+        if ask.verb in ("restart", "scale"):
+            return Rework(self._generation, self._fleet, self._settings, ask, tell)
+        if self._ready_told:
+            self._notifier.reloading()
+        return Reload(self._generation, self._fleet, self._loader, self._settings, ask, tell)
 
-    def _stop(self, now: float) -> None:
-        """Drain."""
+    def _stop(self) -> None:
         self._stopping = True
         self._status_at = 0.0
         self._notifier.stopping()
-        self._reload = None
+        self._change = None
         self._recompiler.stop()
         self._asks.stop()
         self._loader.finish()
         for worker in list(self._fleet.workers):
-            self._fleet.dismiss(worker, now)
+            self._fleet.dismiss(worker, clock.monotonic())
 
     def _end_all(self) -> None:
         """Leave nothing running, also when a step has failed."""

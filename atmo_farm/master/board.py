@@ -44,12 +44,13 @@ class Board:
         if now < (due := self._shown_at + INTERVAL_S):
             return due
         self._shown_at = now
-        shown = {}
+        shown, wishes = {}, self._fleet.wishes
         for worker in self._fleet.workers:
             slot = worker.slot
-            shown[slot] = facts = _facts(worker)
+            wished = wishes.is_paused(worker.role), wishes.scaled_from(worker.role)
+            shown[slot] = facts = (*wished, *_facts(worker))
             if self._workers.get(slot) != facts:
-                cards.write(slot.numbers, _card(worker))
+                cards.write(slot.numbers, _card(worker, *wished))
         self._workers = shown
         farm = FarmCard(
             app=generation.directive.identifier,
@@ -71,7 +72,7 @@ def _facts(worker: Worker) -> tuple[Any, ...]:
     """All that may change on a worker's card, quickly compared: there may be thousands."""
     process = worker.process
     now = () if process is None else (process, process.state, process.waiting)
-    return worker.generation.number, worker.leaving, worker.restarts, worker.failure, now
+    return worker.generation.number, worker.leaving, worker.joining, worker.restarts, worker.failure, now
 
 
 def _sources(connections: Connections) -> tuple[str, ...]:
@@ -80,7 +81,7 @@ def _sources(connections: Connections) -> tuple[str, ...]:
     return (cache, *(f"database {name}" for name in connections.databases))[: gauges.SOURCES]
 
 
-def _card(worker: Worker) -> WorkerCard:
+def _card(worker: Worker, paused: bool, scaled_from: int) -> WorkerCard:
     process, waiting = worker.process, worker.waiting
     life = Life.DOWN if process is None else _LIVES[process.state]
     return WorkerCard(
@@ -94,5 +95,8 @@ def _card(worker: Worker) -> WorkerCard:
         restarts=worker.restarts,
         waits_for=f"{waiting.on} ({waiting.reason})" if waiting else "",
         failure=worker.failure,
+        joining=worker.joining,
+        paused=paused,
+        scaled_from=scaled_from,
         sources=_sources(worker.generation.directive.connections) if worker.role.is_proxy else (),
     )

@@ -28,6 +28,7 @@ from atmo_farm.master.health import Health
 from atmo_farm.master.role import Role
 from atmo_farm.master.slots import Slots
 from atmo_farm.master.spawn import Entry, Spawner
+from atmo_farm.master.wishes import Wishes
 from atmo_farm.master.worker import Process, Worker
 from atmo_farm.settings import Settings
 
@@ -52,6 +53,7 @@ class Fleet:
         self._settings = settings
         self._selector = selector
         self.slots = Slots()
+        self.wishes = Wishes()
         self.workers: list[Worker] = []
         self.asks: list[Ask] = []
         """What the monitor wants and the loop has not looked at yet."""
@@ -62,6 +64,11 @@ class Fleet:
     def serving(self) -> list[Worker]:
         """The workers that an application is made of: all but the monitor."""
         return [worker for worker in self.workers if not worker.role.is_monitor]
+
+    def consumers(self, handler: str, leaving: bool = False) -> list[Worker]:
+        """A handler's workers; `leaving`: also those that drain."""
+        found = [worker for worker in self.workers if worker.role.key == (Kind.CONSUMER, handler)]
+        return [worker for worker in found if leaving or not worker.leaving]
 
     # The life of a worker
 
@@ -101,10 +108,6 @@ class Fleet:
             worker.process.killed_because = because
             os.kill(worker.process.pid, signal.SIGKILL)
 
-    def tell(self, command: Command) -> None:
-        """Send a command to every process."""
-        self._send(self.workers, command)
-
     def answer(self, ids: Sequence[str], what: dict[str, Any]) -> None:
         """Let the monitor know how it stands with what it has asked; an empty id is nobody's.
 
@@ -112,9 +115,18 @@ class Fleet:
         """
         if named := [one for one in ids if one]:
             monitors = [worker for worker in self.workers if worker.role.is_monitor]
-            for worker in self._send(monitors, Told(named, what)):
+            for worker in self.send(monitors, Told(named, what)):
                 if "progress" not in what:
                     self.kill(worker, "it does not read its channel")
+
+    def send(self, workers: Sequence[Worker], command: Command) -> list[Worker]:
+        """Tell their processes; returns those that do not read."""
+        deaf = []
+        for worker in workers:
+            if worker.process is not None:
+                deaf += [] if worker.process.channel.send(command) else [worker]
+                self._watch(worker.process.channel, worker)
+        return deaf
 
     def shed(self) -> None:
         """In a child: the channels belong to the master."""
@@ -156,16 +168,6 @@ class Fleet:
 
     # Parts
 
-    def _send(self, workers: Sequence[Worker], command: Command) -> list[Worker]:
-        """Returns those that did not take it."""
-        deaf = []
-        for worker in workers:
-            if worker.process is not None:
-                if not worker.process.channel.send(command):
-                    deaf.append(worker)
-                self._watch(worker.process.channel, worker)
-        return deaf
-
     def _is_needed(self, worker: Worker) -> bool:
         """Whether it is a proxy that somebody may ask, or the monitor and others are there that it can tell of."""
         if worker.role.is_monitor:
@@ -184,8 +186,7 @@ class Fleet:
             process.told(event)
             if isinstance(event, Ask):
                 self._asked(worker, event)
-                continue
-            if isinstance(event, Failed):
+            if isinstance(event, Ask | Failed):
                 continue
             worker.failure, worker.cannot_boot = "", False
             if isinstance(event, Waiting):
@@ -243,7 +244,7 @@ class Fleet:
         deaths = self.crashes.blame(worker.role.name, number)
         text = "a message is suspected of the process's death"
         log.event(logger, logging.ERROR, text, worker=worker.name, pid=process.pid, number=str(number), deaths=deaths)
-        self._send([one for one in self.workers if one.role.key == worker.role.key], Suspect(number, deaths))
+        self.send(self.consumers(worker.role.name, leaving=True), Suspect(number, deaths))
 
     def _remove(self, worker: Worker) -> None:
         self.workers.remove(worker)

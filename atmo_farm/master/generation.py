@@ -1,7 +1,8 @@
 """A generation: one accepted application, as the farm runs it; and the folder that keeps the last ones.
 
     state/generations/7.zip     the application as a bundle
-    state/generations/7.json    its checksum, when and why it was accepted, where it came from, why it was rolled back
+    state/generations/7.json    its checksum, when and why it was accepted, where it came from, what was different,
+                                why it was refused after all, which older one it repeats
 
 The master, its children and every respawn read only these, never the user's files.
 """
@@ -23,7 +24,7 @@ from atmo_farm import clock
 from atmo_farm.directive import Application, load
 from atmo_farm.directive.build import write_bundle
 from atmo_farm.directive.model import Directive, Handler
-from atmo_farm.errors import AtmoFarmError
+from atmo_farm.errors import AtmoFarmError, NotFound
 from atmo_farm.ipc.cards import Kind
 from atmo_farm.master.role import MONITOR, PROXY, Role
 from atmo_farm.settings import HandlerDefaults
@@ -32,6 +33,13 @@ if TYPE_CHECKING:
     from atmo_farm.runtime.modules import CompiledModule
 
 KEPT = 5
+"""Bundles: so far back a rollback goes."""
+
+RECORDS = 100
+"""What is known of those before them: the history."""
+
+CHANGES_KEPT = 4000
+"""Characters of what was different."""
 
 _OURS = r"\.?([0-9]+)\.(?:zip|json)(?:\.unfinished(?:\.[0-9]+)?)?"
 """Names of bundles and records, also of those that a helper which was killed has left half written."""
@@ -46,6 +54,13 @@ class Generation:
     """With every reference resolved, as they stood when the generation was accepted."""
     modules: Mapping[str, CompiledModule]
     """`namespace::name` → its module, compiled."""
+    repeats: int = 0
+    """The older generation that it was made of by a rollback, and that holds until the next reload; else 0."""
+
+    @property
+    def note(self) -> str:
+        """What should not be forgotten about it; empty: nothing."""
+        return f"rolled back to generation {self.repeats}, until the next reload" if self.repeats else ""
 
     def roles(self) -> tuple[Role, ...]:
         """The workers that this application wants: a consumer for each stream handler, the proxy before them if any
@@ -96,9 +111,13 @@ class Generations:
     """The folder of the last generations."""
 
     def __init__(self, state: Path):
+        self.state = state
+        """The farm's state folder."""
         self._folder = state / "generations"
 
-    def write(self, application: Application, cause: str, source: Path, after: int = 0) -> int:
+    def write(
+        self, application: Application, cause: str, source: Path, after: int = 0, changes: str = "", repeats: int = 0
+    ) -> int:
         """Keep an accepted application and return its number: whole or not at all, on the disk when this returns.
 
         `after`: the generation in force, whose number counts as used even if its files are gone.
@@ -116,6 +135,8 @@ class Generations:
             "time": datetime.datetime.fromtimestamp(clock.wall(), datetime.UTC).isoformat(timespec="milliseconds"),
             "cause": cause,
             "source": str(source),
+            "changes": changes[:CHANGES_KEPT],
+            "repeats": repeats,
             "sha256": hashlib.sha256(bundle).hexdigest(),
         }
         _settle(unfinished, self.bundle(number))
@@ -124,6 +145,10 @@ class Generations:
 
     def load(self, number: int, defaults: HandlerDefaults) -> Application:
         """A kept application; AtmoFarmError if its bundle is not what was written."""
+        return load(self.checked(number), defaults)
+
+    def checked(self, number: int) -> Path:
+        """The bundle of a kept application; AtmoFarmError if it is not what was written."""
         path = self.bundle(number)
         try:
             expected = json.loads(self._record(number).read_bytes())["sha256"]
@@ -134,7 +159,38 @@ class Generations:
             raise AtmoFarmError(
                 f"generation {number} was changed after it was accepted ({path}); reload makes a new one"
             )
-        return load(path, defaults)
+        return path
+
+    def history(self) -> list[dict[str, Any]]:
+        """The records, the newest first; `kept`: its bundle is there, so a rollback can go back to it."""
+        numbers = {number for number, path in self._files() if path == self._record(number)}
+        found = [(number, self._read_record(number)) for number in sorted(numbers, reverse=True)]
+        return [{**record, "generation": number, "kept": self.bundle(number).exists()} for number, record in found]
+
+    def earlier(self, in_force: int, wanted: int) -> int:
+        """To which generation a rollback from `in_force` goes: `wanted`, or, if that is 0, the newest that was in force
+        before it. NotFound if there is none, or its bundle is not kept."""
+        kept = [record["generation"] for record in self.history() if record["kept"]]
+        if wanted:
+            if wanted not in kept:
+                raise NotFound(f"generation {wanted} is not kept; there is {', '.join(map(str, sorted(kept)))}")
+            return wanted
+        before = self.repeats(in_force) or in_force
+        found = [number for number in kept if number < before and not self.repeats(number)]
+        if not found:
+            raise NotFound(f"no generation before {before} is kept")
+        return int(max(found))
+
+    def held(self) -> int:
+        """The generation that a start has to begin with, because of a rollback; else 0."""
+        last = next((record for record in self.history() if "refused" not in record), {"generation": 0, "kept": False})
+        number = int(last["generation"])
+        return number if last["kept"] and self.repeats(number) else 0
+
+    def repeats(self, number: int) -> int:
+        """Of which older generation this one is the repetition; else 0."""
+        found: Any = self._read_record(number).get("repeats")
+        return int(found) if isinstance(found, int) else 0
 
     def refuse(self, number: int, reason: str) -> None:
         """A generation that did not get ready: its record says so, its bundle goes."""
@@ -146,9 +202,10 @@ class Generations:
         """Remove all but the last bundles, the last records, and what belongs to the one in force."""
         files = self._files()
         bundles = sorted({number for number, path in files if path == self.bundle(number)})
-        kept = {in_force, *bundles[-KEPT:], *sorted({number for number, _ in files})[-KEPT:]}
+        numbers = sorted({number for number, _ in files})
+        kept = {in_force, *bundles[-KEPT:], *numbers[-KEPT:]}
         for number, path in files:
-            if number not in kept:
+            if number not in kept and not (path == self._record(number) and number in numbers[-RECORDS:]):
                 path.unlink(missing_ok=True)
 
     def bundle(self, number: int) -> Path:
@@ -158,13 +215,22 @@ class Generations:
     def _record(self, number: int) -> Path:
         return self._folder / f"{number}.json"
 
+    def _read_record(self, number: int) -> dict[str, Any]:
+        """Empty where it is damaged, or pruned meanwhile."""
+        try:
+            record = json.loads(self._record(number).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
     def _write_record(self, number: int, record: Mapping[str, object]) -> None:
         unfinished = self._folder / f"{number}.json.unfinished"
         unfinished.write_text(json.dumps(record, indent=1) + "\n")
         _settle(unfinished, self._record(number))
 
     def _files(self) -> list[tuple[int, Path]]:
-        found = ((re.fullmatch(_OURS, path.name), path) for path in self._folder.iterdir() if path.is_file())
+        there = self._folder.iterdir() if self._folder.is_dir() else ()
+        found = ((re.fullmatch(_OURS, path.name), path) for path in there if path.is_file())
         return [(int(match[1]), path) for match, path in found if match]
 
 

@@ -6,6 +6,9 @@ import logging
 import selectors
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+import attrs
 
 from atmo_farm import log
 from atmo_farm.directive import references
@@ -54,6 +57,14 @@ class Loader:
         """Begin to make the next one, of the user's application as it is now."""
         return self._run(self._prepare(cause, in_force), self._known_state)
 
+    def rollback(self, in_force: Generation, cause: str, to: int) -> Helper:
+        """Begin to make the next one of an older generation; 0: of the one before."""
+        return self._run(attrs.evolve(self._prepare(cause, in_force), back_to=to), self._known_state)
+
+    def history(self) -> list[dict[str, Any]]:
+        """What is known of the last generations, the newest first."""
+        return self._generations.history()
+
     def recompile(self, in_force: Generation) -> Helper:
         """Begin to compile a kept generation again."""
         job = Recompile(self._known_state(), in_force.number, self._settings.defaults)
@@ -64,7 +75,8 @@ class Loader:
 
         AtmoFarmError if its bundle was changed since, or a reference is gone.
         """
-        return Generation(accepted.generation, self.directive(accepted.generation), accepted.modules)
+        number = accepted.generation
+        return Generation(number, self.directive(number), accepted.modules, self._generations.repeats(number))
 
     def directive(self, generation: int) -> Directive:
         """A kept generation's Directive, with every reference resolved as it stands now; AtmoFarmError as above."""
@@ -105,7 +117,7 @@ class Loader:
     def _generations(self) -> Generations:
         return Generations(self._known_state())
 
-    def _prepare(self, cause: str, in_force: Generation | None) -> Job:
+    def _prepare(self, cause: str, in_force: Generation | None) -> Prepare:
         return Prepare(self._source, self._settings.defaults, self._environ, cause, in_force)
 
     def _known_state(self, _identifier: str = "") -> Path:

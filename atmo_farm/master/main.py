@@ -153,6 +153,7 @@ class Master:
                     state=self._places.state,
                     generation=worker.generation.number,
                     directive=self._loader.directive,
+                    history=self._loader.history,
                     http=self._http,
                 )
             )
@@ -188,6 +189,7 @@ class Master:
                 instance=self._instance,
                 proxy=None if worker.proxy is None else self._socket(worker.proxy),
                 suspects=self._crashes.suspects(handler.name),
+                paused=self._fleet is not None and self._fleet.wishes.is_paused(role),
             )
         )
 

@@ -6,6 +6,7 @@ kept and sent in their order, tried again by the master's loop.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections import deque
@@ -36,6 +37,7 @@ class Notifier:
             self._socket.setblocking(False)
         self._waiting: deque[bytes] = deque(maxlen=KEPT)
         self._status = ""
+        self._watchdog_at = 0.0
         self.watchdog_s: float | None = None
         """How often `watchdog` must be called; None: never."""
         if self._socket and watchdog_us.isdecimal() and int(watchdog_us) and watchdog_pid in ("", str(os.getpid())):
@@ -59,6 +61,15 @@ class Notifier:
         line = printable.encode()[:STATUS_LIMIT].decode("utf-8", "ignore")
         if line != self._status and self._send(f"STATUS={line}".encode()):
             self._status = line
+
+    def feed(self, now: float) -> float:
+        """A step of the master's loop: `watchdog`, when it is due."""
+        if self.watchdog_s is None:
+            return math.inf
+        if now >= self._watchdog_at:
+            self.watchdog()
+            self._watchdog_at = now + self.watchdog_s
+        return self._watchdog_at
 
     def watchdog(self) -> None:
         """The master's loop turns."""

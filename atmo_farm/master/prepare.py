@@ -11,7 +11,7 @@ from atmo_farm import processes
 from atmo_farm.directive import Application, diff, read, references, served
 from atmo_farm.directive.model import Directive
 from atmo_farm.directive.report import in_order
-from atmo_farm.errors import AtmoFarmError, CannotStart, UserFilesError
+from atmo_farm.errors import AtmoFarmError, CannotStart, Problem, UserFilesError
 from atmo_farm.folders import ensure_private_folder
 from atmo_farm.master.generation import Generation, Generations
 from atmo_farm.master.helper import Accepted, HelperSide
@@ -33,25 +33,50 @@ class Prepare:
     in_force: Generation | None = None
     """What the farm runs so far."""
 
+    back_to: int | None = None
+    """For a rollback: the older generation that is wanted, 0 for the one before."""
+
     def __call__(self, side: HelperSide) -> None:
         """Every problem is reported at once; modules are compiled only for a Directive without errors."""
+        in_force = self.in_force
+        if in_force is not None and self.back_to is not None:
+            generations = Generations(side.identify(in_force.directive.identifier))
+            self._accept(
+                side, generations, *self._kept(generations, generations.earlier(in_force.number, self.back_to))
+            )
+            return
         reading = read(self.source, self.defaults)
-        application, problems = reading.application, list(reading.problems if not reading.is_whole else ())
-        directive = resolved = application.directive
-        if reading.is_whole and self.in_force and directive.identifier != self.in_force.directive.identifier:
+        directive = reading.application.directive
+        if not reading.is_whole:
+            _, problems, not_served = self._resolve(directive)
+            raise UserFilesError(in_order([*reading.problems, *problems, *not_served]))
+        if in_force is not None and directive.identifier != in_force.directive.identifier:
             raise CannotStart(
                 f"the identifier is now {directive.identifier}, and this farm runs "
-                f"{self.in_force.directive.identifier}: that is another application, start a farm of its own for it"
+                f"{in_force.directive.identifier}: that is another application, start a farm of its own for it"
             )
+        generations = Generations(side.identify(directive.identifier))
+        if in_force is None and (held := generations.held()):
+            self._accept(side, generations, *self._kept(generations, held))
+        else:
+            self._accept(side, generations, reading.application, 0)
+
+    def _kept(self, generations: Generations, number: int) -> tuple[Application, int]:
+        """An older generation, and which one that is for people: one that repeats another is that other."""
+        return generations.load(number, self.defaults), generations.repeats(number) or number
+
+    def _resolve(self, directive: Directive) -> tuple[Directive, list[Problem], list[Problem]]:
+        """With every reference resolved; what is wrong with those, and what this build does not serve."""
         not_served = [attrs.evolve(problem, severity="error") for problem in served.not_served(directive)]
         try:
-            resolved = references.resolve(directive, self.environ, credentials_folder(self.environ))
+            return references.resolve(directive, self.environ, credentials_folder(self.environ)), [], not_served
         except UserFilesError as error:
-            problems += error.problems
-        if not reading.is_whole:
-            raise UserFilesError(in_order([*problems, *not_served]))
-        state = side.identify(directive.identifier)
-        modules, module_problems = processes.compile_modules(application, modules_folder(state))
+            return directive, list(error.problems), not_served
+
+    def _accept(self, side: HelperSide, generations: Generations, application: Application, repeats: int) -> None:
+        """Check the rest of an application that is whole, and keep it as the next generation."""
+        resolved, problems, not_served = self._resolve(application.directive)
+        modules, module_problems = processes.compile_modules(application, modules_folder(generations.state))
         problems += module_problems
         if problems:
             raise UserFilesError(in_order([*problems, *not_served]))
@@ -59,12 +84,13 @@ class Prepare:
             raise CannotStart("\n".join(map(str, not_served)))
         if any(role.is_proxy for role in Generation(0, resolved, modules).roles()):
             processes.try_data_sources(resolved)
-        generations = Generations(state)
-        in_force = self.in_force.number if self.in_force is not None else 0
-        number = generations.write(application, self.cause, self.source, after=in_force)
-        used = [*modules.values(), *(self.in_force.modules.values() if self.in_force is not None else ())]
-        processes.prune_modules(modules_folder(state), used)
-        side.accept(Accepted(number, application.warnings, modules, self._changes(generations, application, resolved)))
+        in_force = self.in_force
+        changes = self._changes(generations, application, resolved)
+        after = in_force.number if in_force is not None else 0
+        number = generations.write(application, self.cause, self.source, after, changes, repeats)
+        used = [*modules.values(), *(in_force.modules.values() if in_force is not None else ())]
+        processes.prune_modules(modules_folder(generations.state), used)
+        side.accept(Accepted(number, application.warnings, modules, changes))
 
     def _changes(self, generations: Generations, application: Application, resolved: Directive) -> str:
         """What is different, of secrets too: the old ones as they were, the new ones as they are."""

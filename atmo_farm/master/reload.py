@@ -12,26 +12,24 @@ for.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from typing import Any
 
 from atmo_farm import log
 from atmo_farm.directive.secrets import secrets
 from atmo_farm.errors import AtmoFarmError, CannotStart
+from atmo_farm.ipc.messages import Ask
 from atmo_farm.master import heap
 from atmo_farm.master.fleet import Fleet
 from atmo_farm.master.generation import Generation
 from atmo_farm.master.helper import Helper
 from atmo_farm.master.loader import Loader
+from atmo_farm.master.roll import Roll, Tell
 from atmo_farm.master.worker import Worker
 from atmo_farm.settings import Settings
 
 logger = logging.getLogger("atmo_farm.master")
 
-
-LOOK_AGAIN_S = 0.05
-"""From the moment all are up to a second look at them: one may have died of getting ready."""
 
 BYTES_TOLD = 100_000
 """Of problems or warnings, to those who asked: what the monitor's channel has room for. The log has them all."""
@@ -39,15 +37,12 @@ BYTES_TOLD = 100_000
 TEXT_TOLD = 600
 """Characters of each text that those who asked are told; with three in a line it is short enough for the channel."""
 
-Tell = Callable[[dict[str, Any]], None]
-"""Lets those who asked for the reload know how far it is."""
-
 
 class Reload:
-    """One reload; `step` is called by the master's loop until `is_over`. `cause`: who wants it."""
+    """One reload; `step` is called by the master's loop until `is_over`. `ask`: who wants it, or a rollback."""
 
-    def __init__(self, current: Generation, fleet: Fleet, loader: Loader, settings: Settings, cause: str, tell: Tell):
-        self._cause = cause
+    def __init__(self, current: Generation, fleet: Fleet, loader: Loader, settings: Settings, ask: Ask, tell: Tell):
+        self._ask = ask
         self._tell = tell
         self._fleet = fleet
         self._loader = loader
@@ -55,11 +50,8 @@ class Reload:
         self._helper: Helper | None = None
         self._new = current
         self._kept: list[Worker] = []
-        self._starting: list[Worker] = []
-        self._ending: list[Worker] = []
-        self._deadline = math.inf
-        self._commit_at = math.inf
-        self._most_up = 0
+        self._roll: Roll | None = None
+        self.doing = "rolling back" if ask.verb == "rollback" else "reloading"
         self._phase: Callable[[float], float] = self._begin
         self.generation = current
         """The one in force: the new one from the moment all of it is up."""
@@ -76,10 +68,13 @@ class Reload:
     # The phases, in their order
 
     def _begin(self, now: float) -> float:
-        log.event(logger, logging.INFO, "reload: checking", cause=self._cause)
+        log.event(logger, logging.INFO, "reload: checking", cause=self._ask.cause)
         self._tell({"stage": "checking"})
         try:
-            self._helper = self._loader.reload(self.generation, self._cause)
+            if self._ask.verb == "rollback":
+                self._helper = self._loader.rollback(self.generation, self._ask.cause, self._ask.count)
+            else:
+                self._helper = self._loader.reload(self.generation, self._ask.cause)
         except OSError as error:
             self._refuse(CannotStart(f"no helper process: {error.strerror}"))
             return now
@@ -109,82 +104,67 @@ class Reload:
         # The old generation's consumers log with what they have inherited; the master and the new ones with both.
         log.redact({*secrets(self.generation.directive), *secrets(self._new.directive)})
         heap.freeze()
-        self._deadline = now + self._settings.boot_timeout_s
-        self._phase = self._start
+        self._phase = self._follow
         return now
 
     def _plan(self, changes: str) -> None:
         """Sort the workers into kept and ending, and add those that are new. CannotStart if there is no place left."""
-        wanted = {(role.key, number): role for role in self._new.roles() for number in range(role.workers)}
+        workers = self._fleet.wishes.workers
+        wanted = {(role.key, number): role for role in self._new.roles() for number in range(workers(role))}
+        ending = []
         for worker in self._fleet.workers:
             role = wanted.get(worker.key)
             if role is not None and self._new.recipe(role) == worker.recipe:
                 self._kept.append(worker)
                 del wanted[worker.key]
             else:
-                self._ending.append(worker)
+                ending.append(worker)
         self._fleet.check_places(len(wanted))
-        self._starting = self._fleet.add(self._new, [(role, number) for (_, number), role in wanted.items()])
+        starting = self._fleet.add(self._new, [(role, number) for (_, number), role in wanted.items()])
         self.changes = changes
         plan: dict[str, Any] = {
             "changes": changes,
             "unchanged": sum(not worker.role.is_monitor for worker in self._kept),
-            "starting": " ".join(worker.name for worker in self._starting),
-            "ending": " ".join(worker.name for worker in self._ending),
+            "starting": " ".join(worker.name for worker in starting),
+            "ending": " ".join(worker.name for worker in ending),
         }
         log.event(logger, logging.INFO, f"reload: generation {self._new.number} accepted", **plan)
         self._tell({"stage": "accepted", "generation": self._new.number, **plan})
+        self._roll = Roll(
+            self._fleet,
+            starting,
+            ending,
+            self._settings.boot_timeout_s,
+            self._tell,
+            up=lambda: self._commit(len(ending)),
+            failed=self._roll_back,
+        )
 
-    def _start(self, now: float) -> float:
-        failed = next((worker for worker in self._starting if worker.cannot_boot), None)
-        up = sum(worker.is_up for worker in self._starting)
-        if up > self._most_up:  # hundreds of them take longer than one may
-            self._most_up, self._deadline = up, now + self._settings.boot_timeout_s
-            self._tell({"stage": "starting", "up": up, "of": len(self._starting)})
-        if up < len(self._starting):
-            self._commit_at = math.inf
-        elif self._commit_at == math.inf:
-            self._commit_at = now + LOOK_AGAIN_S
-        if now >= self._commit_at:
-            self._commit(now)
-        elif failed is not None:
-            self._roll_back(now, f"{failed.name} cannot boot: {failed.failure}")
-        elif now >= self._deadline:
-            late = ", ".join(worker.name for worker in self._starting if not worker.is_up)
-            self._roll_back(now, f"not ready after {self._settings.boot_timeout_s:g} s: {late}")
-        else:
-            return min(self._deadline, self._commit_at)
-        self._phase = self._end
-        return now
-
-    def _end(self, _now: float) -> float:
-        """Wait for what leaves."""
-        self.is_over = not any(worker in self._fleet.workers for worker in self._ending)
-        return math.inf
+    def _follow(self, now: float) -> float:
+        assert self._roll is not None
+        wake = self._roll.step(now)
+        self.is_over = self._roll.is_over
+        return wake
 
     # Ways out
 
-    def _commit(self, now: float) -> None:
+    def _commit(self, draining: int) -> None:
         roles = {role.key: role for role in self._new.roles()}
         for worker in self._kept:
             worker.adopt(self._new, roles[worker.role.key])
         self.generation = self._new
+        self._fleet.wishes.keep(self._new)
         self._loader.prune(self._new)
         log.bind(generation=self._new.number)
         log.event(logger, logging.INFO, "reload: in force")
-        self._tell({"stage": "in force", "generation": self._new.number, "draining": len(self._ending)})
-        for worker in self._ending:
-            self._fleet.dismiss(worker, now)
+        self._tell({"stage": "in force", "generation": self._new.number, "draining": draining})
 
-    def _roll_back(self, now: float, reason: str) -> None:
+    def _roll_back(self, reason: str) -> None:
         self._loader.drop(self._new.number, reason)
         self._loader.prune(self.generation)
         self.refusal = f"generation {self._new.number} was rolled back: {reason}"
         log.event(logger, logging.ERROR, f"reload: {self.refusal}; generation {self.generation.number} goes on")
         self._tell({"stage": "rolling back", "reason": reason})
-        self._ending = self._starting
-        for worker in self._ending:
-            self._fleet.dismiss(worker, now)
 
     def _refuse(self, error: AtmoFarmError) -> None:
         problems = str(error).splitlines() or [type(error).__name__]

@@ -30,6 +30,7 @@ def line(generation: int, fleet: Fleet, doing: str, note: str) -> str:
         f"waiting: {_some(waiting)}" if waiting else "",
         f"not getting ready: {_some(failing)}" if failing else "",
         f"{dropped} messages dropped" if dropped else "",
+        f"paused: {_some(sorted(fleet.wishes.paused))}" if fleet.wishes.paused else "",
         note,
     ]
     return "; ".join(part for part in parts if part)

@@ -62,6 +62,8 @@ class Worker:
         """That process said itself that it cannot boot: the next one will most likely say the same."""
         self.restarts = 0
         """How many of its processes ended without being told to."""
+        self.joining = False
+        """It begins beside one that serves until it is up: nobody waits for it."""
         self.leaving = False
         """It was told to end and gets no other process."""
         self.kill_at = math.inf

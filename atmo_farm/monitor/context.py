@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -32,5 +33,7 @@ class MonitorContext:
     """The one in force when it was forked; later ones stand in the farm's card."""
     directive: Callable[[int], Directive]
     """A generation's Directive from the state folder, resolved; blocks while it reads. AtmoFarmError if it cannot."""
+    history: Callable[[], list[dict[str, Any]]]
+    """What is known of the last generations, the newest first; blocks while it reads. OSError."""
     http: Listener | None = None
     """Where it answers HTTP; None: nowhere."""

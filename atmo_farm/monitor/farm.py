@@ -40,6 +40,7 @@ class Farm:
     def __init__(self, context: MonitorContext, channel: ChildChannel):
         self.settings = context.settings
         self.state = context.state
+        self.history = context.history
         self.ending = asyncio.Event()
         """The farm ends: nobody is left but the master and this process."""
         self.look_again_s = LOOK_S
@@ -88,14 +89,16 @@ class Farm:
             self._directive = number, found
         return self._directive[1]
 
-    async def ask(self, verb: str, cause: str, progress: Progress | None, value: str = "") -> Mapping[str, Any]:
+    async def ask(
+        self, verb: str, cause: str, progress: Progress | None, value: str = "", count: int = 0
+    ) -> Mapping[str, Any]:
         """Have the master do it, and return its result; without `progress`, nothing as soon as it has heard.
 
         AtmoFarmError with the master's reason, or when it is silent. Cancelling this takes nothing back.
         """
         if not self._limit.allow():
             raise TimedOut("this farm was asked too often in the last seconds; try again")
-        ask = Ask(next(self._ids), verb, cause, value)
+        ask = Ask(next(self._ids), verb, cause, value, count)
         words = self._waiting[ask.id] = asyncio.Queue()
         try:
             self._channel.ask(ask)

@@ -29,19 +29,21 @@ def is_alive(numbers: memoryview) -> bool:
 
 
 def health(card: FarmCard | None, numbers: memoryview, seen: Sequence[Seen]) -> dict[str, Any]:
-    """`{"ready": …, "why": [texts], "handlers": [{"name", "ready", "why"}], "processes": [as handlers]}`.
+    """`{"ready": …, "why": [texts], "handlers": [{"name", "ready", "paused", "why"}], "processes": [as handlers]}`.
 
-    A reload changes nothing in it: workers that begin for the next generation do not count before it is in force.
+    A reload changes nothing in it: workers that begin beside others do not count before these are told to end. A paused
+    handler does what it is to do.
     """
     groups: dict[tuple[str, str], list[Seen]] = {}
     for worker, counts in seen:
-        if _counts(worker, card.generation if card else 0):
+        if worker.life not in (Life.RETIRED, Life.DRAINING) and not worker.joining:
             groups.setdefault((worker.kind, worker.name), []).append((worker, counts))
     entries = {
-        key: {"name": key[1], "ready": not why, "why": why}
+        key: {"name": key[1], "ready": not why, "paused": paused, "why": why}
         for key in sorted(groups)
         if key[0] != Kind.MONITOR
-        for why in [list(reasons(groups[key]))]
+        for paused in [any(worker.paused for worker, _ in groups[key])]
+        for why in [[] if paused else list(reasons(groups[key]))]
     }
     why = list(_of_farm(card, numbers))
     return {
@@ -50,12 +52,6 @@ def health(card: FarmCard | None, numbers: memoryview, seen: Sequence[Seen]) -> 
         "handlers": [entry for (kind, _), entry in entries.items() if kind == Kind.CONSUMER],
         "processes": [entry for (kind, _), entry in entries.items() if kind != Kind.CONSUMER],
     }
-
-
-def _counts(worker: WorkerCard, generation: int) -> bool:
-    if worker.life in (Life.RETIRED, Life.DRAINING):
-        return False
-    return worker.life == Life.READY or worker.generation == generation
 
 
 def _of_farm(card: FarmCard | None, numbers: memoryview) -> Iterator[str]:

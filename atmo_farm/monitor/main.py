@@ -12,7 +12,7 @@ from atmo_farm.ipc.arena import Field, State
 from atmo_farm.ipc.channel import ChildChannel
 from atmo_farm.ipc.exits import ChildExit
 from atmo_farm.ipc.heartbeat import Heartbeat
-from atmo_farm.ipc.messages import Command, LogLevel, Told
+from atmo_farm.ipc.messages import Command, LogLevel, ReopenLog, Told
 from atmo_farm.monitor.context import MonitorContext
 from atmo_farm.monitor.farm import Farm
 from atmo_farm.monitor.http import HttpServer
@@ -38,7 +38,7 @@ async def run(context: MonitorContext) -> ChildExit:
             farm.told(command)
         elif isinstance(command, LogLevel):
             log.set_level(command.level)
-        else:
+        elif isinstance(command, ReopenLog):
             log.reopen()
 
     heartbeat = Heartbeat(context.slot)

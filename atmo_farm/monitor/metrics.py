@@ -99,10 +99,11 @@ class FarmCollector(Collector):
             ("master_silent_seconds", silent_s(self._numbers), "Since the master's last sign of life."),
         ):
             yield GaugeMetricFamily(f"{PREFIX}{name}", text, float(value))
-        ready = GaugeMetricFamily(f"{PREFIX}handler_ready", "1 where /ready says so.", labels=["handler"])
-        for entry in found["handlers"]:
-            ready.add_metric([entry["name"]], float(entry["ready"]))
-        yield ready
+        for name, text in (("ready", "1 where /ready says so."), ("paused", "1 while it is paused.")):
+            family = GaugeMetricFamily(f"{PREFIX}handler_{name}", text, labels=["handler"])
+            for entry in found["handlers"]:
+                family.add_metric([entry["name"]], float(entry[name]))
+            yield family
 
     def _workers(self) -> Iterator[Metric]:
         labels = ["kind", "name"]

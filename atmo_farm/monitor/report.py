@@ -14,6 +14,9 @@ GAUGES = (Field.IN_FLIGHT, Field.PENDING, Field.POOL)
 SILENT_S = 5.0
 """A master that gave no sign of life for so long is said to be silent; it gives one each second."""
 
+PAUSED = "paused"
+"""The state of a worker that is ready and takes no messages, as it should."""
+
 Seen = tuple[WorkerCard, memoryview]
 """A worker, or what is left of gone ones, and its numbers."""
 
@@ -49,7 +52,7 @@ def unready(found: Mapping[str, Any]) -> list[str]:
     farm = found["farm"]
     reasons = [] if farm["state"] == "ready" else [farm["state"]]
     for entry in [*found["handlers"], *found["processes"]]:
-        if entry["kind"] != Kind.MONITOR and entry["ready"] < entry["wanted"]:
+        if _is_short(entry):
             why = entry["waits_for"] or entry["failure"] or entry["state"]
             reasons.append(f"{entry['name']}: {entry['ready']} of {entry['wanted']} ready, {why}")
     return reasons
@@ -58,7 +61,7 @@ def unready(found: Mapping[str, Any]) -> list[str]:
 def _farm(card: FarmCard | None, numbers: memoryview, serving: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     silence = silent_s(numbers)
     ready, wanted = (sum(entry[key] for entry in serving) for key in ("ready", "wanted"))
-    state = "starting" if card is None else card.doing or ("ready" if ready == wanted else "not ready")
+    state = "starting" if card is None else card.doing or ("not ready" if any(map(_is_short, serving)) else "ready")
     return {
         "app": card.app if card else "",
         "app_version": card.app_version if card else "",
@@ -74,21 +77,29 @@ def _farm(card: FarmCard | None, numbers: memoryview, serving: Sequence[Mapping[
     }
 
 
+def _is_short(entry: Mapping[str, Any]) -> bool:
+    """Whether more of it should be ready."""
+    return entry["kind"] != Kind.MONITOR and not entry["paused"] and entry["ready"] < entry["wanted"]
+
+
 def _is_there(group: Iterable[Seen]) -> bool:
     return any(card.life != Life.RETIRED for card, _ in group)
 
 
 def _entry(kind: str, name: str, group: Sequence[Seen]) -> dict[str, Any]:
+    cards = [card for card, _ in group if card.life != Life.RETIRED]
     workers = [_worker(card, numbers) for card, numbers in group if card.life != Life.RETIRED]
     workers.sort(key=lambda worker: (worker["number"], worker["generation"]))
-    staying = [worker for worker in workers if worker["state"] != Life.DRAINING]
+    staying = [worker for worker in workers if worker["state"] != Life.DRAINING and not worker["joining"]]
     states = [worker["state"] for worker in staying or workers]
     return {
         "kind": kind,
         "name": name,
         "state": states[0] if len(set(states)) == 1 else _counted(states),
-        "ready": states.count(Life.READY),
+        "ready": sum(worker["state"] in (Life.READY, PAUSED) for worker in staying),
         "wanted": len(staying),
+        "paused": any(card.paused for card in cards),
+        "scaled_from": max(card.scaled_from for card in cards) or None,
         "waits_for": next((worker["waits_for"] for worker in staying if worker["waits_for"]), ""),
         "failure": next((worker["failure"] for worker in staying if worker["failure"]), ""),
         "restarts": sum(worker["restarts"] for worker in workers),
@@ -107,11 +118,12 @@ def _worker(card: WorkerCard, numbers: memoryview) -> dict[str, Any]:
     beat = numbers[Field.HEARTBEAT_NS]
     return {
         "number": card.number,
-        "state": card.life,
+        "state": PAUSED if card.life == Life.READY and numbers[Field.PAUSED] else card.life,
         "pid": card.pid,
         "generation": card.generation,
         "uptime_s": round(clock.monotonic() - card.since, 1) if card.pid else 0.0,
         "silent_s": round(max(0.0, (clock.monotonic_ns() - beat) / 1e9), 1) if beat else None,
+        "joining": card.joining,
         "restarts": card.restarts,
         "waits_for": card.waits_for,
         "failure": card.failure,

@@ -159,6 +159,14 @@ class Stream(Protocol):
     async def consume(self, handle: Handle) -> None:
         """Subscribe; returns when the broker has confirmed it. Messages then flow into `handle`."""
 
+    async def pause(self) -> None:
+        """Take no new message until `resume`; returns when none comes any more. What was received is handed over, or
+        held back where the broker allows that. Any number of times, from `open` on, also before `consume`; it may be
+        cancelled and followed by `resume`, and the other way round."""
+
+    async def resume(self) -> None:
+        """Take messages again; CannotStart if the broker does not let us any more."""
+
     def publish(self, output: Output) -> Awaitable[None]:
         """Send. What is returned is done when the message that it answers may be acknowledged: the broker has taken it,
         or, on a stream that is not durable, when more may be published. PublishError, now or then."""
@@ -194,4 +202,4 @@ class Stream(Protocol):
         empty where it keeps none, or that is not known now."""
 
     def pending(self) -> int:
-        """Messages received and not yet handed to the handler."""
+        """Messages received and not yet handed to the handler; while it is paused, without those held back."""

@@ -99,6 +99,14 @@ class JetStreamStream:
         if self._dead is not None:
             self._dead.start()
 
+    async def pause(self) -> None:
+        """Ask no more; what was received is handed over, with an order it is given back."""
+        await self._binding.pause()
+
+    async def resume(self) -> None:
+        """Ask again."""
+        self._binding.resume()
+
     def publish(self, output: Output) -> Awaitable[None]:
         """Done when the stream that keeps the subject has acknowledged it, or the server has it where there is none."""
         return self._publisher.publish(output)

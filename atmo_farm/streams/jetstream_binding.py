@@ -67,6 +67,8 @@ class Binding:
         self._created = ""
         self._broken = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
+        self._paused = False
+        self._resting = asyncio.Event()
         link.lost.append(self._hold)
         link.back.append(self._broken.set)
 
@@ -85,6 +87,19 @@ class Binding:
         """How many of the stream's messages the consumer has still to deliver; None if that is not known now."""
         bound = await self._look() if self._link.client.is_connected else None
         return None if bound is None else bound.undelivered
+
+    async def pause(self) -> None:
+        """Ask for nothing until `resume`; returns when nothing comes any more."""
+        self._paused = True
+        if self._keeper is not None and not self._resting.is_set():
+            self._broken.set()
+            await self._resting.wait()
+
+    def resume(self) -> None:
+        """Bind again, and ask."""
+        if self._paused:
+            self._paused = False
+            self._broken.set()
 
     def stop(self) -> None:
         """Bind no more."""
@@ -127,6 +142,9 @@ class Binding:
         loop = asyncio.get_running_loop()
         pause = 0.0
         while True:
+            if self._paused:
+                await self._rest()
+                bound, pause = None, 0.0
             begun = loop.time()
             self._broken.clear()
             serving = asyncio.ensure_future(self._serve(bound))
@@ -148,9 +166,24 @@ class Binding:
                 broken.cancel()
                 await asyncio.wait((serving,))
             bound = None
+            if self._paused:
+                continue
             shortest, longest = UNSTEADY_PAUSE_S
             pause = min(max(shortest, 2 * pause), longest) if loop.time() - begun < STEADY_S else 0.0
             await asyncio.sleep(pause)
+
+    async def _rest(self) -> None:
+        """Until it is resumed: serve nothing, and tell only that the broker is there again."""
+        await self._pull.stop()
+        if self._ordered:
+            self._order.let_go()
+        self._resting.set()
+        while self._paused:
+            self._broken.clear()
+            await self._broken.wait()
+            if self._paused and self._link.client.is_connected:
+                self._link.connected()
+        self._resting.clear()
 
     async def _serve(self, bound: Bound | None) -> None:
         """Returns when messages flow, from the consumer as it is now."""

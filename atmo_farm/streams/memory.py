@@ -104,6 +104,7 @@ class MemoryStream:
         self._codec = Codec(envelope)
         self._pending: Pending[Delivery] = Pending(self._message, events.dropped, max_pending, max_pending_bytes)
         self._unsubscribe: Callable[[], None] | None = None
+        self._consumes = self._paused = False
 
     async def open(self) -> None:
         """Nothing to connect to."""
@@ -111,7 +112,20 @@ class MemoryStream:
     async def consume(self, handle: Handle) -> None:
         """Subscribe and hand over."""
         self._pending.start(handle)
-        self._unsubscribe = self._broker.subscribe(self._subject, self._receive, self._group)
+        self._consumes = True
+        if not self._paused:
+            await self.resume()
+
+    async def pause(self) -> None:
+        """Leave the queue group."""
+        self._paused = True
+        self._end_subscription()
+
+    async def resume(self) -> None:
+        """Subscribe again."""
+        self._paused = False
+        if self._consumes and self._unsubscribe is None:
+            self._unsubscribe = self._broker.subscribe(self._subject, self._receive, self._group)
 
     async def publish(self, output: Output) -> None:
         """Pass it to the broker's subscribers."""

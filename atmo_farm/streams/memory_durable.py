@@ -122,13 +122,28 @@ class DurableMemoryStream:
         self._taking = False
         self._pump: asyncio.Task[None] | None = None
         self._ended = False
+        self._handle: Handle | None = None
+        self._paused = False
 
     async def open(self) -> None:
         """Nothing to connect to."""
 
     async def consume(self, handle: Handle) -> None:
         """Take and hand over."""
-        self._pump = asyncio.get_running_loop().create_task(self._run(handle))
+        self._handle = handle
+        if not self._paused:
+            await self.resume()
+
+    async def pause(self) -> None:
+        """Take nothing more; returns when the handler has taken what it was given."""
+        self._paused = True
+        await self._end_pump()
+
+    async def resume(self) -> None:
+        """Take again."""
+        self._paused = False
+        if self._handle is not None and (self._pump is None or self._pump.done()):
+            self._pump = asyncio.get_running_loop().create_task(self._run(self._handle))
 
     async def publish(self, output: Output) -> None:
         """Pass it to the broker, which keeps it where it has a log for it."""
@@ -160,10 +175,7 @@ class DurableMemoryStream:
     async def stop(self) -> None:
         """Take nothing more; returns when the handler has taken what it was given."""
         self._ended = True
-        if self._pump is not None:
-            if self._taking:
-                self._pump.cancel()
-            await asyncio.wait((self._pump,))
+        await self._end_pump()
 
     def abandon(self) -> int:
         """Hand over nothing more; the consumer keeps it all."""
@@ -188,12 +200,18 @@ class DurableMemoryStream:
         return 0
 
     async def _run(self, handle: Handle) -> None:
-        while not self._ended:
+        while not self._ended and not self._paused:
             self._taking = True
             kept = await self._consumer.take()
             self._taking = False
             self._in_hand.add(kept.number)
             await handle(self._message(kept))
+
+    async def _end_pump(self) -> None:
+        if self._pump is not None:
+            if self._taking:
+                self._pump.cancel()
+            await asyncio.wait((self._pump,))
 
     def _message(self, kept: Kept) -> Message:
         delivery = kept.delivery

@@ -60,6 +60,7 @@ class NatsStream:
             self._link.back.append(self._dead.look_again)
         self._pending: Pending[Received] = Pending(self._message, events.dropped, max_pending, max_pending_bytes)
         self._subscription: Subscription | None = None
+        self._consumes = self._paused = False
 
     async def open(self) -> None:
         """Connect, for as long as it takes."""
@@ -69,9 +70,24 @@ class NatsStream:
         """Subscribe and hand over; CannotStart if the server does not let us."""
         self._client.after_chunk.append(self._pending.tell_drops)
         self._pending.start(handle)
-        self._subscription = await self._link.subscribe(self._subject, self._group, self._receive)
+        self._consumes = True
+        if not self._paused:
+            await self.resume()
         if self._dead is not None:
             self._dead.start()
+
+    async def pause(self) -> None:
+        """Leave the queue group; without another member, messages are lost from now on."""
+        self._paused = True
+        await self._unsubscribe()
+
+    async def resume(self) -> None:
+        """Subscribe again; CannotStart if the server does not let us."""
+        self._paused = False
+        if self._consumes:
+            if self._subscription is None:
+                self._subscription = await self._link.subscribe(self._subject, self._group, self._receive)
+            await self._link.subscribed()
 
     def publish(self, output: Output) -> Awaitable[None]:
         """Hand the message to the connection, or to its buffer of 8 MiB while there is none."""
@@ -101,13 +117,7 @@ class NatsStream:
 
     async def stop(self) -> None:
         """Unsubscribe, take what is on the wire, hand over what is pending."""
-        subscription, self._subscription = self._subscription, None
-        if subscription is not None:
-            try:
-                await self._link.unsubscribe(subscription)
-            except (errors.Error, OSError) as error:
-                reason = self._link.reason(error)
-                log.event(logger, logging.DEBUG, "unsubscribing not confirmed", reason=reason)
+        await self._unsubscribe()
         await self._pending.finish()
 
     async def close(self) -> None:
@@ -129,6 +139,15 @@ class NatsStream:
     def pending(self) -> int:
         """Messages received and not yet handed over."""
         return len(self._pending)
+
+    async def _unsubscribe(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            try:
+                await self._link.unsubscribe(subscription)
+            except (errors.Error, OSError) as error:
+                reason = self._link.reason(error)
+                log.event(logger, logging.DEBUG, "unsubscribing not confirmed", reason=reason)
 
     def _receive(self, subject: bytes, reply: bytes, block: bytes, data: bytes) -> None:
         if block and wire_headers.is_for_another(block, self._whom):

@@ -83,9 +83,12 @@ class NatsLink:
         self._watch = asyncio.get_running_loop().create_task(self._watch_progress(), name="nats watch")
 
     async def subscribe(self, subject: str, group: str, sink: Sink) -> Subscription:
-        """Returns when the server has confirmed it; CannotStart if it does not let us."""
-        self._subject, self._subscribed = subject, False
-        subscription = await self.client.listen(subject, group, sink)
+        """Ask the server; `subscribed` tells what it says."""
+        self._subject, self._subscribed, self._refused = subject, False, ""
+        return await self.client.listen(subject, group, sink)
+
+    async def subscribed(self) -> None:
+        """Returns when the server has confirmed the subscription; CannotStart if it does not let us."""
         while True:
             try:
                 async with asyncio.timeout(FLUSH_TIMEOUT_S):
@@ -96,7 +99,6 @@ class NatsLink:
         if self._refused:
             raise CannotStart(f"{self.where}: {self._refused}")
         self._subscribed = True
-        return subscription
 
     async def unsubscribe(self, subscription: Subscription | None) -> None:
         """Returns when none of its messages comes any more and all that was published is sent; else raises

@@ -176,6 +176,35 @@ class DurableSuite:
         assert all(member.messages for member in members)
 
     @in_world
+    async def test_paused(self, world: World) -> None:
+        """From the beginning or later, any number of times: nothing begins, what is in hand can be settled, and the
+        broker keeps the rest."""
+        stream, handled = await world.stream(ack_wait_s=SHORT_S), Handled()
+        await stream.pause()
+        await stream.consume(handled)
+        await publish(world, 2)
+        await nothing_comes(handled)
+        await stream.resume()
+        await stream.resume()
+        assert await handled.payloads(2) == [b"0", b"1"]
+        await stream.pause()
+        await stream.pause()
+        await world.publish("in.a", b"2")
+        for message in handled.messages:
+            stream.ack(message)
+        assert stream.pending() == 0
+        for _ in range(3):  # what comes last holds
+            await stream.resume()
+            await stream.pause()
+        await nothing_comes(handled)
+        await stream.resume()
+        assert await handled.payloads(3) == [b"0", b"1", b"2"]
+        stream.ack(handled.messages[2])
+        await stream.pause()
+        await stream.stop()
+        await stream.close()
+
+    @in_world
     async def test_two_durables(self, world: World) -> None:
         """Each of them gets all, what was published before it was there too."""
         payloads = await publish(world, 5)

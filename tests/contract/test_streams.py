@@ -122,6 +122,34 @@ class StreamSuite:
         assert [(await out.next()).data for _ in payloads] == payloads
 
     @in_world
+    async def test_paused(self, world: World) -> None:
+        """From the beginning or later, any number of times: nothing comes but what had been received; what is published
+        meanwhile goes to another member, or is lost."""
+        stream, handled = await world.stream("work"), Handled()
+        beside = await world.listen("work")
+        await stream.pause()
+        await stream.consume(handled)
+        await world.publish("work", b"lost")
+        await beside.next()
+        await stream.resume()
+        await stream.resume()
+        await world.publish("work", b"1")
+        await handled.payloads(1)
+        await stream.pause()
+        await stream.pause()
+        other, others = await world.stream("work"), Handled()
+        await other.consume(others)
+        for number in range(10):
+            await world.publish("work", b"%d" % number)
+        assert await others.payloads(10) == [b"%d" % number for number in range(10)]
+        await other.stop()
+        await stream.resume()
+        await world.publish("work", b"2")
+        assert await handled.payloads(2) == [b"1", b"2"]
+        await stream.pause()
+        await stream.stop()
+
+    @in_world
     async def test_the_reply_subject(self, world: World) -> None:
         """An answer goes there, and the message's own subject gets nothing."""
         stream, handled = await world.stream("echo"), Handled()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import difflib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
@@ -17,6 +16,7 @@ import msgspec
 from atmo_farm.delivery.letters import Letter, Match
 from atmo_farm.delivery.replay import Job, Wanted, Way, select
 from atmo_farm.delivery.spool import Spool
+from atmo_farm.directive.find import handler_named
 from atmo_farm.directive.model import Directive, Handler
 from atmo_farm.errors import NotFound, PublishError, TimedOut, with_exit_code
 from atmo_farm.monitor.farm import Farm, Progress
@@ -181,12 +181,7 @@ async def _opened(farm: Farm, asked: Asked, progress: Progress) -> AsyncIterator
     """
     directive = farm.directive()
     name = asked.handler
-    handler = next((handler for handler in directive.handlers if handler.name == name), None)
-    if handler is None:
-        names = [handler.name for handler in directive.handlers]
-        close = difflib.get_close_matches(name, names, 1)
-        meant = f"did you mean {close[0]}?" if close else f"there is {', '.join(names[:20])}"
-        raise NotFound(f"there is no handler {name[:100]!r}; {meant}")
+    handler = handler_named(directive, name)
     if handler.dead_letter is None:
         raise NotFound(f"the handler {name} keeps no dead letters (`deadLetter: off`)")
     who = f"{directive.identifier}.{name}"

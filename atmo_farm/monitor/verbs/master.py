@@ -1,4 +1,4 @@
-"""`reload`, `stop` and `loglevel`: what the master does."""
+"""`reload`, `rollback`, `stop` and `loglevel`: what the master does; `history`: what it has kept."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
+from atmo_farm.errors import with_exit_code
 from atmo_farm.ipc.cards import Kind
 from atmo_farm.monitor.farm import Farm, Progress
+
+USAGE = 2
+
+TOLD = ("generation", "time", "cause", "app_version", "changes", "refused", "repeats")
+"""Of a generation's record."""
 
 
 async def reload(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
@@ -18,6 +24,23 @@ async def reload(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Map
     `{"wait": false}`: the result comes as soon as the master has heard. The reload goes on when the client goes.
     """
     return await farm.ask("reload", _cause("reload", args), None if args.get("wait") is False else progress)
+
+
+async def rollback(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
+    """Go back to an older generation, `generation`, or else to the one before. As `reload`, and it holds until the next
+    reload, also over a restart of the farm."""
+    wanted = args.get("generation") or 0
+    if type(wanted) is not int or not 0 <= wanted < 10**12:
+        raise with_exit_code("this request is not understood: `generation` is the number of one", USAGE)
+    return await farm.ask("rollback", _cause("rollback", args), progress, count=wanted)
+
+
+async def history(farm: Farm, _args: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
+    """Progress: a `generation` for each that is known of, the newest first. The result: the one in force."""
+    for record in farm.history():
+        told = {key: record[key] for key in TOLD if record.get(key)}
+        await progress({"generation": {**told, "kept": record["kept"]}})
+    return {"in_force": farm.report()["farm"]["generation"]}
 
 
 async def stop(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:

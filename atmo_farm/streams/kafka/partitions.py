@@ -47,12 +47,14 @@ class Partitions:
         self._most = ahead
         """Records of one partition that may be unfinished."""
         self._ours: dict[int, Partition] = {}
+        self.held = False
+        """Nothing is handed over, and all are to be paused at the broker."""
         self._turns: deque[Partition] = deque()
         """Those of which a record can be handed over now."""
 
     def __len__(self) -> int:
-        """How many records wait."""
-        return sum(len(partition.waiting) for partition in self._ours.values())
+        """How many records wait to be handed over."""
+        return 0 if self.held else sum(len(partition.waiting) for partition in self._ours.values())
 
     def assigned(self, numbers: Collection[int]) -> None:
         """These are ours from now on."""
@@ -84,7 +86,7 @@ class Partitions:
     def take(self) -> tuple[Partition, Record] | None:
         """The next record to hand over, which has begun now; None while there is none."""
         turns = self._turns
-        if not turns:
+        if not turns or self.held:
             return None
         partition = turns.popleft()
         partition.turn = False
@@ -118,11 +120,11 @@ class Partitions:
         resume: list[int] = []
         for partition in self._ours.values():
             waits, size = len(partition.waiting), partition.bytes
-            if partition.paused:
+            if partition.paused and not self.held:
                 if waits < RESUME_AT and size < RESUME_AT_BYTES:
                     partition.paused = False
                     resume.append(partition.number)
-            elif waits >= PAUSE_AT or size >= PAUSE_AT_BYTES:
+            elif not partition.paused and (self.held or waits >= PAUSE_AT or size >= PAUSE_AT_BYTES):
                 partition.paused = True
                 pause.append(partition.number)
         return pause, resume

@@ -98,6 +98,14 @@ class KafkaStream:
         self._owner.follow()
         await self._member
 
+    async def pause(self) -> None:
+        """Hold back what waits, and stay in the group: partitions are paused at the broker."""
+        self._hold(True)
+
+    async def resume(self) -> None:
+        """Hand over what was held back, and go on."""
+        self._hold(False)
+
     def publish(self, output: Output) -> Awaitable[None]:
         """Done when all replicas in sync have it."""
         return self._send(output, self._codec.payload(output))
@@ -179,6 +187,7 @@ class KafkaStream:
     def assigned(self, partitions: Collection[int]) -> None:
         """Ours."""
         self._partitions.assigned(partitions)
+        self._adjust_flow()
 
     def revoking(self, partitions: Collection[int], finished: threading.Event) -> None:
         """Ours for a moment more."""
@@ -277,6 +286,11 @@ class KafkaStream:
     def _settle(self, count: int) -> None:
         self._settled += count
         self._tell_owner_soon()
+
+    def _hold(self, held: bool) -> None:
+        self._partitions.held = held
+        self._adjust_flow()
+        self._wake_pump()
 
     def _adjust_flow(self) -> None:
         pause, resume = self._partitions.flow()

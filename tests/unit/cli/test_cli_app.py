@@ -13,6 +13,13 @@ from atmo_farm.errors import AtmoFarmError, CannotStart, NotFound, Position, Pro
 VERBS = {"start", "check", "build", "invoke", "schema", "config", "version", "completion"} | {
     "status",
     "reload",
+    "restart",
+    "scale",
+    "pause",
+    "resume",
+    "drain",
+    "history",
+    "rollback",
     "stop",
     "dlq",
     "install-service",

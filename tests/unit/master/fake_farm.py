@@ -104,6 +104,9 @@ def child(worker: Worker, sock: socket.socket) -> int:
     if behaviour == "fail":
         sock.sendall(encode(Failed(argument)))
         return 10
+    if behaviour == "once" and worker.joining:
+        sock.sendall(encode(Failed("not again")))
+        return 10
     if behaviour == "hang":
         time.sleep(1000)
     if behaviour == "slow":
@@ -161,6 +164,8 @@ def serve(behaviour: str, argument: str, numbers: memoryview, sock: socket.socke
             if not words:
                 return 12
             log.event(logger, logging.INFO, "told", words=words.decode(), worker=name)
+            if b'"pause"' in words and behaviour != "deaf":
+                numbers[Field.PAUSED] = b"true" in words
     if behaviour == "drains":
         time.sleep(float(argument))
     return 0
@@ -172,6 +177,8 @@ class FakeMaster(main.Master):
     def _run_child(self, worker: Worker, channel: socket.socket) -> int:
         if worker.role.is_monitor and self.real_monitor:
             return super()._run_child(worker, channel)
+        assert self._fleet is not None
+        worker.slot.numbers[Field.PAUSED] = self._fleet.wishes.is_paused(worker.role)
         return child(worker, channel)
 
 

@@ -201,14 +201,15 @@ def test_the_last_five_are_kept_and_the_one_in_force(loading: Loading) -> None:
     generations = loading.loader._generations
     generations.prune(in_force=2)
     kept = {path.name for path in (loading.state / "generations").iterdir()}
-    assert kept == {f"{number}.{kind}" for number in (2, 4, 5, 6, 7, 8) for kind in ("zip", "json")}
+    assert kept == {f"{number}.zip" for number in (2, 4, 5, 6, 7, 8)} | {f"{number}.json" for number in range(1, 9)}
     generations.refuse(8, "did not boot")
     assert not generations.bundle(8).exists()
     assert loading.start().number == 9
 
 
-def test_refused_generations_take_no_good_ones_place(loading: Loading) -> None:
-    """The last five bundles are kept, and the last five records whatever became of them."""
+def test_refused_generations_take_no_good_ones_place(loading: Loading, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last five bundles are kept, and the last records, as many as the history has, whatever became of them."""
+    monkeypatch.setattr("atmo_farm.master.generation.RECORDS", 5)
     for _ in range(6):
         loading.start()
     generations = loading.loader._generations
@@ -242,7 +243,7 @@ def test_what_a_helper_left_half_written_is_removed(loading: Loading) -> None:
     assert (generation.number, last.number) == (1, 10)
     loading.loader.prune(last)
     names = {path.name for path in folder.iterdir()}
-    kept = {f"{number}.{kind}" for number in range(6, 11) for kind in ("zip", "json")}
+    kept = {f"{number}.zip" for number in range(6, 11)} | {f"{number}.json" for number in (1, *range(5, 11))}
     assert names == kept | {"2.zip", "².zip", "notes.txt", ".1.5.zip"}
 
 

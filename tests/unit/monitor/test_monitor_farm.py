@@ -46,6 +46,7 @@ class Made:
                 state=Path("/nowhere"),
                 generation=1,
                 directive=self._directive,
+                history=list,
             ),
             self.channel,
         )

@@ -37,7 +37,7 @@ def test_ready_is_who_is_connected_and_has_nothing_to_do() -> None:
     assert found(farm) == {
         "ready": True,
         "why": [],
-        "handlers": [{"name": "a", "ready": True, "why": []}],
+        "handlers": [{"name": "a", "ready": True, "paused": False, "why": []}],
         "processes": [],
     }
 
@@ -64,9 +64,20 @@ def test_the_next_generation_does_not_count_before_it_is_in_force() -> None:
     farm = MadeFarm()
     farm.doing("reloading")
     farm.worker("a")
-    farm.worker("a", life=Life.STARTING, generation=4)
-    farm.worker("new", life=Life.STARTING, generation=4)
+    farm.worker("a", life=Life.STARTING, generation=4, joining=True)
+    farm.worker("new", life=Life.STARTING, generation=4, joining=True)
     assert found(farm)["ready"] and len(found(farm)["handlers"]) == 1
+
+
+def test_a_paused_handler_does_what_it_is_to_do() -> None:
+    """Whatever state its workers are in, and whatever waits at the broker; others count as ever."""
+    farm = MadeFarm()
+    for life in Life:
+        farm.worker("a", life=life, paused=True, waits_for="nats default")
+    farm.worker("b")
+    assert found(farm)["ready"] and [entry["paused"] for entry in found(farm)["handlers"]] == [True, False]
+    farm.worker("b", life=Life.STARTING)
+    assert not found(farm)["ready"]
 
 
 def test_a_farm_that_starts_or_ends_is_not_ready() -> None:

@@ -43,6 +43,7 @@ class Port:
             state=Path("/nowhere"),
             generation=1,
             directive=lambda _: Directive(identifier="a", app_version="v1", atmo_version="v0.4.7"),
+            history=list,
             http=listener,
         )
         self.server = HttpServer(listener, Farm(context, ChildChannel(child_end)))
@@ -84,7 +85,7 @@ def test_answers() -> None:
         port.made.show()
         status, headers, body = await port.ask("/ready")
         assert (status, headers["content-type"], headers["connection"]) == (200, "application/json", "close")
-        assert json.loads(body)["handlers"] == [{"name": "a", "ready": True, "why": []}]
+        assert json.loads(body)["handlers"] == [{"name": "a", "ready": True, "paused": False, "why": []}]
         assert json.loads((await port.ask("/live"))[2]) == {"live": True}
         status, headers, body = await port.ask("/metrics")
         assert status == 200 and headers["content-type"].startswith("text/plain") and "atmo_farm_ready 1.0" in body

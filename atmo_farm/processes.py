@@ -46,6 +46,7 @@ def run_consumer(context: ChildContext) -> int:
     from atmo_farm.consumer import main
 
     _begin(context, f"consumer {context.handler.name}/{context.worker}")
+    log.bind(handler=context.handler.name)
     return int(uvloop.run(main.run(context)))
 
 

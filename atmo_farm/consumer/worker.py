@@ -119,7 +119,7 @@ class Worker:
             try:
                 rest = self._attempt(message, message.attempt, began)
             except Exception as error:
-                outcome = self._failed(error, began)
+                outcome = self._failed(message, error, began)
             else:
                 if rest is DONE:
                     took_s = clock.monotonic() - began
@@ -204,9 +204,9 @@ class Worker:
         if self._durable:
             self._stream.ack(message)
 
-    def _failed(self, error: Exception, began: float) -> Outcome:
+    def _failed(self, message: Message, error: Exception, began: float) -> Outcome:
         histogram.count(self._slot, Timed.ATTEMPT, clock.monotonic() - began)
-        return self._failures.outcome(error)
+        return self._failures.outcome(message, error)
 
     async def _see_through(
         self, message: Message, outcome: Outcome | None, rest: Awaitable[None], began: float
@@ -222,7 +222,7 @@ class Worker:
                     try:
                         await rest
                     except Exception as error:
-                        outcome = self._failed(error, began)
+                        outcome = self._failed(message, error, began)
                     else:
                         histogram.count(self._slot, Timed.ATTEMPT, clock.monotonic() - began)
                         self._succeeded(message)
@@ -244,7 +244,7 @@ class Worker:
                 try:
                     rest = self._attempt(message, attempt, began)
                 except Exception as error:
-                    outcome = self._failed(error, began)
+                    outcome = self._failed(message, error, began)
         except asyncio.CancelledError:
             self._slot[Field.CANCELLED] += 1
             raise

@@ -21,6 +21,7 @@ from atmo_farm.ipc import histogram
 from atmo_farm.ipc.arena import Field
 from atmo_farm.ipc.histogram import BUCKETS, PER_SECOND, Timed
 from atmo_farm.streams.base import DONE, Message, Output, Stream
+from atmo_farm.tracing.context import passed_on
 
 # Plain numbers: an enum member costs a lookup on its class for each message.
 IN_FLIGHT, RECEIVED, OK, PUBLISHED = map(int, (Field.IN_FLIGHT, Field.RECEIVED, Field.OK, Field.PUBLISHED))
@@ -187,6 +188,8 @@ class Worker:
         if not target or result.data is None:
             return DONE
         headers = {**self._target_headers, **result.headers} if self._target_headers else result.headers
+        if message.headers:
+            headers = passed_on(message.headers, headers)
         identity = f"{message.id}.{self._output_id}" if self._durable else ""
         key = message.record_key if self._target_key is None else self._target_key
         sent = self._stream.publish(Output(target, result.data, headers, message, identity, key))

@@ -182,6 +182,15 @@ def test_headers_that_a_function_sets(talk: Any) -> None:
     assert answer.headers == {"X-A": "1", "X-B": "two words"}
 
 
+def test_the_trace_goes_on(talk: Any) -> None:
+    """Without tracing too: the trace of a message is its answer's, unless the function names another."""
+    trace = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "vendor=1"}
+    assert ask(talk, "t.headers", b"X-A: 1", {**trace, "Other": "o"}).headers == {"X-A": "1", **trace}
+    assert ask(talk, "t.hello", b"you", trace).headers == trace
+    own = f"00-{'c' * 32}-{'d' * 16}-01"
+    assert ask(talk, "t.headers", f"Traceparent: {own}".encode(), trace).headers == {"Traceparent": own}
+
+
 def test_a_filter_publishes_nothing(talk: Any) -> None:
     """A run without result and without error; an empty result is an empty message."""
 

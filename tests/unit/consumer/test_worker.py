@@ -1,4 +1,7 @@
-"""One message's life: settled when and how, on the memory twin of a durable stream, with functions in Python."""
+"""One message's life: settled when and how, on the memory twin of a durable stream, with functions in Python.
+
+Each test runs twice: with spans nothing else is otherwise, and each span that begins ends, once.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,10 @@ import attrs
 import pytest
 
 from atmo_farm.capabilities.rules import Rules
-from atmo_farm.capabilities.services import CallServices, Capabilities
+from atmo_farm.capabilities.services import Capabilities
 from atmo_farm.consumer import failures
-from atmo_farm.consumer.sequence import Sequence
+from atmo_farm.consumer.sequence import Runs, Sequence
+from atmo_farm.consumer.tracing import TracedFunction, TracedWorker
 from atmo_farm.consumer.worker import Worker
 from atmo_farm.delivery.dead_letters import DeadLetters
 from atmo_farm.directive.model import Handler, RespondTo, Retry
@@ -25,6 +29,7 @@ from atmo_farm.runtime.services import Services
 from atmo_farm.streams.base import Message, Output
 from atmo_farm.streams.memory import MemoryBroker
 from atmo_farm.streams.memory_durable import DurableMemoryStream, MemoryLog
+from atmo_farm.tracing.spans import Kind, Span, Tracer
 from tests.streams import Watched, run
 from tests.unit.consumer.functions import Body, Python, Silent, call, step
 
@@ -33,6 +38,16 @@ STEPS = (step(call("f")),)
 HANDLER = Handler(
     name="h", type="stream", source="nats", resource="in", steps=STEPS, retry=SOON, respond_to=RespondTo("nats", "out")
 )
+
+
+traced = False
+"""Whether workers of the running test have spans."""
+
+
+@pytest.fixture(params=["plain", "traced"], autouse=True)
+def _with_and_without_spans(request: pytest.FixtureRequest) -> None:
+    global traced
+    traced = request.param == "traced"
 
 
 class Recorded(DurableMemoryStream):
@@ -131,16 +146,26 @@ async def world(
     stream = Recorded(broker, consumer)
     stream.redelivers = redelivers
     slot = memoryview(bytearray(4096)).cast("Q")
-    sequence = Sequence(STEPS, "", {"default::f": Python(body)}, Capabilities(Rules(), Silent()))
+    spans: list[Span] = []
+    tracer = Tracer(1.0, spans.append)
+    function: Runs = Python(body)
+    if traced:
+        function = TracedFunction("f", function, tracer, {})
+    sequence = Sequence(STEPS, "", {"default::f": function}, Capabilities(Rules(), Silent()))
     letters = DeadLetters("h", "app", 1, "dead", stream.bury, NoSpool(), spool_all=False) if dead_letter else None
     suspects: dict[int, int] = {}
-    worker = Worker(attrs.evolve(HANDLER, **keys), sequence, stream, slot, "app.h", letters, suspects)
+    parts = attrs.evolve(HANDLER, **keys), sequence, stream, slot, "app.h", letters, suspects
+    worker = TracedWorker(*parts, tracer=tracer) if traced else Worker(*parts)
     made = World(broker, log, out, dead, stream, worker, slot, suspects)
     try:
         yield made
     finally:
         stream.abandon()
         await worker.cancel()
+    if traced:
+        begun = {span.context.span_id for span in spans}
+        assert len(begun) == len(spans) and all(span.ended_ns >= span.began_ns for span in spans)
+        assert all(span.parent_id in begun for span in spans if span.kind != Kind.CONSUMER)
 
 
 def on_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
@@ -608,7 +633,6 @@ async def test_a_long_lane_of_short_messages() -> None:
     async def slow_first(data: bytes, services: Services) -> bytes | None:
         if data == b"0":
             await asyncio.sleep(0.05)
-        assert isinstance(services, CallServices)
         return None
 
     async with world(slow_first, ordering="partition", max_in_flight=5000) as made:

@@ -19,7 +19,7 @@ from atmo_farm.tracing.spans import Attribute, Span
 logger = logging.getLogger("atmo_farm.tracing")
 
 MOST_WAITING = 4096
-BATCH = 512
+BATCH = 128
 EVERY_S = 1.0
 """Between two batches, if they are not full."""
 PATIENCE_S = 5.0

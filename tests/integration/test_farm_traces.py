@@ -6,13 +6,17 @@ import re
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from kafka import KafkaProducer
 
 from atmo_farm.tracing.exporter import MOST_WAITING
 from tests.data import Asker, Refused, data_directive, sqlite
 from tests.farm import Farm, nats_directive, wait_for, write_app
+from tests.kafka import new_topic, read_all
+from tests.servers.kafka import KafkaServer
 from tests.servers.nats import NatsServer
 from tests.servers.otlp import OtlpServer, Received
 from tests.servers.process import free_port
@@ -90,6 +94,26 @@ def test_one_trace_from_header_to_answer(nats_server: NatsServer, tmp_path: Path
     failed = named(spans, "process traced.fail")
     assert (failed.parent, failed.error, failed.attributes["error.type"]) == ("", "no coffee", "error")
     assert named(spans, "default::failing").error and named(spans, "default::failing").parent == failed.id
+
+
+@pytest.mark.parametrize("driver", ["kafka-python", "librdkafka"])
+def test_a_trace_over_kafka(tmp_path: Path, kafka_server: KafkaServer, collector: OtlpServer, driver: str) -> None:
+    """In by a record's header, out by the output's."""
+    incoming, outgoing = new_topic(kafka_server), new_topic(kafka_server)
+    directive = (
+        f"connections:\n  kafka: {{brokerAddress: {kafka_server.address()}, driver: {driver}}}\nhandlers:\n"
+        f"  - {{type: stream, source: kafka, resource: {incoming}, startAt: earliest, steps: [{{fn: hello}}], "
+        f"respondTo: {outgoing}, deadLetter: off}}\n"
+    )
+    with closing(KafkaProducer(bootstrap_servers=kafka_server.address())) as producer:
+        headers = [("traceparent", PARENT.encode()), ("tracestate", b"v=1")]
+        producer.send(incoming, b"you", headers=headers).get(30)
+    with Farm(write_app(tmp_path / "app", directive, ("c", "hello")), environ=tracing(collector)):
+        (output,) = wait_for(lambda: read_all(kafka_server, outgoing))
+    spans = collector.spans()
+    message, send = named(spans, f"process {incoming}"), named(spans, f"send {outgoing}")
+    assert (message.trace, message.parent, message.attributes["messaging.system"]) == (TRACE, SPAN, "kafka")
+    assert dict(output.headers) == {"traceparent": f"00-{TRACE}-{send.id}-01".encode(), "tracestate": b"v=1"}
 
 
 def test_sampling(nats_server: NatsServer, tmp_path: Path, collector: OtlpServer) -> None:

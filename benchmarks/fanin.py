@@ -1,6 +1,6 @@
 """1,000 messages in flight in one consumer, whose guests each wait 100 ms in a host call.
 
-The host call is cache_get, answered by a test capability behind the seam that a real one uses, after
+The host call is cache_get, answered by a client of the data-source process that asks nobody, after
 `loop.call_later(0.1)`. The baseline is 1,000 asyncio tasks that wait for the same and do nothing else.
 """
 
@@ -10,20 +10,22 @@ import argparse
 import asyncio
 import tempfile
 import time
-from collections.abc import Awaitable
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
 import wasmtime
 
-from atmo_farm.capabilities.request import Request
+from atmo_farm.capabilities.datasources import DataSources
 from atmo_farm.capabilities.rules import Rules
-from atmo_farm.capabilities.services import CallServices, Capabilities
+from atmo_farm.capabilities.services import Capabilities
+from atmo_farm.consumer import sequence
 from atmo_farm.consumer.guest_log import HandlerGuestLog
-from atmo_farm.consumer.sequence import Sequence
 from atmo_farm.consumer.worker import Worker
 from atmo_farm.directive.model import Call, Handler, Step
 from atmo_farm.ipc.arena import Arena, Field
+from atmo_farm.ipc.client import Answer, ProxyClient
+from atmo_farm.ipc.frames import Op
 from atmo_farm.runtime.engine import Engine
 from atmo_farm.runtime.function import Function
 from atmo_farm.runtime.modules import compile_module
@@ -46,21 +48,23 @@ GUEST = """(module
     (call $result (i32.const 65536) (local.get $n) (local.get $ident))))"""
 
 
-class _Waits(CallServices):
-    def cache_get(self, key: str) -> Awaitable[bytes]:  # type: ignore[override]
+class _Client(ProxyClient):
+    """Answers by itself."""
+
+    def __init__(self) -> None:
+        pass
+
+    def call(self, op: Op, handler: int, deadline: float, arguments: Sequence[object], writes: bool = False) -> Answer:  # noqa: ARG002
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[bytes] = loop.create_future()
-        loop.call_later(WAIT_S, answer.set_result, b"value of " + key.encode())
+        answer: Answer = loop.create_future()
+        loop.call_later(WAIT_S, answer.set_result, f"value of {arguments[0]}".encode())
         return answer
-
-
-class _Waiting(Capabilities):
-    def for_call(self, function: str, request: Request) -> CallServices:
-        return _Waits(self.rules, self.log, function, request)
 
 
 class _Collects:
     """The stream's end for outputs: counts those that are right."""
+
+    durable = redelivers = False
 
     def __init__(self) -> None:
         self.right = 0
@@ -84,7 +88,8 @@ async def _measure(rounds: int) -> Report:
         await function.warm()
         steps = (Step((Call("wait", "default::wait", "wait"),)),)
         handler = Handler("fanin", "stream", "nats", "fanin", steps, max_in_flight=MESSAGES, pool_max=MESSAGES)
-        capabilities = _Waiting(Rules(), HandlerGuestLog("fanin"))
+        rules = Rules()
+        capabilities = Capabilities(rules, HandlerGuestLog("fanin"), DataSources(_Client(), rules, (), False))
         took: list[float] = []
         bare: list[float] = []
         loop = asyncio.get_running_loop()
@@ -92,7 +97,7 @@ async def _measure(rounds: int) -> Report:
             slot, stream = Arena().slot(0), _Collects()
             worker = Worker(
                 handler,
-                Sequence(steps, "", {"default::wait": function}, capabilities),
+                sequence.Sequence(steps, "", {"default::wait": function}, capabilities),
                 stream,  # type: ignore[arg-type]
                 slot,
             )

@@ -99,7 +99,7 @@ class Guests:
 async def guests(wat: str, directive: Directive, socket: Path, count: int) -> AsyncIterator[Guests]:
     """So many instances at most."""
     with tempfile.TemporaryDirectory() as folder:
-        engine = Engine(instances=256)
+        engine = Engine(instances=count)
         compiled = compile_module(bytes(wasmtime.wat2wasm(wat)), Path(folder))
         function = Function(engine, compiled, pool_warm=1, pool_max=count)
         client = ProxyClient(socket, ["bench"])

@@ -10,7 +10,7 @@ from contextlib import closing
 
 import attrs
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import NewTopic
+from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 
 from atmo_farm.streams.kafka.driver import Consumer, Record
 from tests.servers.kafka import KafkaServer
@@ -87,6 +87,19 @@ def committed(server: KafkaServer, group: str, topic: str) -> dict[int, int]:
     with closing(KafkaAdminClient(bootstrap_servers=server.address())) as admin:
         offsets = admin.list_group_offsets([group])[group]
         return {one.partition: found.offset for one, found in offsets.items() if one.topic == topic}
+
+
+def config_of(server: KafkaServer, topic: str, key: str) -> str:
+    """A setting of a topic by Kafka's name, where it is not the broker's default."""
+    with closing(KafkaAdminClient(bootstrap_servers=server.address())) as admin:
+        described = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+        return str(described["topic"][topic][key]["value"])
+
+
+def members(server: KafkaServer, group: str) -> list[str]:
+    """The static ids of a group's members."""
+    with closing(KafkaAdminClient(bootstrap_servers=server.address())) as admin:
+        return sorted(one["group_instance_id"] for one in admin.describe_groups([group])[group]["members"])
 
 
 class Rebalances:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from atmo_farm.consumer.context import ChildContext
+from atmo_farm.consumer.place import Place
 from atmo_farm.streams.base import Stream, StreamEvents
 from atmo_farm.streams.jetstream import JetStreamStream
 from atmo_farm.streams.nats import NatsStream
@@ -46,4 +47,5 @@ def _kafka(context: ChildContext, identity: str, name: str, events: StreamEvents
         ordered=handler.ordering != "none",
         dead_letter=handler.dead_letter,
         whom=identity,
+        place=Place(context, events.waiting),
     )

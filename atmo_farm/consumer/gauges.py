@@ -38,16 +38,10 @@ TIMED = {
 }
 
 
-class HostCalls:
-    """How long guests wait for host functions, counted as it happens."""
-
-    def __init__(self, slot: memoryview):
-        self._slot = slot
-
-    def waited(self, name: str, seconds: float) -> None:
-        """For one of them."""
-        if (timed := TIMED.get(name)) is not None:
-            histogram.count(self._slot, timed, seconds)
+def waited(slot: memoryview, name: str, seconds: float) -> None:
+    """Count how long a guest waited for this host function."""
+    if (timed := TIMED.get(name)) is not None:
+        histogram.count(slot, timed, seconds)
 
 
 class Gauges:
@@ -76,11 +70,14 @@ class Gauges:
 
     def start(self, also: Callable[[], None]) -> None:
         """Write now, and then each second as long as the running loop turns; call `also` each time."""
+        loop = asyncio.get_running_loop()
+        self._asking = loop.create_task(self._ask_for_lag(), name="lag")
+        self._turn(loop, also)
+
+    def _turn(self, loop: asyncio.AbstractEventLoop, also: Callable[[], None]) -> None:
         self.write()
         also()
-        if self._asking is None:
-            self._asking = asyncio.get_running_loop().create_task(self._ask_for_lag(), name="lag")
-        asyncio.get_running_loop().call_later(EVERY_S, self.start, also)
+        loop.call_later(EVERY_S, self._turn, loop, also)
 
     def write(self) -> None:
         """All but the lag."""

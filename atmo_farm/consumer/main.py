@@ -10,6 +10,7 @@ import ctypes
 import logging
 import signal
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from atmo_farm import clock, log
@@ -19,9 +20,8 @@ from atmo_farm.capabilities.services import Capabilities
 from atmo_farm.consumer.broker import stream_of
 from atmo_farm.consumer.context import ChildContext
 from atmo_farm.consumer.data import needed_sources, wait_for_sources
-from atmo_farm.consumer.gauges import Gauges, HostCalls
+from atmo_farm.consumer.gauges import Gauges, waited
 from atmo_farm.consumer.guest_log import HandlerGuestLog
-from atmo_farm.consumer.place import take_place
 from atmo_farm.consumer.sequence import Runs, Sequence
 from atmo_farm.consumer.worker import Worker
 from atmo_farm.delivery.dead_letters import DeadLetters
@@ -126,7 +126,7 @@ class Consumer:
             functions = self._tracing.functions(functions)
         sequence = Sequence(handler.steps, handler.response, functions, capabilities)
         identity = f"{context.directive.identifier}.{handler.name}"
-        engine.waited = HostCalls(self._slot).waited
+        engine.waited = partial(waited, self._slot)
         stream = stream_of(context, identity, self)
         if stream.durable:
             engine.entered = self._slot[Field.ENTERED : Field.ENTERED + 1]
@@ -135,8 +135,6 @@ class Consumer:
         gauges = Gauges(self._slot, handler, stream, self._functions.values(), guest_log)
         await stream.open()
         self._serving = stream, worker
-        if handler.source == "kafka":
-            await take_place(context, self.waiting)
         await stream.consume(worker.handle)
         self._booted = True
         if hasattr(_libc, "malloc_trim"):  # glibc's: what the boot has freed goes back to the machine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Coroutine, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, final
 
 import attrs
 
@@ -35,6 +35,7 @@ class Runs(Protocol):
         """Run once; None when the guest returned nothing at all."""
 
 
+@final
 @attrs.define
 class Result:
     """What a sequence ends with: `data` None means that there is nothing to publish."""
@@ -72,7 +73,7 @@ class Sequence:
             return Result(_decide(call, error, services), NO_HEADERS)
         if type(ran) is Unfinished:
             return self._finish(call, ran, services)
-        return Result(ran, services.headers or NO_HEADERS)  # type: ignore[arg-type]
+        return Result(ran, services.headers or NO_HEADERS)
 
     async def _finish(self, call: Call, ran: Unfinished, services: CallServices) -> Result:
         try:
@@ -101,7 +102,7 @@ class Sequence:
             services = self._capabilities.for_call(call.fn, view, deadline, step.transaction)
             try:
                 ran = function.begin(request.body, services, deadline)
-                output = await ran if type(ran) is Unfinished else ran  # type: ignore[assignment]
+                output = await ran if type(ran) is Unfinished else ran
                 if step.transaction:
                     await services.commit()
             except AtmoFarmError as error:
@@ -138,7 +139,7 @@ class Sequence:
         services = self._capabilities.for_call(call.fn, view, deadline)
         try:
             ran = function.begin(request.body, services, deadline)
-            return services, await ran if isinstance(ran, Unfinished) else ran
+            return services, await ran if type(ran) is Unfinished else ran
         except AtmoFarmError as error:
             return None, _decide(call, error, services)
 

@@ -178,7 +178,7 @@ class Worker:
         ran = self._sequence.begin(request, began + self._timeout_s)
         if type(ran) is Result:
             return self._publish(message, ran)
-        return self._rest_of_attempt(message, ran)  # type: ignore[arg-type]
+        return self._rest_of_attempt(message, ran)
 
     async def _rest_of_attempt(self, message: Message, ran: Awaitable[Result]) -> None:
         await self._publish(message, await ran)

@@ -53,8 +53,9 @@ KEPT_RESIDENT = 64 << 10
 """Bytes at the beginning of a memory that are cleared, not given back, when its instance is gone: the next one finds
 them mapped."""
 KEPT_STACK = 32 << 10
+"""As KEPT_RESIDENT, of a fiber's stack."""
 
-MOST_SLOTS = 10_000
+MOST_INSTANCES = 10_000
 """Of 128 TiB of address space an instance takes 8.4 GiB."""
 
 
@@ -65,7 +66,7 @@ def new_engine(instances: int = 0, tables: int = TABLES) -> int:
     takes a third of the time (docs/decisions/0018). Without, or where so much cannot be reserved, each maps its own.
     """
     config = capi.config_new()
-    if 0 < instances <= MOST_SLOTS and _may_reserve():
+    if 0 < instances <= MOST_INSTANCES and _may_reserve():
         _reserve(config, instances, tables)
     for name, value in _SETTINGS:
         setter = ffi.dll[f"wasmtime_config_{name}"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 from atmo_farm import clock
 from atmo_farm.errors import AtmoFarmError, GuestFailed, GuestTimedOut
@@ -17,6 +17,7 @@ from atmo_farm.runtime.program import Program
 from atmo_farm.runtime.services import Services
 
 
+@final
 class Unfinished:
     """The rest of a run, to be awaited exactly once, and soon: an instance is waiting in the middle of it."""
 

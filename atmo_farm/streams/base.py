@@ -16,7 +16,7 @@ rules. Streams that are not durable have nothing to settle: the same calls do no
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 from typing import Protocol
 
 import attrs
@@ -84,11 +84,11 @@ class _Done:
 
     __slots__ = ()
 
-    def __await__(self) -> Iterator[None]:
-        return iter(())
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
 
 
-DONE: Awaitable[None] = _Done()  # type: ignore[assignment]
+DONE: Awaitable[None] = _Done()
 """Returned where nothing has to be waited for: to await it is right, and to see that it is this one is cheaper."""
 
 Handle = Callable[[Message], Awaitable[None]]

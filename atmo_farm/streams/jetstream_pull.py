@@ -23,8 +23,8 @@ from nats.aio.subscription import Subscription
 from atmo_farm import log
 from atmo_farm.errors import PublishError
 from atmo_farm.streams.jetstream_consumer import Bound
-from atmo_farm.streams.nats_client import Sink
 from atmo_farm.streams.nats_link import NatsLink
+from atmo_farm.streams.nats_parser import Sink
 
 logger = logging.getLogger("atmo_farm.streams")
 

@@ -1,9 +1,9 @@
 """nats-py's client with the way of a message made short: 2.5 instead of 9 µs for one in and one out.
 
 nats-py keeps connecting, TLS, authentication, pings and reconnecting. Replaced are the parser's loop over MSG and HMSG
-(no regular expression, no queue between reader and subscription), publishing (one write for each turn of the loop) and
-what it does when a connection breaks or never really stood. What is used of nats-py beyond its public surface, and
-therefore pinned by tests/unit/streams/test_nats_client.py and by the version range in setup.cfg:
+(nats_parser.py), publishing (one write for each turn of the loop), the end of a transport (nats_transport.py) and what
+it does when a connection breaks or never really stood. What is used of nats-py beyond its public surface, and therefore
+pinned by tests/unit/streams/test_nats_client.py and by the version range in setup.cfg:
 
     Client     _auth_configured, _error_cb, _flusher_task, _max_payload, _pending, _pending_data_size,
                _ping_interval_task, _pings_outstanding, _pongs, _ps, _reading_task, _reconnection_task, _server_info,
@@ -18,22 +18,16 @@ therefore pinned by tests/unit/streams/test_nats_client.py and by the version ra
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import ParseResult
 
 from nats import errors
 from nats.aio.client import Client, Srv
 from nats.aio.subscription import Subscription
-from nats.aio.transport import TcpTransport
-from nats.protocol.parser import AWAITING_MSG_PAYLOAD, PERMISSIONS_ERR, Parser
+from nats.protocol.parser import PERMISSIONS_ERR
 
-Sink = Callable[[bytes, bytes, bytes, bytes], None]
-"""Takes a message off the wire: subject, reply subject or nothing, header block or nothing, payload. Must not block."""
-
-LONGEST_LINE = 1 << 20
-"""Bytes of a control line: an INFO names all servers of a cluster, but what is longer is not NATS."""
+from atmo_farm.streams.nats_parser import Sink, WireParser
+from atmo_farm.streams.nats_transport import WireTransport
 
 READ_AHEAD_BYTES = 1 << 18
 """Bytes that are taken off the socket at once: with a guest that computes between two turns of the loop, reading is
@@ -44,129 +38,6 @@ CONGESTED_BYTES = 1 << 20
 
 OFFLINE_BYTES = 8 << 20
 """Bytes of published messages that are kept while there is no connection, and sent when there is one again."""
-
-
-class WireParser(Parser):
-    """Cuts messages out of a chunk in one pass; control lines and messages that span chunks are nats-py's."""
-
-    async def parse(self, data: bytes = b"") -> None:
-        """Take the next chunk off the wire; ProtocolError and OSError make nats-py reconnect."""
-        client: WireClient = self.nc
-        client.heard += 1
-        try:
-            await self._parse(client, data)
-        except (errors.ProtocolError, OSError):
-            raise
-        except Exception as error:  # anything else ends nats-py's reader for good
-            raise errors.ProtocolError from error
-        for told in client.after_chunk:
-            told()
-
-    async def _parse(self, client: WireClient, data: bytes) -> None:
-        if self.buf and self.state != AWAITING_MSG_PAYLOAD:
-            data = bytes(self.buf) + data
-            self.buf.clear()
-        sinks = client.sinks
-        position, end = 0, len(data)
-        while position < end:
-            if self.state == AWAITING_MSG_PAYLOAD:
-                stop = min(end, position + self.needed + 2 - len(self.buf))
-                await super().parse(data[position:stop])
-                position = stop
-                continue
-            line_end = data.find(b"\r\n", position)
-            if line_end < 0:
-                if end - position > LONGEST_LINE:
-                    raise errors.ProtocolError
-                self.buf.extend(data[position:])
-                return
-            words = data[position:line_end].split()
-            start = line_end + 2
-            verb = words[0] if words else b""
-            if verb == b"MSG":
-                body, count = start, len(words)
-                stop = start + int(words[-1])
-                reply = words[3] if count == 5 else b""
-            elif verb == b"HMSG":
-                body, count = start + int(words[-2]), len(words) - 1
-                stop = start + int(words[-1])
-                reply = words[3] if count == 5 else b""
-            else:
-                await super().parse(data[position:start])
-                if self.buf:  # nats-py waits for more of a line that it does not know
-                    raise errors.ProtocolError
-                position = start
-                continue
-            if not (start <= body <= stop and 4 <= count <= 5):
-                raise errors.ProtocolError
-            if stop + 2 > end:
-                await super().parse(data[position:])
-                if self.state != AWAITING_MSG_PAYLOAD:
-                    raise errors.ProtocolError
-                return
-            position = stop + 2
-            sink = sinks.get(words[2])
-            if sink is not None:
-                sink(words[1], reply, data[start:body], data[body:stop])
-            else:
-                await client._process_msg(int(words[2]), words[1], reply, data[body:stop], data[start:body])
-
-
-class _TlsProtocol(asyncio.StreamReaderProtocol):
-    def eof_received(self) -> bool:
-        super().eof_received()
-        return False  # there is no half-closed TLS
-
-
-class WireTransport(TcpTransport):
-    """A connection that ends at once when it is closed: a graceful end waits for a peer that may never read again."""
-
-    async def connect_tls(
-        self, uri: str | ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int
-    ) -> None:
-        """TLS on the standing connection, with a protocol that knows it: else each end of it is a line in the log."""
-        assert self._io_writer is not None
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(buffer_size)
-        protocol = _TlsProtocol(reader)
-        name = uri if isinstance(uri, str) else uri.hostname
-        handshake = loop.start_tls(self._io_writer.transport, protocol, ssl_context, server_hostname=name)
-        transport = await asyncio.wait_for(handshake, connect_timeout)
-        assert transport is not None
-        self._io_reader, self._io_writer = reader, asyncio.StreamWriter(transport, protocol, reader, loop)
-
-    def write(self, payload: bytes) -> None:
-        """Into nowhere when the connection has just ended: its reader is about to tell, and uvloop would raise."""
-        self._put(payload)
-
-    def writelines(self, payload: Iterable[bytes]) -> None:
-        """As `write`."""
-        self._put(b"".join(payload))
-
-    def _put(self, data: bytes) -> None:
-        if data and self._io_writer is not None and not self._io_writer.is_closing():
-            self._io_writer.write(data)
-
-    async def drain(self) -> None:
-        """Wait until the kernel takes more; raises what ended the connection, not only that it is lost."""
-        try:
-            await super().drain()  # type: ignore[no-untyped-call]
-        except ConnectionError as error:
-            cause = None if self._io_reader is None else self._io_reader.exception()
-            raise (cause or error) from error
-
-    def close(self) -> None:
-        """Drop the connection and what was not sent; whoever cares has flushed before."""
-        if self._io_writer is not None:
-            self._io_writer.transport.abort()
-
-    async def wait_closed(self) -> None:
-        """Return when it is closed: it was dropped, so a turn of the loop is enough."""
-        await asyncio.sleep(0)
-
-    def unsent(self) -> int:
-        """Bytes that the kernel has not taken yet."""
-        return 0 if self._io_writer is None else self._io_writer.transport.get_write_buffer_size()
 
 
 class WireClient(Client):

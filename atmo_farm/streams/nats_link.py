@@ -15,7 +15,8 @@ from atmo_farm.directive.model import NatsConnection
 from atmo_farm.errors import CannotStart, PublishError
 from atmo_farm.streams import nats_options
 from atmo_farm.streams.base import StreamEvents
-from atmo_farm.streams.nats_client import Sink, WireClient
+from atmo_farm.streams.nats_client import WireClient
+from atmo_farm.streams.nats_parser import Sink
 
 logger = logging.getLogger("atmo_farm.streams")
 

@@ -116,18 +116,19 @@ class DurableSuite:
 
     @in_world
     async def test_unsettled_it_comes_again(self, world: World) -> None:
-        """What a killed process had in hand comes again, with the same number and id; what it settled does not."""
+        """What a killed process had in hand comes again, with the same number and id; what it settled does not: without
+        a gap, where messages do not come again one by one."""
         payloads = await publish(world, 4)
         stream, handled = await world.stream(ack_wait_s=SHORT_S), Handled()
         await stream.consume(handled)
         await handled.payloads(4)
-        stream.ack(handled.messages[1])
+        stream.ack(handled.messages[settled := 1 if stream.redelivers else 0])
         await asyncio.sleep(0.1)  # the ack is on its way
         await world.vanish(stream)
         again = Handled()
         await (await world.stream(ack_wait_s=SHORT_S)).consume(again)
         await again.until(lambda: len({message.data for message in again.messages}) >= 3)
-        assert {message.data for message in again.messages} == {payloads[0], payloads[2], payloads[3]}
+        assert {message.data for message in again.messages} == {*payloads} - {payloads[settled]}
         known = {message.data: (message.number, message.id) for message in handled.messages}
         assert all(known[message.data] == (message.number, message.id) for message in again.messages)
 
@@ -165,9 +166,9 @@ class DurableSuite:
         """Each message goes to one of them, and each gets some."""
         members = [Handled(), Handled()]
         for member in members:
-            stream = await world.stream()
+            stream = await world.stream("in.two")
             await stream.consume(settling(stream, member))
-        payloads = await publish(world, 200)
+        payloads = await publish(world, 200, "in.two")
         async with asyncio.timeout(10):
             while sum(len(member.messages) for member in members) < len(payloads):
                 await asyncio.sleep(0.005)

@@ -19,7 +19,7 @@ from atmo_farm.errors import PublishError, TimedOut
 from atmo_farm.streams.base import Kept, Output
 from atmo_farm.streams.kafka.letters import KafkaLetters
 from tests.farm import Farm, wait_for, write_app, write_directive
-from tests.kafka import create_topic, new_name, new_topic, read_all, write
+from tests.kafka import config_of, create_topic, new_name, new_topic, read_all, write
 from tests.servers.kafka import KafkaServer
 from tests.streams import run
 
@@ -177,6 +177,7 @@ handlers:
         assert dlq(farm, "replay", "bad").stdout == "1 replayed\n"
         wait_for(lambda: len(read_all(kafka_server, repaired)) == 2, otherwise=farm.tail)
         assert listed(farm, "bad") == []
+        assert config_of(kafka_server, dead, "retention.ms") == "7200000"  # maxAge
         assert len(read_all(kafka_server, others)) == 3, (
             "what was replayed for one handler is passed over by the others"
         )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 from kafka import KafkaProducer
 
 from tests.farm import Farm, wait_for, write_app, write_directive
-from tests.kafka import committed, new_topic, read_all
+from tests.kafka import committed, members, new_topic, read_all, write
 from tests.servers.kafka import KafkaServer
 
 IN_FLIGHT = 32
+SESSION_S = 10.0
 
 
 def directive(server: KafkaServer, topic: str, keys: str = "", connection: str = "") -> str:
@@ -69,6 +71,29 @@ def test_a_killed_consumer_loses_nothing(tmp_path: Path, kafka_server: KafkaServ
         assert len(later) == len(outputs) + count, "of a reload nothing comes twice"
         assert not farm.log(message="connection closed")
     producer.close()
+
+
+@pytest.mark.parametrize("driver", ["kafka-python", "librdkafka"])
+def test_a_worker_that_goes_for_good_leaves_its_group(tmp_path: Path, kafka_server: KafkaServer, driver: str) -> None:
+    """By a reload to fewer workers, and by the end of the farm: nobody waits for its session to end. Those that only
+    get a new process stay."""
+    topic, outgoing = new_topic(kafka_server, partitions=2), new_topic(kafka_server)
+    connection = f"brokerAddress: {kafka_server.address()}, driver: {driver}"
+    keys = f"group: {topic}\n    respondTo: {outgoing}\n    workers: "
+    app = write_app(tmp_path / "app", directive(kafka_server, topic, keys + "2", connection), ("c", "hello"))
+    with Farm(app) as farm:
+        both = members(kafka_server, topic)
+        assert [one[-2:] for one in both] == [".0", ".1"]
+        write_directive(app, directive(kafka_server, topic, keys + "1", connection))
+        os.kill(farm.pid, signal.SIGHUP)
+        farm.wait_log(message="reload: in force")
+        began = time.monotonic()
+        for partition in (0, 1):
+            write(kafka_server, topic, [b"x"], partition=partition)
+        wait_for(lambda: len(read_all(kafka_server, outgoing)) == 2, otherwise=farm.tail)
+        assert members(kafka_server, topic) == both[:1]
+        assert time.monotonic() - began < SESSION_S / 2
+    assert members(kafka_server, topic) == []
 
 
 @pytest.mark.parametrize(

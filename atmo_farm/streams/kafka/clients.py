@@ -230,12 +230,19 @@ class Clients:
         if unsent := len(self._outgoing) + self._undecided:
             log.event(logger, logging.WARNING, "outputs not sent", connection=self._options.where, messages=unsent)
 
-    def close(self) -> None:
-        """Disconnect."""
+    def close(self, leave: bool = False) -> None:
+        """Disconnect; `leave`: the others get the partitions at once, and not when a static member's session ends."""
         self._closing = True
+        leave = leave and not self.trouble()
         for client in (self._consumer, self._producer):
             if client is not None:
                 client.close()
+        if leave and self._membership is not None:
+            try:
+                admin.remove_member(self._options, self._membership.group, self._membership.instance_id)
+            except AtmoFarmError as error:
+                text = "not removed from its group: its session ends by itself"
+                log.event(logger, logging.WARNING, text, connection=self._options.where, reason=str(error))
 
     def assigned(self, partitions: Collection[int]) -> None:
         """`driver.Listener`."""

@@ -11,6 +11,7 @@ the broker is asked to delete those at once, which it may refuse.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -62,9 +63,12 @@ class KafkaLetters:
         """Connect, once. TimedOut when that is not possible now."""
         try:
             await self._do(self._connect)
-        except PublishError as error:
+        except BaseException as error:
+            self._thread.submit(self._close)  # after `_connect`, should that still be at it
             self._thread.shutdown(wait=False)
-            raise TimedOut(f"{self._options.where} is out of reach: {error}") from error
+            if isinstance(error, PublishError):
+                raise TimedOut(f"{self._options.where} is out of reach: {error}") from error
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -153,17 +157,16 @@ class KafkaLetters:
         )  # fmt: skip
 
     def _close(self) -> None:
-        try:
+        with contextlib.suppress(errors.KafkaError, BrokerUnavailable, BrokerRefused):  # they are marked as removed
             if self._mine:
                 self._look()
             for partition in self._mine:
                 self._delete_removed(partition)
-        except (errors.KafkaError, BrokerUnavailable, BrokerRefused):
-            pass  # they are marked as removed
-        finally:
-            self._consumer.close(autocommit=False, timeout_ms=1000)
-            if self._producer is not None:
-                self._producer.close()
+        if self._producer is not None:
+            self._producer.close()
+        if self._consumer is not None:
+            with contextlib.suppress(errors.KafkaError):  # all that was to be done is done
+                self._consumer.close(autocommit=False, timeout_ms=1000)
 
     def _look(self) -> Sequence[int]:
         """Learn what has been removed up to now; returns the topic's partitions."""
@@ -176,7 +179,7 @@ class KafkaLetters:
             self._removed.setdefault(number, set())
         for number in numbers:
             end = ends[TopicPartition(self._topic, number)]
-            at = max(self._seen.get(number, 0), self._beginning(number))
+            at = self._seen[number] if number in self._seen else self._beginning(number)
             while at < end:
                 at, found = self._read(number, at, end)
                 for place in filter(None, map(_removes, found)):

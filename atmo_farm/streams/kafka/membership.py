@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol
 
 import attrs
 
@@ -23,3 +23,13 @@ class Membership:
     start_at: Literal["earliest", "latest"] | float = "latest"
     """Where a partition begins for which the group has committed nothing; a number is seconds since 1970."""
     session_timeout_s: float = 10.0
+
+
+class Place(Protocol):
+    """What one process after the other has of a static member."""
+
+    async def take(self) -> None:
+        """Returns when no other process has it."""
+
+    def is_wanted(self) -> bool:
+        """Whether another process waits for it."""

@@ -56,7 +56,7 @@ class Owner:
         self._asked: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
         self._active_at = 0.0
-        self._ending = False
+        self._ending = self._leaving = False
         self._did = False
         """Whether there was something to do in this cycle."""
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -99,9 +99,10 @@ class Owner:
         self._ask(lambda: self._tell(answer, self._clients.lag()))
         return await found
 
-    async def end(self) -> None:
-        """Write and commit what was asked for, as far as the broker takes it in time, and disconnect."""
-        self._ask(self._end)
+    async def end(self, leave: bool = False) -> None:
+        """Write and commit what was asked for, as far as the broker takes it in time, and disconnect; `leave`: a static
+        member goes for good."""
+        self._ask(partial(self._end, leave))
         if self._thread.is_alive():
             await asyncio.wait((self._ended,))
 
@@ -123,7 +124,7 @@ class Owner:
             logger.exception("internal error")
             self._tell(self._ears.failed, BrokerRefused(f"internal error: {type(error).__name__}"))
         finally:
-            self._clients.close()
+            self._clients.close(self._leaving)
             self._tell(self._ended.set_result, None)
 
     def _open(self) -> bool:
@@ -186,8 +187,9 @@ class Owner:
         """Until the loop asks for something."""
         self._wake.wait(timeout_s)
 
-    def _end(self) -> None:
+    def _end(self, leave: bool) -> None:
         self._ending = True
+        self._leaving = leave
 
     def _tell(self, ear: Callable[..., None], *what: Any) -> None:
         try:

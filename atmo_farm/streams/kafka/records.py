@@ -1,13 +1,38 @@
-"""Headers of records: Kafka's are pairs of a name and bytes."""
+"""What a record tells beside its value: where it was, and headers, which are pairs of a name and bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
+
 from atmo_farm.streams.base import Output
 from atmo_farm.streams.headers import REPLAY_FOR
+from atmo_farm.streams.kafka.driver import Record
+from atmo_farm.streams.kafka.partitions import Partition
 
 Headers = Sequence[tuple[str, bytes | None]]
+
+
+@attrs.define
+class KafkaOrigin:
+    """`streams.base.Origin`."""
+
+    partition: Partition
+    record: Record
+
+    def field(self, name: str) -> str:
+        """`atmo-partition`, `atmo-offset`, `atmo-timestamp` (milliseconds), `atmo-key`, `atmo-null` (`true`)."""
+        record = self.record
+        if name == "atmo-partition":
+            return str(self.partition.number)
+        if name == "atmo-offset":
+            return str(record.offset)
+        if name == "atmo-timestamp":
+            return str(record.timestamp)
+        if name == "atmo-key":
+            return (record.key or b"").decode("utf-8", "replace")
+        return "true" if name == "atmo-null" and record.value is None else ""
 
 
 def headers_of(headers: Headers) -> dict[str, str]:

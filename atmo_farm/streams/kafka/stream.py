@@ -12,8 +12,6 @@ import threading
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import Literal
 
-import attrs
-
 from atmo_farm.directive.model import DeadLetter, KafkaConnection
 from atmo_farm.errors import AtmoFarmError, CannotStart, PublishError
 from atmo_farm.streams import grav
@@ -21,11 +19,11 @@ from atmo_farm.streams.base import Handle, Message, Output, StreamEvents
 from atmo_farm.streams.codec import NO_HEADERS, Codec
 from atmo_farm.streams.kafka import drivers
 from atmo_farm.streams.kafka.driver import BrokerRefused, Outgoing, Record, Result
-from atmo_farm.streams.kafka.membership import Membership
+from atmo_farm.streams.kafka.membership import Membership, Place
 from atmo_farm.streams.kafka.options import options
 from atmo_farm.streams.kafka.owner import Owner
 from atmo_farm.streams.kafka.partitions import Partition, Partitions
-from atmo_farm.streams.kafka.records import headers_of, is_for_another, pairs, wire_headers
+from atmo_farm.streams.kafka.records import KafkaOrigin, headers_of, is_for_another, pairs, wire_headers
 
 logger = logging.getLogger("atmo_farm.streams")
 
@@ -33,27 +31,6 @@ TURN = 64
 """Messages handed over before the loop's other work gets its turn."""
 
 OFFSET_BITS = 48
-
-
-@attrs.define
-class KafkaOrigin:
-    """`streams.base.Origin`."""
-
-    partition: Partition
-    record: Record
-
-    def field(self, name: str) -> str:
-        """`atmo-partition`, `atmo-offset`, `atmo-timestamp` (milliseconds), `atmo-key`, `atmo-null` (`true`)."""
-        record = self.record
-        if name == "atmo-partition":
-            return str(self.partition.number)
-        if name == "atmo-offset":
-            return str(record.offset)
-        if name == "atmo-timestamp":
-            return str(record.timestamp)
-        if name == "atmo-key":
-            return (record.key or b"").decode("utf-8", "replace")
-        return "true" if name == "atmo-null" and record.value is None else ""
 
 
 class KafkaStream:
@@ -75,15 +52,18 @@ class KafkaStream:
         ordered: bool = True,
         dead_letter: DeadLetter | None = None,
         whom: str = "",
+        place: Place | None = None,
     ):
         """`ordered`: messages of a partition wait for each other. `whom`: what was replayed for another one than
-        `<identifier>.<handler>` is passed over."""
+        `<identifier>.<handler>` is passed over. `place`: it is taken before it joins; in the end, when no other process
+        wants it, the member is removed from its group."""
         given = options(connection, client_id)
         self._where = given.where
         self._topic = topic
         self._events = events
         self._codec = Codec(envelope)
         self._whom = whom
+        self._place = place
         self._partitions = Partitions(max_in_flight, share=ordered)
         self._owner = Owner(drivers.choose(connection.driver), given, self, topic, membership, dead_letter)
         self._loop = asyncio.get_running_loop()
@@ -98,7 +78,7 @@ class KafkaStream:
         """Partitions that are about to be revoked, and who is to know when nothing of them is in hand any more."""
         self._wake: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[None] | None = None
-        self._ended = self._stopping = False
+        self._joined = self._ended = self._stopping = False
 
     async def open(self) -> None:
         """Connect, for as long as it takes; CannotStart if there is no such topic."""
@@ -113,6 +93,8 @@ class KafkaStream:
         """Join the group and hand over; CannotStart if this is not allowed."""
         self._pump = self._loop.create_task(self._hand_over(handle), name="kafka pump")
         self._pump.add_done_callback(self._pump_ended)
+        if self._place is not None:
+            await self._place.take()
         self._owner.follow()
         await self._member
 
@@ -166,11 +148,12 @@ class KafkaStream:
         return 0
 
     async def close(self) -> None:
-        """Write and commit what is left, and disconnect; a static member stays in its group."""
+        """Write and commit what is left, and disconnect; a static member stays in its group for who wants its place."""
+        in_group = self._joined and not self._ended
         self._ended = True
         self.abandon()
         self._tell_owner()
-        await self._owner.end()
+        await self._owner.end(leave=in_group and self._place is not None and not self._place.is_wanted())
 
     async def lag(self) -> Mapping[int, int]:
         """Records of our partitions that were not received yet."""
@@ -189,6 +172,7 @@ class KafkaStream:
 
     def joined(self) -> None:
         """A member."""
+        self._joined = True
         if not self._member.done():
             self._member.set_result(None)
 

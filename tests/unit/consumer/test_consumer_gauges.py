@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from atmo_farm import log
-from atmo_farm.consumer.gauges import Gauges, HostCalls
+from atmo_farm.consumer.gauges import Gauges, waited
 from atmo_farm.consumer.guest_log import HandlerGuestLog
 from atmo_farm.directive.model import Handler
 from atmo_farm.ipc import histogram
@@ -78,8 +78,7 @@ def test_progress_is_what_is_settled_or_tried_again() -> None:
 def test_waits_of_guests_are_counted_by_what_they_wait_for() -> None:
     """What answers at once is none."""
     slot = Arena().slot(0)
-    calls = HostCalls(slot)
     for name in ("cache_get", "cache_set", "db_exec", "fetch_url", "get_static_file"):
-        calls.waited(name, 0.001)
+        waited(slot, name, 0.001)
     assert [sum(histogram.read([slot], timed).counts) for timed in Timed] == [0, 2, 1, 1]
     assert histogram.read([slot], Timed.CACHE).sum_s == pytest.approx(0.002)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nats import errors
 from nats.protocol.parser import AWAITING_MSG_PAYLOAD
 
-from atmo_farm.streams.nats_client import LONGEST_LINE, WireParser
+from atmo_farm.streams.nats_parser import LONGEST_LINE, WireParser
 from tests.streams import run
 
 pytestmark = pytest.mark.timeout(60)

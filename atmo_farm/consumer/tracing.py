@@ -1,7 +1,8 @@
-"""The same worker and functions, with spans: one for each message, in it one for each run of a function, in that one
-for each call to a data source; and one for what is published, in whose trace its receiver goes on.
+"""The same worker and functions, with OpenTelemetry's spans: one for each message, in it one for each run of a function,
+in that one for each call to a data source; and one for what is published, in whose trace its receiver goes on.
 
-Used only where traces are sent: elsewhere none of this runs.
+Used only where traces are sent: elsewhere none of this is imported. A message's span is the current one in whatever
+runs for that message.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-from atmo_farm import __version__, log
+from opentelemetry.context import attach, detach
+from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, get_current_span, set_span_in_context
+
 from atmo_farm.consumer.context import ChildContext
 from atmo_farm.consumer.sequence import Result, Runs
 from atmo_farm.consumer.worker import Worker
@@ -21,14 +24,9 @@ from atmo_farm.ipc.arena import Field
 from atmo_farm.runtime.function import Unfinished
 from atmo_farm.runtime.services import Answer, Services
 from atmo_farm.streams.base import DONE, Message
+from atmo_farm.tracing import spans
 from atmo_farm.tracing.collector import Collector
-from atmo_farm.tracing.context import read
 from atmo_farm.tracing.exporter import Exporter
-from atmo_farm.tracing.spans import Attribute, Kind, Span, Tracer, current
-
-T = TypeVar("T")
-
-LONGEST_ERROR = 500
 
 
 class TracedWorker(Worker):
@@ -38,11 +36,10 @@ class TracedWorker(Worker):
         super().__init__(*arguments)
         handler = self._handler
         self._tracer = tracer
-        self._spans: dict[int, Span] = {}
-        """Of the messages in flight, by the identity of the object."""
         self._name = f"process {handler.resource}"
-        self._messaging: dict[str, Attribute] = {"messaging.system": handler.source}
-        self._attributes: dict[str, Attribute] = {
+        self._send = f"send {self._target or 'answer'}"
+        self._messaging = {"messaging.system": handler.source}
+        self._attributes = {
             **self._messaging,
             "messaging.operation.type": "process",
             "messaging.destination.template": handler.resource,
@@ -50,59 +47,78 @@ class TracedWorker(Worker):
         }
 
     def _start(self, message: Message, outcome: Outcome | None = None) -> None:
-        attributes = {
-            **self._attributes,
-            "messaging.destination.name": message.subject,
-            "messaging.message.id": message.id,
-            "messaging.message.body.size": len(message.data),
-        }
-        span = self._tracer.begin(self._name, Kind.CONSUMER, read(message.headers), attributes)
+        parent = spans.parent(message.headers)
+        span = self._tracer.start_span(self._name, parent, SpanKind.CONSUMER)
+        if span.is_recording():
+            span.set_attributes(
+                {
+                    **self._attributes,
+                    "messaging.destination.name": spans.text(message.subject),
+                    "messaging.message.id": spans.text(message.id),
+                    "messaging.message.body.size": len(message.data),
+                }
+            )
         if outcome is not None:
-            span.error = _text(outcome.message)
-        self._spans[id(message)] = span
-        super()._start(message, outcome)
+            spans.fail(span, outcome.message, outcome.cause)
+        token = attach(set_span_in_context(span, parent))
+        try:
+            super()._start(message, outcome)
+        finally:
+            detach(token)
 
     def _attempt(self, message: Message, attempt: int, began: float) -> Awaitable[None]:
-        span = self._spans[id(message)]
-        span.attributes["atmo.attempt"] = attempt
-        span.error = ""
-        current.set(span)
+        get_current_span().set_attribute("atmo.attempt", attempt)
         return super()._attempt(message, attempt, began)
 
-    def _publish(self, message: Message, result: Result) -> Awaitable[None]:
+    def _publish(
+        self,
+        message: Message,
+        result: Result,
+        trace: Mapping[str, str] | None = None,  # noqa: ARG002 - it is from here that it comes
+    ) -> Awaitable[None]:
         target = self._target or message.reply
         if not target or result.data is None:
             return DONE
-        attributes = {**self._messaging, "messaging.operation.type": "send", "messaging.destination.name": target}
-        name = f"send {self._target}" if self._target else "send answer"
-        span = self._tracer.begin(name, Kind.PRODUCER, self._spans[id(message)].context, attributes)
-        result = Result(result.data, {**span.context.headers(), **result.headers})
+        span = get_current_span()
+        if not span.is_recording():
+            return super()._publish(message, result, spans.headers(span))
+        attributes = {
+            **self._messaging,
+            "messaging.operation.type": "send",
+            "messaging.destination.name": spans.text(target),
+        }
+        span = self._tracer.start_span(self._send, kind=SpanKind.PRODUCER, attributes=attributes)
         try:
-            sent = super()._publish(message, result)
+            sent = super()._publish(message, result, spans.headers(span))
         except Exception as error:
-            self._tracer.end(span, _text(str(error)))
+            spans.end(span, error)
             raise
         if sent is DONE:
-            self._tracer.end(span)
+            span.end()
             return DONE
-        return through(self._tracer, span, sent)
+        return spans.through(span, sent)
+
+    def _succeeded(self, message: Message) -> None:
+        super()._succeeded(message)
+        get_current_span().set_status(StatusCode.OK)
 
     def _failed(self, message: Message, error: Exception, began: float) -> Outcome:
         outcome = super()._failed(message, error, began)
-        span = self._spans[id(message)]
-        span.attributes["error.type"] = outcome.cause
-        span.error = _text(outcome.message)
+        spans.fail(get_current_span(), outcome.message, outcome.cause)
         return outcome
 
     def _free_place(self, message: Message) -> None:
-        self._tracer.end(self._spans.pop(id(message)), "cut off at the drain deadline" if self._ended else "")
+        span = get_current_span()
+        if self._ended:
+            spans.fail(span, "cut off at the drain deadline", "cancelled")
+        span.end()
         super()._free_place(message)
 
 
 class TracedFunction:
-    """A function whose runs have spans."""
+    """A function whose runs have spans. `queries`: what is known of each, by its name."""
 
-    def __init__(self, name: str, function: Runs, tracer: Tracer, queries: Mapping[str, Mapping[str, Attribute]]):
+    def __init__(self, name: str, function: Runs, tracer: Tracer, queries: Mapping[str, Mapping[str, str]]):
         self._name = name
         self._function = function
         self._tracer = tracer
@@ -110,29 +126,26 @@ class TracedFunction:
 
     def begin(self, data: bytes, services: Services, deadline: float) -> bytes | Unfinished | None:
         """As the function's own."""
-        message = current.get()
-        if not message.context.sampled:
+        if not get_current_span().is_recording():
             return self._function.begin(data, services, deadline)
-        span = self._tracer.begin(self._name, Kind.INTERNAL, message.context, {"atmo.function": self._name})
+        span = self._tracer.start_span(self._name, attributes={"atmo.function": self._name})
         try:
             ran = self._function.begin(data, TracedServices(services, span, self._tracer, self._queries), deadline)
         except Exception as error:
-            self._tracer.end(span, _text(str(error)))
+            spans.end(span, error)
             raise
         if isinstance(ran, Unfinished):
-            return Unfinished(through(self._tracer, span, ran))
-        self._tracer.end(span)
+            return Unfinished(spans.through(span, ran))
+        span.end()
         return ran
 
 
 class TracedServices:
     """One run's services; its calls to data sources have spans, all others go straight through."""
 
-    def __init__(
-        self, services: Services, parent: Span, tracer: Tracer, queries: Mapping[str, Mapping[str, Attribute]]
-    ):
+    def __init__(self, services: Services, run: Span, tracer: Tracer, queries: Mapping[str, Mapping[str, str]]):
         self._services = services
-        self._parent = parent
+        self._run = run
         self._tracer = tracer
         self._queries = queries
 
@@ -141,43 +154,40 @@ class TracedServices:
 
     def cache_get(self, key: str) -> Answer:
         """As without a span."""
-        return self._call("cache get", {}, lambda: self._services.cache_get(key))
+        return self._call("cache get", None, lambda: self._services.cache_get(key))
 
     def cache_set(self, key: str, value: bytes, ttl: int) -> Answer:
         """As without a span."""
-        return self._call("cache set", {}, lambda: self._services.cache_set(key, value, ttl))
+        return self._call("cache set", None, lambda: self._services.cache_set(key, value, ttl))
 
     def db_exec(self, kind: int, name: str, variables: list[tuple[str, bytes]]) -> Answer:
         """As without a span."""
         known = self._queries.get(name)
         title = f"query {name}" if known is not None else "query"
-        return self._call(title, known or {}, lambda: self._services.db_exec(kind, name, variables))
+        return self._call(title, known, lambda: self._services.db_exec(kind, name, variables))
 
-    def _call(self, name: str, attributes: Mapping[str, Attribute], ask: Callable[[], Answer]) -> Answer:
-        tracer = self._tracer
-        span = tracer.begin(name, Kind.CLIENT, self._parent.context, attributes)
+    def _call(self, name: str, attributes: Mapping[str, str] | None, ask: Callable[[], Answer]) -> Answer:
+        run = set_span_in_context(self._run)  # not the current one: guests go on wherever their answer arrives
+        span = self._tracer.start_span(name, run, SpanKind.CLIENT, attributes)
         try:
             answer = ask()
         except Exception as error:
-            tracer.end(span, _text(str(error)))
+            spans.end(span, error)
             raise
         if isinstance(answer, asyncio.Future):
-
-            def done(future: asyncio.Future[bytes]) -> None:
-                tracer.end(span, "cancelled" if future.cancelled() else _text(str(future.exception() or "")))
-
-            answer.add_done_callback(done)
+            answer.add_done_callback(
+                lambda future: spans.end(span, asyncio.CancelledError() if future.cancelled() else future.exception())
+            )
         else:
-            tracer.end(span)
+            span.end()
         return answer
 
 
 class Tracing:
-    """What a consumer needs to trace: made on its loop, closed at its end."""
+    """What a consumer needs to trace: made on its loop, after the fork; closed at its end."""
 
     def __init__(self, collector: Collector, context: ChildContext):
-        slot, handler, directive = context.slot, context.handler, context.directive
-        settings = context.settings.tracer
+        slot = context.slot
 
         def count(field: Field) -> Callable[[int], None]:
             def add(spans: int) -> None:
@@ -185,21 +195,19 @@ class Tracing:
 
             return add
 
-        resource: dict[str, Attribute] = {
+        self._exporter = Exporter(collector, count(Field.SPANS), count(Field.SPANS_DROPPED))
+        directive, settings = context.directive, context.settings.tracer
+        resource: dict[str, str | int] = {
             "service.name": settings.service_name,
             "service.version": directive.app_version,
-            "service.instance.id": f"{context.instance}/{handler.name}/{context.worker}",
+            "service.instance.id": f"{context.instance}/{context.handler.name}/{context.worker}",
             "atmo.app": directive.identifier,
             "host.name": socket.gethostname(),
             "process.pid": os.getpid(),
-            "telemetry.sdk.name": "atmo-farm",
-            "telemetry.sdk.language": "python",
-            "telemetry.sdk.version": __version__,
         }
-        self._exporter = Exporter(collector, resource, count(Field.SPANS), count(Field.SPANS_DROPPED))
-        self.tracer = Tracer(settings.probability, self._exporter.offer)
+        self.tracer = spans.tracer(resource, settings.probability, self._exporter)
         databases = directive.connections.databases
-        self._queries: dict[str, dict[str, Attribute]] = {
+        self._queries = {
             query.name: {
                 "db.system.name": databases[query.database].type,
                 "db.operation.name": query.type,
@@ -217,22 +225,3 @@ class Tracing:
     async def close(self, patience_s: float) -> None:
         """Send the last spans, in that time."""
         await self._exporter.close(patience_s)
-
-
-async def through(tracer: Tracer, span: Span, rest: Awaitable[T]) -> T:
-    """What is awaited, and the end of its span."""
-    try:
-        result = await rest
-    except asyncio.CancelledError:
-        tracer.end(span, "cancelled")
-        raise
-    except Exception as error:
-        tracer.end(span, _text(str(error)))
-        raise
-    tracer.end(span)
-    return result
-
-
-def _text(error: str) -> str:
-    """What a collector is told of an error: no secret, and not too much."""
-    return log.redacted(error, LONGEST_ERROR)

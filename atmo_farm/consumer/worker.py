@@ -183,13 +183,14 @@ class Worker:
     async def _rest_of_attempt(self, message: Message, ran: Awaitable[Result]) -> None:
         await self._publish(message, await ran)
 
-    def _publish(self, message: Message, result: Result) -> Awaitable[None]:
+    def _publish(self, message: Message, result: Result, trace: Mapping[str, str] | None = None) -> Awaitable[None]:
+        """`trace`: headers of the trace in which the output goes on; else it is that of the message."""
         target = self._target or message.reply
         if not target or result.data is None:
             return DONE
         headers = {**self._target_headers, **result.headers} if self._target_headers else result.headers
-        if message.headers:
-            headers = passed_on(message.headers, headers)
+        if trace or message.headers:
+            headers = passed_on(trace or message.headers, headers)
         identity = f"{message.id}.{self._output_id}" if self._durable else ""
         key = message.record_key if self._target_key is None else self._target_key
         sent = self._stream.publish(Output(target, result.data, headers, message, identity, key))

@@ -1,1 +1,1 @@
-"""Traces by OpenTelemetry's conventions: whose trace a message belongs to, spans, and how a collector gets them."""
+"""Traces: in which one an output goes on, and how a collector gets the spans that OpenTelemetry's SDK makes."""

@@ -17,6 +17,9 @@ PATH = "/v1/traces"
 COLLECTOR = "http://127.0.0.1:4318"
 HONEYCOMB = "https://api.honeycomb.io"
 
+NEEDED = ("aiohttp", "opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.common.trace_encoder")
+"""What the extra `otel` installs."""
+
 
 @attrs.frozen
 class Collector:
@@ -30,7 +33,7 @@ def collector(settings: TracerSettings) -> Collector | None:
     """None where nothing is traced. CannotStart if what is needed is not installed, or the address is none."""
     if settings.type == "none":
         return None
-    if find_spec("aiohttp") is None:
+    if not all(map(_installed, NEEDED)):
         raise CannotStart("traces need the extra `otel`: pip install 'atmo-farm[otel]', or set ATMO_TRACER_TYPE=none")
     if settings.type == "collector":
         return Collector(url(settings.collector_endpoint or COLLECTOR, "http", "tracer.collector.endpoint"), {})
@@ -55,3 +58,10 @@ def url(endpoint: str, scheme: str, key: str) -> str:
         )
     path = parts.path.rstrip("/")
     return f"{parts.scheme}://{parts.netloc}{path.removesuffix(PATH)}{PATH}"
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even its package
+        return False

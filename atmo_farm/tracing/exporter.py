@@ -1,24 +1,27 @@
-"""Sends spans to a collector, from the process's own loop: never in the way of a message, never more than a bounded
-queue. What the collector does not take in time is dropped and counted."""
+"""Sends the SDK's spans to a collector, from the process's own loop: the SDK's own exporters need a thread each.
+
+Never in the way of a message, never more than a bounded queue: what the collector does not take in time is dropped and
+counted.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import islice
 
 import aiohttp
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
 from atmo_farm import log
-from atmo_farm.tracing import otlp
 from atmo_farm.tracing.collector import Collector
-from atmo_farm.tracing.spans import Attribute, Span
 
 logger = logging.getLogger("atmo_farm.tracing")
 
-MOST_WAITING = 4096
+MOST_WAITING = 2048
 BATCH = 128
 EVERY_S = 1.0
 """Between two batches, if they are not full."""
@@ -30,21 +33,14 @@ AGAIN_ON = (429, 502, 503, 504)
 """Answers after which a batch may be sent once more."""
 
 
-class Exporter:
+class Exporter(SpanProcessor):
     """Of one process; made on a running loop. `sent` and `dropped` are told how many spans."""
 
-    def __init__(
-        self,
-        collector: Collector,
-        resource: Mapping[str, Attribute],
-        sent: Callable[[int], None],
-        dropped: Callable[[int], None],
-    ):
+    def __init__(self, collector: Collector, sent: Callable[[int], None], dropped: Callable[[int], None]):
         self._collector = collector
-        self._resource = resource
         self._sent = sent
         self._dropped = dropped
-        self._waiting: deque[Span] = deque()
+        self._waiting: deque[ReadableSpan] = deque()
         self._full = asyncio.Event()
         self._away = False
         """The last batch is to be sent once more."""
@@ -52,7 +48,7 @@ class Exporter:
         """The last batch was taken, as far as it was told."""
         self._task = asyncio.get_running_loop().create_task(self._run(), name="traces")
 
-    def offer(self, span: Span) -> None:
+    def on_end(self, span: ReadableSpan) -> None:
         """Send it with the next batch; while too many wait it is dropped."""
         waiting = self._waiting
         if len(waiting) >= MOST_WAITING:
@@ -103,20 +99,22 @@ class Exporter:
                 pass
 
     def _session(self) -> aiohttp.ClientSession:
-        headers = {**self._collector.headers, "Content-Type": "application/json"}
+        headers = {**self._collector.headers, "Content-Type": "application/x-protobuf"}
         return aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=PATIENCE_S))
 
     async def _send(self, session: aiohttp.ClientSession) -> bool:
         """Whether the first batch is off the queue: taken, or refused for good."""
         spans = list(islice(self._waiting, BATCH))
-        body = otlp.encode(spans, self._resource)
         try:
+            body = encode_spans(spans).SerializeToString()
             async with session.post(self._collector.url, data=body, allow_redirects=False) as answer:
                 await answer.content.read(1 << 16)
-                problem = "" if answer.status == 200 else f"it answered {answer.status}"
+                problem = "" if answer.status // 100 == 2 else f"it answered {answer.status}"
                 again = answer.status in AGAIN_ON
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             problem, again = str(error) or type(error).__name__, True
+        except ValueError as error:  # of the encoding: it would be the same once more
+            problem, again = str(error), False
         self._tell(problem)
         self._away = again
         if again:

@@ -1,74 +1,87 @@
-"""Spans: what happened when, in which trace, because of what."""
+"""OpenTelemetry's spans as the farm uses them: who makes them, how they end, and in which headers they go on."""
 
 from __future__ import annotations
 
-import contextvars
-import enum
-import random
-from collections.abc import Callable, Mapping
+import asyncio
+import logging
+from collections.abc import Awaitable, Mapping
+from typing import TypeVar
 
-import attrs
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.version import __version__ as sdk_version
+from opentelemetry.trace import Span, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from atmo_farm import clock
-from atmo_farm.tracing.context import TraceContext
+from atmo_farm import __version__, log
 
-Attribute = str | int | bool
+T = TypeVar("T")
 
+LONGEST_TEXT = 500
+"""Characters of what others wrote, in a span."""
 
-class Kind(enum.IntEnum):
-    """OpenTelemetry's numbers."""
-
-    INTERNAL = 1
-    CLIENT = 3
-    PRODUCER = 4
-    CONSUMER = 5
-
-
-@attrs.define(eq=False)
-class Span:
-    """One stretch of work; times are wall-clock nanoseconds, its length is of the monotonic clock."""
-
-    name: str
-    kind: Kind
-    context: TraceContext
-    parent_id: int
-    """The span that it belongs to; 0: it begins a trace."""
-    began_ns: int
-    began_monotonic_ns: int
-    attributes: dict[str, Attribute]
-    ended_ns: int = 0
-    error: str = ""
-    """What went wrong, for people; empty: nothing."""
+_W3C = TraceContextTextMapPropagator()
 
 
-current: contextvars.ContextVar[Span] = contextvars.ContextVar("span")
-"""The message's span, in whatever runs for it."""
-
-
-class Tracer:
-    """Begins spans, and hands over those that have ended to `export`, as far as their trace is sampled.
+def tracer(resource: Mapping[str, str | int], probability: float, processor: SpanProcessor) -> Tracer:
+    """Made after the fork: the SDK's provider keeps locks and hooks of its process.
 
     A trace that another system has begun is sampled if that says so; of those that begin here, `probability`.
     """
+    logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # it warns of each message whose headers are odd
+    own = Resource(
+        {
+            "telemetry.sdk.name": "opentelemetry",
+            "telemetry.sdk.language": "python",
+            "telemetry.sdk.version": sdk_version,
+            **resource,
+        }
+    )
+    who = OTELResourceDetector().detect().merge(own)  # OTEL_RESOURCE_ATTRIBUTES; Resource.create would start a thread
+    provider = TracerProvider(ParentBased(TraceIdRatioBased(probability)), who, shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    return provider.get_tracer("atmo-farm", __version__)
 
-    def __init__(self, probability: float, export: Callable[[Span], None]):
-        self._below = int(probability * (1 << 64))
-        self._export = export
 
-    def begin(self, name: str, kind: Kind, parent: TraceContext | None, attributes: Mapping[str, Attribute]) -> Span:
-        """A span that begins now."""
-        span_id = random.getrandbits(64) or 1
-        if parent is None:
-            trace_id = random.getrandbits(128) or 1
-            context = TraceContext(trace_id, span_id, trace_id & ((1 << 64) - 1) < self._below)
-        else:
-            context = TraceContext(parent.trace_id, span_id, parent.sampled, parent.state)
-        parent_id = parent.span_id if parent is not None else 0
-        return Span(name, kind, context, parent_id, clock.wall_ns(), clock.monotonic_ns(), dict(attributes))
+def parent(headers: Mapping[str, str]) -> Context:
+    """The trace that a message says it belongs to; an empty one where it does not, or says it wrongly."""
+    return _W3C.extract(headers)
 
-    def end(self, span: Span, error: str = "") -> None:
-        """It ends now; with `error`, badly."""
-        span.error = error or span.error
-        if span.context.sampled:
-            span.ended_ns = span.began_ns + clock.monotonic_ns() - span.began_monotonic_ns
-            self._export(span)
+
+def headers(span: Span) -> dict[str, str]:
+    """By which what follows goes on in the span's trace."""
+    found: dict[str, str] = {}
+    _W3C.inject(found, set_span_in_context(span))
+    return found
+
+
+async def through(span: Span, rest: Awaitable[T]) -> T:
+    """What is awaited, and the end of its span."""
+    try:
+        result = await rest
+    except BaseException as error:
+        end(span, error)
+        raise
+    span.end()
+    return result
+
+
+def end(span: Span, error: BaseException | None) -> None:
+    """It ends now; with `error`, badly."""
+    if error is not None:
+        fail(span, "cancelled" if isinstance(error, asyncio.CancelledError) else str(error), type(error).__name__)
+    span.end()
+
+
+def fail(span: Span, reason: str, cause: str) -> None:
+    """What it stands for went wrong; it may still go well, or go on."""
+    if span.is_recording():
+        span.set_attribute("error.type", cause)
+        span.set_status(StatusCode.ERROR, text(reason) or cause)
+
+
+def text(foreign: str) -> str:
+    """What others wrote, as a collector is told it: no secret, not too much, and UTF-8."""
+    return log.redacted(foreign, LONGEST_TEXT).encode(errors="replace").decode()

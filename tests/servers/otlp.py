@@ -1,11 +1,10 @@
-"""A collector for traces: OTLP/HTTP with JSON, read into the protocol's own protobuf classes.
+"""A collector for traces: OTLP/HTTP with protobuf, read by the protocol's own classes.
 
 `python -m tests.servers.otlp PORT FILE` is the server: each span that it takes is a line of FILE.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -65,27 +64,13 @@ class OtlpServer(ServerProcess):
         return self.log.read_text()
 
 
-def parse(body: bytes) -> Any:
-    """The request in protobuf's classes: an unknown field or a value of another type is an error. Ids are in hex in
-    OTLP's JSON, and in base64 in protobuf's own."""
-    from google.protobuf import json_format
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
-    found = json.loads(body)
-    for resource in found["resourceSpans"]:
-        for scope in resource["scopeSpans"]:
-            for span in scope["spans"]:
-                for key in {"traceId", "spanId", "parentSpanId"} & set(span):
-                    span[key] = base64.b64encode(bytes.fromhex(span[key])).decode()
-    return json_format.ParseDict(found, ExportTraceServiceRequest())
-
-
 def lines(body: bytes) -> list[str]:
     """Its spans as `Received`, in JSON."""
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
     from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
     found = []
-    for resource in parse(body).resource_spans:
+    for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
         whose = plain(resource.resource.attributes)
         for span in (span for scope in resource.scope_spans for span in scope.spans):
             kind = Span.SpanKind.Name(span.kind)
@@ -115,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         status = self.answer
-        if (self.path, self.headers["Content-Type"]) != ("/v1/traces", "application/json"):
+        if (self.path, self.headers["Content-Type"]) != ("/v1/traces", "application/x-protobuf"):
             status = 404
         elif status == 200:
             try:
@@ -126,10 +111,9 @@ class Handler(BaseHTTPRequestHandler):
                 status = 400
         print(dict(self.headers), flush=True)
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", "2")
+        self.send_header("Content-Type", "application/x-protobuf")
+        self.send_header("Content-Length", "0")
         self.end_headers()
-        self.wfile.write(b"{}")
 
 
 if __name__ == "__main__":

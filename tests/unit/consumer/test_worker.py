@@ -14,6 +14,9 @@ from typing import Any
 
 import attrs
 import pytest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 
 from atmo_farm.capabilities.rules import Rules
 from atmo_farm.capabilities.services import Capabilities
@@ -29,7 +32,7 @@ from atmo_farm.runtime.services import Services
 from atmo_farm.streams.base import Message, Output
 from atmo_farm.streams.memory import MemoryBroker
 from atmo_farm.streams.memory_durable import DurableMemoryStream, MemoryLog
-from atmo_farm.tracing.spans import Kind, Span, Tracer
+from atmo_farm.tracing.spans import tracer
 from tests.streams import Watched, run
 from tests.unit.consumer.functions import Body, Python, Silent, call, step
 
@@ -146,16 +149,16 @@ async def world(
     stream = Recorded(broker, consumer)
     stream.redelivers = redelivers
     slot = memoryview(bytearray(4096)).cast("Q")
-    spans: list[Span] = []
-    tracer = Tracer(1.0, spans.append)
+    ended = InMemorySpanExporter()
+    traces = tracer({}, 1.0, SimpleSpanProcessor(ended))
     function: Runs = Python(body)
     if traced:
-        function = TracedFunction("f", function, tracer, {})
+        function = TracedFunction("f", function, traces, {})
     sequence = Sequence(STEPS, "", {"default::f": function}, Capabilities(Rules(), Silent()))
     letters = DeadLetters("h", "app", 1, "dead", stream.bury, NoSpool(), spool_all=False) if dead_letter else None
     suspects: dict[int, int] = {}
     parts = attrs.evolve(HANDLER, **keys), sequence, stream, slot, "app.h", letters, suspects
-    worker = TracedWorker(*parts, tracer=tracer) if traced else Worker(*parts)
+    worker = TracedWorker(*parts, tracer=traces) if traced else Worker(*parts)
     made = World(broker, log, out, dead, stream, worker, slot, suspects)
     try:
         yield made
@@ -163,9 +166,11 @@ async def world(
         stream.abandon()
         await worker.cancel()
     if traced:
+        spans = ended.get_finished_spans()
         begun = {span.context.span_id for span in spans}
-        assert len(begun) == len(spans) and all(span.ended_ns >= span.began_ns for span in spans)
-        assert all(span.parent_id in begun for span in spans if span.kind != Kind.CONSUMER)
+        assert len(begun) == len(spans)
+        assert all((span.parent is None) == (span.kind == SpanKind.CONSUMER) for span in spans)
+        assert all(span.parent.span_id in begun for span in spans if span.parent is not None)
 
 
 def on_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:

@@ -22,7 +22,8 @@ from atmo_farm.tracing.collector import Collector
 logger = logging.getLogger("atmo_farm.tracing")
 
 MOST_WAITING = 2048
-BATCH = 128
+BATCH = 64
+"""The loop stands while one is encoded: 3 to 5 ms."""
 EVERY_S = 1.0
 """Between two batches, if they are not full."""
 PATIENCE_S = 5.0

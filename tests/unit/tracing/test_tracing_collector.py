@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from atmo_farm import tracing
 from atmo_farm.errors import CannotStart
 from atmo_farm.settings import Tracer
 from atmo_farm.tracing.collector import collector
@@ -48,4 +49,13 @@ def test_honeycomb() -> None:
 
 def test_nothing_is_traced() -> None:
     """Unless the settings say so."""
+    assert collector(Tracer()) is None
+
+
+@pytest.mark.parametrize("module", ["opentelemetry.not_there", "not_there.at_all"])
+def test_without_the_extra(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What to install is named; where nothing is traced nothing is missed."""
+    monkeypatch.setattr(tracing.collector, "NEEDED", ("aiohttp", module))
+    with pytest.raises(CannotStart, match=r"pip install 'atmo-farm\[otel\]'"):
+        collector(Tracer(type="collector"))
     assert collector(Tracer()) is None

@@ -1,5 +1,6 @@
-"""The same worker and functions, with OpenTelemetry's spans: one for each message, in it one for each run of a function,
-in that one for each call to a data source; and one for what is published, in whose trace its receiver goes on.
+"""The same worker and functions, with OpenTelemetry's spans: one for each message, in it one for each run of a
+function, in that one for each call to a data source; and one for what is published, in whose trace its receiver
+goes on.
 
 Used only where traces are sent: elsewhere none of this is imported. A message's span is the current one in whatever
 runs for that message.

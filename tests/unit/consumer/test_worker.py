@@ -589,11 +589,12 @@ async def test_ordering_by_key(ordering_key: str) -> None:
         if b'"a1"' in data and not failed:
             failed = True
             raise BUSY
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
         order.append(data)
         return None
 
-    async with world(body, ordering="key", ordering_key=ordering_key) as made:
+    later = Retry(5, 0.05, 1.0, 2.0, 0.0)
+    async with world(body, ordering="key", ordering_key=ordering_key, retry=later) as made:
         sent = [(lane, b'{"n": "%s%d", "lane": "%s"}' % (lane, n, lane)) for n in (1, 2, 3) for lane in (b"a", b"b")]
         for lane, data in sent:
             made.broker.publish("in", data, {"Lane": lane.decode()})

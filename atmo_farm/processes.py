@@ -33,9 +33,13 @@ PRELOADED = (
 """With all that they import: asyncio, nats, wasmtime. None of them starts a thread."""
 
 
-def preload() -> None:
+TRACING = ("atmo_farm.consumer.tracing",)
+"""The same where traces are sent, with aiohttp."""
+
+
+def preload(tracing: bool = False) -> None:
     """Import what children need, so that they share it instead of each having its own."""
-    for name in PRELOADED:
+    for name in (*PRELOADED, *(TRACING if tracing else ())):
         importlib.import_module(name)
 
 
@@ -46,6 +50,7 @@ def run_consumer(context: ChildContext) -> int:
     from atmo_farm.consumer import main
 
     _begin(context, f"consumer {context.handler.name}/{context.worker}")
+    log.bind(handler=context.handler.name)
     return int(uvloop.run(main.run(context)))
 
 

@@ -44,7 +44,11 @@ def start(app: Path | None, env_file: Path | None, **flags: Any) -> int:
         origin = next(value.origin for value in force.loaded.values if value.key.field == "headless")
         raise CannotStart(f"headless mode ({origin}) is not served by this build; set ATMO_HEADLESS=false")
     log.configure(
-        settings.log_level, settings.log_format, settings.log_file, {"app": settings.app_name, "process": "master"}
+        settings.log_level,
+        settings.log_format,
+        settings.log_file,
+        {"app": settings.app_name, "process": "master"},
+        secrets=(settings.tracer.honeycomb_api_key,),
     )
     try:
         return _run(app, settings, force.environ)

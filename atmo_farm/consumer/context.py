@@ -11,6 +11,7 @@ import attrs
 from atmo_farm.directive.model import Directive, Handler
 from atmo_farm.runtime.modules import CompiledModule
 from atmo_farm.settings import Settings
+from atmo_farm.tracing.collector import Collector
 
 
 @attrs.frozen
@@ -37,6 +38,8 @@ class ChildContext:
     """The farm's own id, by which brokers tell its workers from those of other farms (`master.instance`)."""
     proxy: Path | None = None
     """The socket of the data-source proxy; None where the handler's functions ask for no data."""
+    collector: Collector | None = None
+    """Who gets the traces; None: nobody."""
     suspects: Mapping[int, int] = attrs.field(factory=dict)
     """What the crash ledger has: `Message.number` → how many processes died while its guest ran."""
     paused: bool = False

@@ -40,11 +40,11 @@ class Failures:
         self._dead = dead
         self._pause = pause
 
-    def outcome(self, error: Exception) -> Outcome:
+    def outcome(self, message: Message, error: Exception) -> Outcome:
         """What a failed attempt stands for."""
         outcome = failure(error.error, error.function) if isinstance(error, CallFailed) else failure(error)
         if outcome.cause == "internal":
-            logger.error("internal error", exc_info=error)
+            self._internal(message, error)
         field = COUNTED_CAUSES.get(outcome.cause)
         if field is not None:
             self._slot[field] += 1
@@ -87,7 +87,7 @@ class Failures:
 
     def unsettled(self, message: Message, error: Exception, attempt: int) -> None:
         """A bug of ours, after the message's own end."""
-        logger.error("internal error", exc_info=error)
+        self._internal(message, error)
         self._log(logging.ERROR, "message not settled", message, failure(error), attempt)
 
     async def _bury(self, dead: DeadLetters, message: Message, outcome: Outcome, attempt: int, first_s: float) -> bool:
@@ -106,6 +106,10 @@ class Failures:
             if not await self._pause(delay_s):
                 return False
             delay_s = min(longest_s, 2 * delay_s)
+
+    def _internal(self, message: Message, error: Exception) -> None:
+        text, handler = "internal error", self._handler.name
+        log.event(logger, logging.ERROR, text, exc_info=error, handler=handler, message_id=message.id)
 
     def _log(
         self,

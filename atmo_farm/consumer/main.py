@@ -9,8 +9,9 @@ import asyncio
 import ctypes
 import logging
 import signal
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from atmo_farm import clock, log
 from atmo_farm.capabilities.datasources import DataSources
@@ -22,7 +23,7 @@ from atmo_farm.consumer.data import needed_sources, wait_for_sources
 from atmo_farm.consumer.gauges import Gauges, waited
 from atmo_farm.consumer.guest_log import HandlerGuestLog
 from atmo_farm.consumer.pausing import Pausing
-from atmo_farm.consumer.sequence import Sequence
+from atmo_farm.consumer.sequence import Runs, Sequence
 from atmo_farm.consumer.worker import Worker
 from atmo_farm.delivery.dead_letters import DeadLetters
 from atmo_farm.delivery.spool import Spool
@@ -37,12 +38,18 @@ from atmo_farm.runtime.engine import Engine
 from atmo_farm.runtime.function import Function
 from atmo_farm.streams.base import Stream
 
+if TYPE_CHECKING:
+    from atmo_farm.consumer.tracing import Tracing
+
 logger = logging.getLogger("atmo_farm.consumer")
 
 _libc = ctypes.CDLL(None)
 
 DRAIN_MARGIN_S = 1.0
 """The child ends this long before the master would kill it."""
+
+LAST_SPANS_WITHIN_S = 0.5
+"""How long an end waits for the collector."""
 
 
 async def run(context: ChildContext) -> ChildExit:
@@ -63,6 +70,7 @@ class Consumer:
         self._functions: dict[str, Function] = {}
         self._serving: tuple[Stream, Worker] | None = None
         """From the moment on at which messages may come."""
+        self._tracing: Tracing | None = None
         self._suspects = dict(context.suspects)
         self._pausing = Pausing(context.slot, context.handler.name, context.paused, self.closed)
         self._booted = False
@@ -112,13 +120,20 @@ class Consumer:
         data = await self._reach_data(rules) if context.proxy is not None else None
         guest_log = HandlerGuestLog(handler.name)
         capabilities = Capabilities(rules, guest_log, data)
-        sequence = Sequence(handler.steps, handler.response, self._functions, capabilities)
+        functions: Mapping[str, Runs] = self._functions
+        if context.collector is not None:
+            from atmo_farm.consumer.tracing import TracedWorker, Tracing
+
+            self._tracing = Tracing(context.collector, context)
+            functions = self._tracing.functions(functions)
+        sequence = Sequence(handler.steps, handler.response, functions, capabilities)
         identity = f"{context.directive.identifier}.{handler.name}"
         engine.waited = partial(waited, self._slot)
         stream = stream_of(context, identity, self)
         if stream.durable:
             engine.entered = self._slot[Field.ENTERED : Field.ENTERED + 1]
-        worker = Worker(handler, sequence, stream, self._slot, identity, self._dead_letters(stream), self._suspects)
+        parts = handler, sequence, stream, self._slot, identity, self._dead_letters(stream), self._suspects
+        worker = Worker(*parts) if self._tracing is None else TracedWorker(*parts, tracer=self._tracing.tracer)
         gauges = Gauges(self._slot, handler, stream, self._functions.values(), guest_log)
         await stream.open()
         self._serving = stream, worker
@@ -175,6 +190,8 @@ class Consumer:
             text = "drain deadline: messages cut off"
             log.event(logger, logging.ERROR, text, handler=self._handler.name, messages=cut, not_started=not_started)
         await stream.close()
+        if self._tracing is not None:
+            await self._tracing.close(LAST_SPANS_WITHIN_S)
         self._heartbeat.stop()
         return ChildExit.DRAIN_DEADLINE if cut else ChildExit.DRAINED
 

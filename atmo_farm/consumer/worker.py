@@ -21,6 +21,7 @@ from atmo_farm.ipc import histogram
 from atmo_farm.ipc.arena import Field
 from atmo_farm.ipc.histogram import BUCKETS, PER_SECOND, Timed
 from atmo_farm.streams.base import DONE, Message, Output, Stream
+from atmo_farm.tracing.context import passed_on
 
 # Plain numbers: an enum member costs a lookup on its class for each message.
 IN_FLIGHT, RECEIVED, OK, PUBLISHED = map(int, (Field.IN_FLIGHT, Field.RECEIVED, Field.OK, Field.PUBLISHED))
@@ -119,7 +120,7 @@ class Worker:
             try:
                 rest = self._attempt(message, message.attempt, began)
             except Exception as error:
-                outcome = self._failed(error, began)
+                outcome = self._failed(message, error, began)
             else:
                 if rest is DONE:
                     took_s = clock.monotonic() - began
@@ -182,11 +183,14 @@ class Worker:
     async def _rest_of_attempt(self, message: Message, ran: Awaitable[Result]) -> None:
         await self._publish(message, await ran)
 
-    def _publish(self, message: Message, result: Result) -> Awaitable[None]:
+    def _publish(self, message: Message, result: Result, trace: Mapping[str, str] | None = None) -> Awaitable[None]:
+        """`trace`: headers of the trace in which the output goes on; else it is that of the message."""
         target = self._target or message.reply
         if not target or result.data is None:
             return DONE
         headers = {**self._target_headers, **result.headers} if self._target_headers else result.headers
+        if trace or message.headers:
+            headers = passed_on(trace or message.headers, headers)
         identity = f"{message.id}.{self._output_id}" if self._durable else ""
         key = message.record_key if self._target_key is None else self._target_key
         sent = self._stream.publish(Output(target, result.data, headers, message, identity, key))
@@ -204,9 +208,9 @@ class Worker:
         if self._durable:
             self._stream.ack(message)
 
-    def _failed(self, error: Exception, began: float) -> Outcome:
+    def _failed(self, message: Message, error: Exception, began: float) -> Outcome:
         histogram.count(self._slot, Timed.ATTEMPT, clock.monotonic() - began)
-        return self._failures.outcome(error)
+        return self._failures.outcome(message, error)
 
     async def _see_through(
         self, message: Message, outcome: Outcome | None, rest: Awaitable[None], began: float
@@ -222,7 +226,7 @@ class Worker:
                     try:
                         await rest
                     except Exception as error:
-                        outcome = self._failed(error, began)
+                        outcome = self._failed(message, error, began)
                     else:
                         histogram.count(self._slot, Timed.ATTEMPT, clock.monotonic() - began)
                         self._succeeded(message)
@@ -244,7 +248,7 @@ class Worker:
                 try:
                     rest = self._attempt(message, attempt, began)
                 except Exception as error:
-                    outcome = self._failed(error, began)
+                    outcome = self._failed(message, error, began)
         except asyncio.CancelledError:
             self._slot[Field.CANCELLED] += 1
             raise

@@ -351,6 +351,8 @@ class Directive:
     """In the order of their keys."""
     not_served: tuple[Problem, ...] = attrs.field(default=(), eq=False, repr=False)
     """All that this build cannot run yet, a sentence each."""
+    referred: tuple[str, ...] = attrs.field(default=(), eq=False, repr=False)
+    """Once resolved: the texts that came from elsewhere, but for addresses, numbers, choices and names of files."""
 
     def runnable(self, key: str) -> Runnable:
         """The runnable of `namespace::name`; KeyError if there is none."""

@@ -88,22 +88,27 @@ class _Resolver:
     def __init__(self, environ: Mapping[str, str], credentials_dir: Path | None) -> None:
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
+        self._referred: list[str] = []
         self._environ = environ
         self._credentials = credentials_dir
 
     def directive(self, directive: Directive) -> Directive:
         """With all values resolved that could be; the others are in `problems`."""
-        return attrs.evolve(
+        resolved = attrs.evolve(
             directive,
             connections=self._walk(directive.connections, ""),
             authentication=self._walk(directive.authentication, ""),
             capabilities={name: self._walk(value, name) for name, value in directive.capabilities.items()},
         )
+        return attrs.evolve(resolved, referred=tuple(self._referred))
 
     def _walk(self, value: Any, where: str) -> Any:
         """A copy of the value; `where` is `<kind of connection>.<field>` as in the checks, or a capability."""
         if isinstance(value, Reference):
-            return self._value(value, _CHECKS.get(where), multiline=where == _SECRETS)
+            found = self._value(value, _CHECKS.get(where), multiline=where == _SECRETS)
+            if where not in _CHECKS and not where.endswith("_file"):
+                self._referred.append(found)
+            return found
         if isinstance(value, DatabaseConnection):
             value = self._with_target(value)
         if isinstance(value, Position) or not value:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 from atmo_farm.directive.model import Directive
 
-_IN_ADDRESS = re.compile(r"//[^@/\s]*:([^@/\s]+)@")
+_IN_ADDRESS = re.compile(r"//(?:[^@/:\s]*:)?([^@/\s]+)@")
+"""A password, or what stands alone before the host: NATS' token."""
+
+LONG = 8
+"""A user's or a client's name that came from elsewhere is a secret from so many characters on: shorter ones stand in
+other words."""
 
 
 def secrets(directive: Directive) -> tuple[str, ...]:
-    """Passwords, tokens, connection strings, authorization values and what functions may ask for, each once."""
+    """Passwords, tokens, connection strings, authorization values, what functions may ask for, and all other texts that
+    `env(…)`, `credential(…)` and `file(…)` stood for, each once."""
     return tuple(dict.fromkeys(value for value in _values(directive) if isinstance(value, str) and value))
 
 
@@ -37,9 +44,11 @@ def _values(directive: Directive) -> Iterator[Any]:
     for header in ((directive.capabilities.get("auth") or {}).get("headers") or {}).values():
         yield header.get("value")
     yield from ((directive.capabilities.get("secrets") or {}).get("values") or {}).values()
+    yield from (text for text in directive.referred if len(text) >= LONG)
 
 
 def _in_addresses(*addresses: Any) -> Iterator[str]:
     for address in addresses:
         if isinstance(address, str):
-            yield from _IN_ADDRESS.findall(address)
+            for found in _IN_ADDRESS.findall(address):
+                yield from (found, unquote(found))

@@ -73,6 +73,9 @@ class Field(enum.IntEnum):
     POOL_WAITS = 28
     """Runs that found all instances busy."""
     GUEST_LINES_DROPPED = 29
+    SPANS = 30
+    """Of traces, taken by the collector."""
+    SPANS_DROPPED = 31
 
     KILLED = 32
     """Of the ends of processes that nobody had told to end, each counted by the master: killed by a signal."""

@@ -95,7 +95,8 @@ def configure(
         formatter = TextFormatter(terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb")
     else:
         formatter = JsonFormatter()
-    _handler.use(formatter, target, Redactor(secrets))
+    _handler.secrets = tuple(secrets)
+    _handler.use(formatter, target, Redactor(_handler.secrets))
     _handler.fields = dict(fields or {})
     logging.getLogger().handlers[:] = [_handler]
     set_level(level)
@@ -107,8 +108,9 @@ def bind(**fields: Value) -> None:
 
 
 def redact(secrets: Iterable[str]) -> None:
-    """Keep these values out of all further lines, instead of those given before: a reload may change them."""
-    _handler.redactor = Redactor(secrets)
+    """Keep these values and those of `configure` out of all further lines, instead of those given here before: a reload
+    may change them."""
+    _handler.redactor = Redactor((*_handler.secrets, *secrets))
 
 
 def redacted(text: str, length: int) -> str:

@@ -22,6 +22,8 @@ class LineHandler(logging.Handler):
         self.target = target
         self.redactor = Redactor()
         """What keeps secrets out of the lines."""
+        self.secrets: tuple[str, ...] = ()
+        """Of these, those that stay secret whatever the application is."""
         self.fields: Mapping[str, Value] = {}
         """What stands in every line."""
         self.dropped = 0

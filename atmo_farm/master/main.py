@@ -27,6 +27,7 @@ from atmo_farm.master.notify import Notifier
 from atmo_farm.master.signals import SignalQueue
 from atmo_farm.master.worker import Worker
 from atmo_farm.settings import Settings
+from atmo_farm.tracing.collector import Collector, collector
 
 logger = logging.getLogger("atmo_farm.master")
 
@@ -44,6 +45,7 @@ class Master:
         self._pid_files: list[PidFile] = []
         self._places = Folders(Path(), Path())
         self._instance = ""
+        self._collector: Collector | None = None
         self._http: Listener | None = None
         self._fleet: Fleet | None = None
         self._loader = Loader(source, settings, environ, self._selector, self._shed_all)
@@ -56,6 +58,7 @@ class Master:
         """
         self._signals.install()
         log.bind(process="master")
+        self._collector = collector(self._settings.tracer)
         self._selector.register(self._signals, selectors.EVENT_READ)
         try:
             generation = self._load()
@@ -87,7 +90,7 @@ class Master:
             helper = self._loader.start(self._settle)
         except OSError as error:
             raise CannotStart(f"no helper process: {error.strerror}") from error
-        processes.preload()  # meanwhile
+        processes.preload(tracing=self._collector is not None)  # meanwhile
         while helper.result is None:
             if self._signals.take({signal.SIGTERM, signal.SIGINT}):
                 return None
@@ -188,6 +191,7 @@ class Master:
                 state=self._places.state,
                 instance=self._instance,
                 proxy=None if worker.proxy is None else self._socket(worker.proxy),
+                collector=self._collector,
                 suspects=self._crashes.suspects(handler.name),
                 paused=self._fleet is not None and self._fleet.wishes.is_paused(role),
             )

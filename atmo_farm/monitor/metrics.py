@@ -41,6 +41,8 @@ COUNTERS: Mapping[str, tuple[Field, str]] = {
     "traps": (Field.TRAPS, "Attempts whose guest trapped or wanted too much memory."),
     "pool_waits": (Field.POOL_WAITS, "Runs that found all instances of their function busy."),
     "guest_log_lines_dropped": (Field.GUEST_LINES_DROPPED, "Log lines of guests over their rate."),
+    "spans": (Field.SPANS, "Spans of traces that the collector took."),
+    "spans_dropped": (Field.SPANS_DROPPED, "Spans that it did not take in time, or refused."),
 }
 """One value for each handler."""
 

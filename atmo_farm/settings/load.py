@@ -72,7 +72,7 @@ def load(
         problems.extend(_conflicts(values))
     if problems:
         raise UserFilesError(problems)
-    return Loaded(_build(values), tuple(values), file, tuple(_warnings(environ, values)))
+    return Loaded(_build(values), tuple(values), file, tuple(_warnings(environ)))
 
 
 def _find_file(environ: Mapping[str, str], flags: Mapping[str, str | None], system_file: Path) -> Path | None:
@@ -146,8 +146,8 @@ def _conflicts(values: list[Value]) -> list[Problem]:
     return problems
 
 
-def _warnings(environ: Mapping[str, str], values: list[Value]) -> list[Problem]:
-    """Misspelt variables (others may own ATMO_FARM_ variables, so only those that resemble a setting), the tracer."""
+def _warnings(environ: Mapping[str, str]) -> list[Problem]:
+    """Misspelt variables (others may own ATMO_FARM_ variables, so only those that resemble a setting)."""
     known = {key.environment.removeprefix(PREFIX) for key in KEYS if not key.atmo} | {"CONFIG"}
     warnings = []
     for name in sorted(environ):
@@ -156,8 +156,4 @@ def _warnings(environ: Mapping[str, str], values: list[Value]) -> list[Problem]:
         if close:
             what = f"is no setting of the farm; did you mean {PREFIX}{close[0]}?"
             warnings.append(Problem(Position("environment"), name, what, "warning"))
-    for value in values:
-        if value.key.path == "tracer.type" and value.value != "none":
-            what = "traces are not sent by this build; the tracer's settings are read and checked only"
-            warnings.append(Problem(value.position, value.key.path, what, "warning"))
     return warnings

@@ -53,10 +53,11 @@ class DataSourceSettings:
 
 @attrs.frozen
 class Tracer:
-    """Atmo's ATMO_TRACER_* values: read and checked, not served by this build (`load` warns unless type is none)."""
+    """Atmo's ATMO_TRACER_* values: whether traces are sent, and to whom (`tracing.collector`)."""
 
     type: Literal["none", "collector", "honeycomb"] = "none"
     probability: float = 0.5
+    """Of messages that are in no trace yet."""
     service_name: str = "atmo"
     collector_endpoint: str = ""
     honeycomb_endpoint: str = ""

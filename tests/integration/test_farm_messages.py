@@ -160,11 +160,35 @@ def test_guest_log_lines(talk: Any, farm: Farm) -> None:
     assert b"\x1b" not in farm.log_file.read_bytes()
 
 
+def test_every_line_says_whose_it_is(talk: Any, farm: Farm) -> None:
+    """Application, generation and process; a consumer's the handler; what became of a message, its id. One event is one
+    line of at most 4,096 bytes."""
+    ask(talk, "t.recurse", b"", {"Nats-Msg-Id": "whose-1"})
+    farm.wait_log(message="message failed", message_id="whose-1")
+    lines = farm.log()
+    served = [line for line in lines if "generation" in line]
+    assert all(line["process"] and line["app"] for line in served)
+    assert [line for line in lines if line not in served] == lines[: len(lines) - len(served)]
+    consumers = [line for line in served if line["process"].startswith("consumer")]
+    assert consumers and all(line["process"].startswith(f"consumer {line['handler']}/") for line in consumers)
+    assert all("message_id" in line for line in consumers if line.get("subject") or line.get("guest"))
+    assert max(map(len, farm.log_file.read_bytes().split(b"\n"))) < 4096
+
+
 def test_headers_that_a_function_sets(talk: Any) -> None:
     """They go out with the answer."""
     answer = ask(talk, "t.headers", b"X-A: 1\nX-B: two words")
     assert answer.data == b"2"
     assert answer.headers == {"X-A": "1", "X-B": "two words"}
+
+
+def test_the_trace_goes_on(talk: Any) -> None:
+    """Without tracing too: the trace of a message is its answer's, unless the function names another."""
+    trace = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "vendor=1"}
+    assert ask(talk, "t.headers", b"X-A: 1", {**trace, "Other": "o"}).headers == {"X-A": "1", **trace}
+    assert ask(talk, "t.hello", b"you", trace).headers == trace
+    own = f"00-{'c' * 32}-{'d' * 16}-01"
+    assert ask(talk, "t.headers", f"Traceparent: {own}".encode(), trace).headers == {"Traceparent": own}
 
 
 def test_a_filter_publishes_nothing(talk: Any) -> None:

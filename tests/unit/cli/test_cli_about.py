@@ -71,10 +71,10 @@ def test_problems_of_settings_end_in_exit_code_1(monkeypatch: pytest.MonkeyPatch
         "command line: --workers: 'none' is not a whole number from 1 to 1024",
     ]
     monkeypatch.delenv("ATMO_HTTP_PORT")
-    monkeypatch.setenv("ATMO_TRACER_TYPE", "collector")
+    monkeypatch.setenv("ATMO_FARM_LOG_FROMAT", "json")
     result = CliRunner().invoke(cli, ["config"])
     assert result.exit_code == 0
-    assert "warning: tracer.type: traces are not sent" in result.stderr
+    assert "warning: ATMO_FARM_LOG_FROMAT: is no setting of the farm" in result.stderr
 
 
 def test_version() -> None:

@@ -1,4 +1,7 @@
-"""One message's life: settled when and how, on the memory twin of a durable stream, with functions in Python."""
+"""One message's life: settled when and how, on the memory twin of a durable stream, with functions in Python.
+
+Each test runs twice: with spans nothing else is otherwise, and each span that begins ends, once.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,15 @@ from typing import Any
 
 import attrs
 import pytest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 
 from atmo_farm.capabilities.rules import Rules
-from atmo_farm.capabilities.services import CallServices, Capabilities
+from atmo_farm.capabilities.services import Capabilities
 from atmo_farm.consumer import failures
-from atmo_farm.consumer.sequence import Sequence
+from atmo_farm.consumer.sequence import Runs, Sequence
+from atmo_farm.consumer.tracing import TracedFunction, TracedWorker
 from atmo_farm.consumer.worker import Worker
 from atmo_farm.delivery.dead_letters import DeadLetters
 from atmo_farm.directive.model import Handler, RespondTo, Retry
@@ -25,6 +32,7 @@ from atmo_farm.runtime.services import Services
 from atmo_farm.streams.base import Message, Output
 from atmo_farm.streams.memory import MemoryBroker
 from atmo_farm.streams.memory_durable import DurableMemoryStream, MemoryLog
+from atmo_farm.tracing.spans import tracer
 from tests.streams import Watched, run
 from tests.unit.consumer.functions import Body, Python, Silent, call, step
 
@@ -33,6 +41,16 @@ STEPS = (step(call("f")),)
 HANDLER = Handler(
     name="h", type="stream", source="nats", resource="in", steps=STEPS, retry=SOON, respond_to=RespondTo("nats", "out")
 )
+
+
+traced = False
+"""Whether workers of the running test have spans."""
+
+
+@pytest.fixture(params=["plain", "traced"], autouse=True)
+def _with_and_without_spans(request: pytest.FixtureRequest) -> None:
+    global traced
+    traced = request.param == "traced"
 
 
 class Recorded(DurableMemoryStream):
@@ -131,16 +149,27 @@ async def world(
     stream = Recorded(broker, consumer)
     stream.redelivers = redelivers
     slot = memoryview(bytearray(4096)).cast("Q")
-    sequence = Sequence(STEPS, "", {"default::f": Python(body)}, Capabilities(Rules(), Silent()))
+    ended = InMemorySpanExporter()
+    traces = tracer({}, 1.0, SimpleSpanProcessor(ended))
+    function: Runs = Python(body)
+    if traced:
+        function = TracedFunction("f", function, traces, {})
+    sequence = Sequence(STEPS, "", {"default::f": function}, Capabilities(Rules(), Silent()))
     letters = DeadLetters("h", "app", 1, "dead", stream.bury, NoSpool(), spool_all=False) if dead_letter else None
     suspects: dict[int, int] = {}
-    worker = Worker(attrs.evolve(HANDLER, **keys), sequence, stream, slot, "app.h", letters, suspects)
+    parts = attrs.evolve(HANDLER, **keys), sequence, stream, slot, "app.h", letters, suspects
+    worker = TracedWorker(*parts, tracer=traces) if traced else Worker(*parts)
     made = World(broker, log, out, dead, stream, worker, slot, suspects)
     try:
         yield made
     finally:
         stream.abandon()
         await worker.cancel()
+    if traced:
+        spans = ended.get_finished_spans()
+        begun = {span.context.span_id for span in spans}
+        assert len(begun) == len(spans)
+        assert all(span.parent.span_id in begun for span in spans if span.kind != SpanKind.CONSUMER)
 
 
 def on_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
@@ -183,6 +212,31 @@ async def test_ok_is_acknowledged_after_its_output_is_safe() -> None:
         (output,) = made.out.messages
         assert (output.data, output.headers["Nats-Msg-Id"]) == (b"a", "in.1.app.h")
         assert made.slot[Field.OK] == made.slot[Field.PUBLISHED] == 1 and made.slot[Field.IN_FLIGHT] == 0
+
+
+@on_loop
+@pytest.mark.parametrize("own", ["", "traceparent", "Traceparent"])
+async def test_an_output_goes_on_in_the_trace_of_its_message(own: str) -> None:
+    """Unless the function names another; then once, however it writes that."""
+    trace, span = "a" * 32, "b" * 16
+
+    async def body(data: bytes, services: Services) -> bytes | None:
+        if own:
+            services.resp_set_header(own, f"00-{'c' * 32}-{span}-01")
+        return data
+
+    async with world(body) as made:
+        made.publish(b"a", headers={"traceparent": f"00-{trace}-{span}-01", "tracestate": "s=1"})
+        await made.consume()
+        await made.told.settled(1)
+        (output,) = made.out.messages
+        found = [(name, value) for name, value in output.headers.items() if name.lower().startswith("trace")]
+        if own:
+            assert found == [(own, f"00-{'c' * 32}-{span}-01")]
+        else:
+            (_, parent), state = found
+            assert state == ("tracestate", "s=1") and parent.split("-")[1] == trace
+            assert (span in parent) is not traced
 
 
 @on_loop
@@ -535,11 +589,12 @@ async def test_ordering_by_key(ordering_key: str) -> None:
         if b'"a1"' in data and not failed:
             failed = True
             raise BUSY
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
         order.append(data)
         return None
 
-    async with world(body, ordering="key", ordering_key=ordering_key) as made:
+    later = Retry(5, 0.05, 1.0, 2.0, 0.0)
+    async with world(body, ordering="key", ordering_key=ordering_key, retry=later) as made:
         sent = [(lane, b'{"n": "%s%d", "lane": "%s"}' % (lane, n, lane)) for n in (1, 2, 3) for lane in (b"a", b"b")]
         for lane, data in sent:
             made.broker.publish("in", data, {"Lane": lane.decode()})
@@ -608,7 +663,6 @@ async def test_a_long_lane_of_short_messages() -> None:
     async def slow_first(data: bytes, services: Services) -> bytes | None:
         if data == b"0":
             await asyncio.sleep(0.05)
-        assert isinstance(services, CallServices)
         return None
 
     async with world(slow_first, ordering="partition", max_in_flight=5000) as made:

@@ -24,6 +24,7 @@ VERBS = {"start", "check", "build", "invoke", "schema", "config", "version", "co
     "dlq",
     "install-service",
     "loglevel",
+    "top",
 }
 
 

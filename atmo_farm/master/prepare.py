@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
 
-from atmo_farm import processes
+from atmo_farm import log, processes
 from atmo_farm.directive import Application, diff, read, references, served
 from atmo_farm.directive.model import Directive
 from atmo_farm.directive.report import in_order
@@ -16,6 +17,8 @@ from atmo_farm.folders import ensure_private_folder
 from atmo_farm.master.generation import Generation, Generations
 from atmo_farm.master.helper import Accepted, HelperSide
 from atmo_farm.settings import HandlerDefaults
+
+logger = logging.getLogger("atmo_farm.master")
 
 MODULES = "modules"
 """Compiled modules, in the state folder."""
@@ -56,14 +59,23 @@ class Prepare:
                 f"{in_force.directive.identifier}: that is another application, start a farm of its own for it"
             )
         generations = Generations(side.identify(directive.identifier))
-        if in_force is None and (held := generations.held()):
-            self._accept(side, generations, *self._kept(generations, held))
-        else:
-            self._accept(side, generations, reading.application, 0)
+        held = self._held(generations, directive.identifier) if in_force is None else None
+        self._accept(side, generations, *(held or (reading.application, 0)))
 
     def _kept(self, generations: Generations, number: int) -> tuple[Application, int]:
         """An older generation, and which one that is for people: one that repeats another is that other."""
         return generations.load(number, self.defaults), generations.repeats(number) or number
+
+    def _held(self, generations: Generations, identifier: str) -> tuple[Application, int] | None:
+        """What the farm was rolled back to before it ended; None: nothing, or it cannot be read."""
+        if not (number := generations.held()):
+            return None
+        try:
+            found = self._kept(generations, number)
+        except AtmoFarmError as error:
+            log.event(logger, logging.WARNING, "the rollback does not hold any more", reason=str(error))
+            return None
+        return found if found[0].directive.identifier == identifier else None
 
     def _resolve(self, directive: Directive) -> tuple[Directive, list[Problem], list[Problem]]:
         """With every reference resolved; what is wrong with those, and what this build does not serve."""

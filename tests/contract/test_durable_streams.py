@@ -368,6 +368,22 @@ class RedeliverySuite(DurableSuite):
             await world.vanish(stream)
 
     @in_world
+    async def test_paused_over_an_outage(self, world: World) -> None:
+        """It is connected again and still takes nothing; paused during the outage as well."""
+        stream, handled = await world.stream(ack_wait_s=SHORT_S), Handled()
+        await stream.consume(handled)
+        await stream.pause()
+        await world.break_off()
+        await stream.resume()
+        await stream.pause()
+        await world.come_back()
+        await publish(world, 1)
+        await nothing_comes(handled)
+        await stream.resume()
+        assert await handled.payloads(1) == [b"0"]
+        stream.ack(handled.messages[0])
+
+    @in_world
     async def test_given_back(self, world: World) -> None:
         """It comes again after its delay, not before, and its attempts are counted; others go on meanwhile."""
         stream, handled = await world.stream(), Handled()

@@ -64,7 +64,10 @@ class Loading:
         return helper.result
 
     def start(self) -> Generation:
-        accepted = self.result(self.loader.start(lambda _: self.state))
+        return self.take_in_result(self.loader.start(lambda _: self.state))
+
+    def take_in_result(self, helper: Helper) -> Generation:
+        accepted = self.result(helper)
         if isinstance(accepted, AtmoFarmError):
             raise accepted
         return self.loader.take_in(accepted)
@@ -205,6 +208,31 @@ def test_the_last_five_are_kept_and_the_one_in_force(loading: Loading) -> None:
     generations.refuse(8, "did not boot")
     assert not generations.bundle(8).exists()
     assert loading.start().number == 9
+
+
+def test_a_rollback_holds_over_starts_while_it_can(loading: Loading, project: Path) -> None:
+    """Each start repeats it again; a damaged bundle ends that, and it is not for another application."""
+    first = loading.start()
+    directive = project / "Directive.yaml"
+    directive.write_text(DIRECTIVE.replace("workers: 2", "workers: 3"))
+    second = loading.take_in_result(loading.loader.reload(first))
+    assert second.directive.handlers[0].workers == 3 and not second.note
+    back = loading.take_in_result(loading.loader.rollback(second, "rollback", 0))
+    assert (back.number, back.repeats, back.directive.handlers[0].workers) == (3, 1, 2)
+    again = loading.start()
+    assert (again.number, again.repeats, again.directive.handlers[0].workers) == (4, 1, 2)
+    refused = loading.result(loading.loader.rollback(again, "rollback", 0))
+    assert isinstance(refused, AtmoFarmError) and "no generation before 1 is kept" in str(refused)
+    directive.write_text(DIRECTIVE.replace("com.example.loading", "com.example.other"))
+    other = loading.start()
+    assert (other.repeats, other.directive.identifier) == (0, "com.example.other")
+    directive.write_text(DIRECTIVE.replace("workers: 2", "workers: 3"))
+    back = loading.take_in_result(loading.loader.rollback(again, "rollback", 1))
+    loading.loader._generations.bundle(back.number).write_bytes(b"damaged")
+    assert (loading.start().repeats, loading.start().directive.handlers[0].workers) == (0, 3)
+    history = loading.loader.history()
+    assert [one["repeats"] for one in reversed(history)] == [0, 0, 1, 1, 0, 1, 0, 0]
+    assert [one["changes"] for one in history][-2:] == ["handlers: ~echo", ""]
 
 
 def test_refused_generations_take_no_good_ones_place(loading: Loading, monkeypatch: pytest.MonkeyPatch) -> None:

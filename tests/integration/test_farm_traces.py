@@ -71,6 +71,7 @@ def test_one_trace_from_header_to_answer(nats_server: NatsServer, tmp_path: Path
         answer = ask.message("traced.db", "select Items", headers)
         with pytest.raises(Refused):
             ask("traced.fail", "418 no coffee")
+        wait_for(lambda: len(collector.spans()) == 7)
     spans = collector.spans()
     whole = {span.name: span for span in spans if span.trace == TRACE}
     message, send = whole["process traced.db"], whole["send answer"]
@@ -110,6 +111,7 @@ def test_a_trace_over_kafka(tmp_path: Path, kafka_server: KafkaServer, collector
         producer.send(incoming, b"you", headers=headers).get(30)
     with Farm(write_app(tmp_path / "app", directive, ("c", "hello")), environ=tracing(collector)):
         (output,) = wait_for(lambda: read_all(kafka_server, outgoing))
+        wait_for(lambda: len(collector.spans()) == 3)
     spans = collector.spans()
     message, send = named(spans, f"process {incoming}"), named(spans, f"send {outgoing}")
     assert (message.trace, message.parent, message.attributes["messaging.system"]) == (TRACE, SPAN, "kafka")
@@ -129,9 +131,10 @@ def test_sampling(nats_server: NatsServer, tmp_path: Path, collector: OtlpServer
             assert answer.headers["traceparent"].startswith(f"00-{trace}-")
             assert answer.headers["traceparent"].endswith(f"-0{flags}")
         begun = [ask.message("sampled", b"").headers["traceparent"] for _ in range(300)]
+        sampled = {parent.split("-")[1] for parent in begun if int(parent[-2:], 16) & 1}
+        wait_for(lambda: len(collector.spans()) == 3 * (100 + len(sampled)))
     traces = {span.trace for span in collector.spans()}
     assert {trace for trace in traces if int(trace, 16) <= 200} == {f"{number + 1:032x}" for number in range(1, 200, 2)}
-    sampled = {parent.split("-")[1] for parent in begun if int(parent[-2:], 16) & 1}
     assert {trace for trace in traces if int(trace, 16) > 200} == sampled
     assert 45 < len(sampled) < 135  # 90 expected, 5 standard deviations off
 

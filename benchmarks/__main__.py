@@ -24,6 +24,7 @@ NAMES = (
     "sql",
     "greedy",
     "observe",
+    "reload",
 )
 
 

@@ -1,7 +1,7 @@
 """A handler on Kafka, a steady load of it, and its ledger (tests/ledger.py).
 
-Ids are numbers from 1, at the end of each value. Number n is in partition n % PARTITIONS and has key n % KEYS, so all of
-a key are in one partition. Outputs go to a topic of one partition, which shows the order in which they were written.
+Ids are numbers from 1, at the end of each value. Number n is in partition n % PARTITIONS and has key n % KEYS, so all
+of a key are in one partition. Outputs go to a topic of one partition, which shows the order in which they were written.
 What is done again is there again: the ledger's `worked` counts it, its `output` has each once.
 """
 
@@ -104,11 +104,8 @@ class KafkaLoad:
 
     def wait_worked(self, more: int, patience_s: float = 20.0) -> None:
         """Until so many outputs more are there."""
-        self._wait(lambda wanted=len(self.outputs) + more: len(self.outputs) >= wanted, patience_s)  # type: ignore[misc]
-
-    def wait_ended(self, patience_s: float) -> None:
-        """Until all are written that are to be."""
-        self._wait(lambda: self._number >= self._count, patience_s)
+        wanted = len(self.outputs) + more
+        self._wait(lambda: len(self.outputs) >= wanted, patience_s)
 
     def back_after_s(self, patience_s: float = 20.0) -> float:
         """Seconds until each partition has given an output of what is offered from now on."""

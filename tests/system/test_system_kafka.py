@@ -35,7 +35,7 @@ def test_kill_9_of_consumers(make_farm: MakeFarm, work: Work, amount: Amount, ka
     """Each partition goes on within a second: the successor has its predecessor's place in the group."""
     kills = amount(2, 100)
     farm = work.serve(make_farm(), "fn: hello", "workers: 3")
-    with farm, work.load() as load:
+    with farm, work.load(amount(80, 300)) as load:
         load.back_after_s()
         back = []
         for _ in range(kills):
@@ -57,12 +57,12 @@ def test_kill_9_of_consumers(make_farm: MakeFarm, work: Work, amount: Amount, ka
 def test_a_broker_that_is_stopped_stands_or_is_killed(
     make_farm: MakeFarm, start_kafka: Callable[[], KafkaServer], driver: str, amount: Amount, kafka_figure: Figure
 ) -> None:
-    """One outage after the other: it is noticed within 30 s, costs next to nothing, and work goes on within five seconds
-    after its end."""
+    """One outage after the other: it is noticed within 30 s, costs next to nothing, and work goes on within five
+    seconds after its end."""
     server = start_kafka()
     work = Work.on(server, driver)
     farm = work.serve(make_farm(), "fn: hello", "workers: 2")
-    with farm, work.load(per_s=100) as load:
+    with farm, work.load(amount(60, 200)) as load:
         outages = [
             ("stopped", server.stop, server.start, 10),
             ("half open", server.pause, server.resume, 30),
@@ -130,10 +130,10 @@ def test_one_in_a_hundred_is_poison(make_farm: MakeFarm, work: Work, amount: Amo
 @pytest.mark.fault(row="kafka-hup-storm", short="kafka-python")
 @pytest.mark.timeout(900)
 def test_reloads_under_load(make_farm: MakeFarm, work: Work, amount: Amount, kafka_figure: Figure) -> None:
-    """Each new process has its predecessor's place when that has committed all it had in hand: nothing is done twice."""
+    """Each new process has its predecessor's place when that has committed what it had in hand: nothing is done twice."""
     hups = amount(4, 200)
     farm = work.serve(make_farm(), "fn: hello", "workers: 2")
-    with farm, work.load() as load:
+    with farm, work.load(amount(80, 300)) as load:
         load.back_after_s()
         for number in range(hups):
             work.serve(farm, "fn: hello", "workers: 2", f"timeout: {20 + number}s")
@@ -149,11 +149,11 @@ def test_reloads_under_load(make_farm: MakeFarm, work: Work, amount: Amount, kaf
 @pytest.mark.fault(row="kafka-rebalance-storm", short="librdkafka")
 @pytest.mark.timeout(900)
 def test_workers_up_and_down_under_load(make_farm: MakeFarm, work: Work, amount: Amount, kafka_figure: Figure) -> None:
-    """By reloads that change `workers`: partitions go from one to the other, and work is done again for what they had in
-    flight at most."""
+    """By reloads that change `workers`: partitions go from one to the other, and work is done again for what they had
+    in flight at most."""
     times = amount(1, 20)
     farm = work.serve(make_farm(), "fn: hello", "workers: 1")
-    with farm, work.load() as load:
+    with farm, work.load(amount(80, 300)) as load:
         for _ in range(times):
             for workers in (4, 1):
                 load.back_after_s()
@@ -168,10 +168,12 @@ def test_workers_up_and_down_under_load(make_farm: MakeFarm, work: Work, amount:
 
 @pytest.mark.fault(row="kafka-two-farms", short="kafka-python")
 @pytest.mark.timeout(300)
-def test_two_farms_share_a_group_and_one_is_killed(make_farm: MakeFarm, work: Work, kafka_figure: Figure) -> None:
+def test_two_farms_share_a_group_and_one_is_killed(
+    make_farm: MakeFarm, work: Work, amount: Amount, kafka_figure: Figure
+) -> None:
     """Both work; when one is gone with its children, the other has its partitions when their sessions have ended."""
     first, second = (work.serve(make_farm(), "fn: hello", "workers: 2") for _ in range(2))
-    with work.load(per_s=100) as load:
+    with work.load(amount(60, 200)) as load:
         for farm in (first, second):
             farm.start()
             farm.wait_notified("READY=1")
@@ -197,7 +199,7 @@ def test_an_order_survives_kills_and_rebalances(
     farm = make_farm()
     add_module(farm.app, "waiting", BY_LAST_DIGIT)
     work.serve(farm, "fn: waiting", f"ordering: {ordering}", "workers: 2")
-    with farm, work.load(per_s=150) as load:
+    with farm, work.load(amount(80, 150)) as load:
         for _ in range(times):
             for workers in (3, 2):
                 load.back_after_s()

@@ -1,7 +1,7 @@
 """NATS as the place of outputs whose messages come from elsewhere.
 
-They go into the stream that keeps their subject, and are done when that has acknowledged them; where none does, when the
-server has them.
+They go into the stream that keeps their subject, and are done when that has acknowledged them; where none does, when
+the server has them.
 """
 
 from __future__ import annotations

@@ -109,8 +109,8 @@ def test_from_core_nats_to_kafka(
 def test_from_kafka_to_jetstream(
     tmp_path: Path, start_jetstream: Callable[[], NatsServer], kafka_server: KafkaServer, driver: str
 ) -> None:
-    """In order and once, over an outage of NATS: offsets wait for the acknowledgements. The farm says what it waits for,
-    and ends well while NATS is away."""
+    """In order and once, over an outage of NATS: offsets wait for the acknowledgements. The farm says what it waits
+    for, and ends well while NATS is away."""
     server, topic = start_jetstream(), new_topic(kafka_server)
     group = f"group: {topic}, startAt: earliest"
     text = directive(

@@ -130,7 +130,7 @@ def test_one_in_a_hundred_is_poison(make_farm: MakeFarm, work: Work, amount: Amo
 @pytest.mark.fault(row="kafka-hup-storm", short="kafka-python")
 @pytest.mark.timeout(900)
 def test_reloads_under_load(make_farm: MakeFarm, work: Work, amount: Amount, kafka_figure: Figure) -> None:
-    """Each new process has its predecessor's place when that has committed what it had in hand: nothing is done twice."""
+    """A new process has its predecessor's place when that has committed what it had in hand: nothing is done twice."""
     hups = amount(4, 200)
     farm = work.serve(make_farm(), "fn: hello", "workers: 2")
     with farm, work.load(amount(80, 300)) as load:

@@ -26,7 +26,8 @@ PARTITIONS, KEYS = 4, 8
 IN_FLIGHT = 32
 """`maxInFlight` of each worker: so many records may be done again for each of its deaths."""
 
-_QUICKLY_BACK = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 200}
+PATIENCE_S = 60.0
+_CLIENT = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 200, "log_level": 0}
 
 
 @attrs.frozen
@@ -93,7 +94,7 @@ class KafkaLoad:
         self._stop.set()
         self._thread.join()
 
-    def finish(self, patience_s: float = 30.0) -> Ledger:
+    def finish(self, patience_s: float = PATIENCE_S) -> Ledger:
         """Write no more; the ledger, once all is settled or so much time has passed."""
         self._patience_s = patience_s
         self._stop.set()
@@ -102,12 +103,12 @@ class KafkaLoad:
             raise self._error
         return self.ledger
 
-    def wait_worked(self, more: int, patience_s: float = 20.0) -> None:
+    def wait_worked(self, more: int, patience_s: float = PATIENCE_S) -> None:
         """Until so many outputs more are there."""
         wanted = len(self.outputs) + more
         self._wait(lambda: len(self.outputs) >= wanted, patience_s)
 
-    def back_after_s(self, patience_s: float = 20.0) -> float:
+    def back_after_s(self, patience_s: float = PATIENCE_S) -> float:
         """Seconds until each partition has given an output of what is offered from now on."""
         began, number = time.monotonic(), self._number
         self._wait(lambda: all(newest > number for newest in self._newest), patience_s)
@@ -127,7 +128,7 @@ class KafkaLoad:
             self._error = error
 
     def _run(self) -> None:
-        servers = {"bootstrap.servers": self._work.server.address(), **_QUICKLY_BACK}
+        servers = {"bootstrap.servers": self._work.server.address(), **_CLIENT}
         producer = Producer({**servers, "enable.idempotence": True, "linger.ms": 2})
         consumer = Consumer({**servers, "group.id": "nobody", "enable.auto.commit": False})
         consumer.assign([TopicPartition(self._work.out, 0, OFFSET_BEGINNING)])

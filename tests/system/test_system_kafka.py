@@ -18,8 +18,6 @@ from tests.system.kafka_load import IN_FLIGHT, KEYS, PARTITIONS, Work, verify_or
 Amount = Callable[[int, int], int]
 Figure = Callable[[str, object], None]
 MakeFarm = Callable[..., TestFarm]
-SESSION_S = 10
-"""Who is killed and gone for good is a member so long."""
 BY_LAST_DIGIT = waits("(i32.mul (i32.and (local.get $n) (i32.const 7)) (i32.const 3))")
 """0 to 21 ms: records that follow each other would overtake each other."""
 
@@ -49,7 +47,7 @@ def test_kill_9_of_consumers(make_farm: MakeFarm, work: Work, amount: Amount, ka
         kafka_figure("slowest return, s", max(back))
         kafka_figure("messages, none lost", len(ledger.published))
         kafka_figure("work done again", ledger.repeated)
-        assert max(back) < amount(SESSION_S, 1), "in the suite others have the cores"
+        assert max(back) < amount(60, 1), "in the suite others have the cores"
 
 
 @pytest.mark.fault(row="kafka-broker-outages", short="librdkafka")
@@ -74,7 +72,7 @@ def test_a_broker_that_is_stopped_stands_or_is_killed(
             told, pids = farm.logged("waiting for kafka default"), (farm.pid, *farm.children())
             begin()
             try:
-                time.sleep(amount(2, 2))  # what was in hand ends
+                time.sleep(amount(1, 2))  # what was in hand ends
                 before_s, away_s = busy_s(pids), amount(0, seconds - 2)
                 time.sleep(away_s)
                 assert (farm.pid, *farm.children()) == pids
@@ -85,7 +83,7 @@ def test_a_broker_that_is_stopped_stands_or_is_killed(
                 end()
             back_s = load.back_after_s()
             kafka_figure(f"{name}: consuming again after, s", back_s)
-            assert back_s < amount(15, 5)
+            assert back_s < amount(60, 5)
         ledger = load.finish()
         ledger.verify(repeated=len(outages) * 2 * IN_FLIGHT)
         kafka_figure("work done again", ledger.repeated)
@@ -180,7 +178,7 @@ def test_two_farms_share_a_group_and_one_is_killed(
         assert len(members(work.server, work.topic)) == 4
         load.back_after_s()
         first.stop(signal.SIGKILL)
-        back_s = load.back_after_s(3 * SESSION_S)
+        back_s = load.back_after_s()
         ledger = load.finish()
         ledger.verify(repeated=2 * IN_FLIGHT)
         kafka_figure("all partitions go on after, s", back_s)
@@ -201,7 +199,7 @@ def test_an_order_survives_kills_and_rebalances(
     work.serve(farm, "fn: waiting", f"ordering: {ordering}", "workers: 2")
     with farm, work.load(amount(80, 150)) as load:
         for _ in range(times):
-            for workers in (3, 2):
+            for workers in amount((3,), (3, 2)):  # type: ignore[arg-type, attr-defined]
                 load.back_after_s()
                 os.kill(farm.workers("work")[0], signal.SIGKILL)
                 load.back_after_s()

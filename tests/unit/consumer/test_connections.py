@@ -10,6 +10,7 @@ from tests.streams import Events
 
 def test_it_is_connected_when_both_are() -> None:
     """Who comes back while the other is away leaves the reason of the other standing."""
+
     async def body() -> list[str]:
         process = Events()
         source, target = End.pair(process)

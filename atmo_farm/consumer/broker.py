@@ -1,18 +1,20 @@
-"""Which stream a handler consumes from, by its source and its keys."""
+"""Which stream a handler consumes from, by its source and its keys, and where its outputs go if that is elsewhere."""
 
 from __future__ import annotations
 
 from atmo_farm.consumer.context import ChildContext
 from atmo_farm.consumer.place import Place
-from atmo_farm.streams.base import Stream, StreamEvents
+from atmo_farm.directive.model import Handler
+from atmo_farm.streams.base import Stream, StreamEvents, Target
 from atmo_farm.streams.jetstream import JetStreamStream
 from atmo_farm.streams.nats import NatsStream
+from atmo_farm.streams.nats_target import NatsTarget
 
 
 def stream_of(context: ChildContext, identity: str, events: StreamEvents) -> Stream:
     """Not open yet; CannotStart says what of its connection cannot be used. `identity`: `<identifier>.<handler>`."""
     handler, directive = context.handler, context.directive
-    name = f"atmo-farm/{directive.identifier}/{handler.name}/{context.worker}"
+    name = _client_name(context)
     if handler.source == "kafka":
         return _kafka(context, identity, name, events)
     connection = directive.connections.nats[handler.connection]
@@ -28,6 +30,29 @@ def stream_of(context: ChildContext, identity: str, events: StreamEvents) -> Str
         dead_letter=handler.dead_letter,
         whom=identity,
     )
+
+
+def has_target(handler: Handler) -> bool:
+    """Whether outputs go to another connection than messages come from."""
+    answer = handler.respond_to
+    return answer is not None and (answer.source, answer.connection) != (handler.source, handler.connection)
+
+
+def target_of(context: ChildContext, events: StreamEvents) -> Target:
+    """Of a handler that has one; not open yet. CannotStart as above."""
+    handler, connections = context.handler, context.directive.connections
+    answer, name = handler.respond_to, f"{_client_name(context)}/out"
+    assert answer is not None
+    if answer.source == "nats":
+        return NatsTarget(connections.nats[answer.connection], handler, client_name=name, events=events)
+    from atmo_farm.streams.kafka.stream import KafkaStream
+
+    connection = connections.kafka[answer.connection]
+    return KafkaStream(connection, "", membership=None, client_id=name, events=events, envelope=handler.envelope)
+
+
+def _client_name(context: ChildContext) -> str:
+    return f"atmo-farm/{context.directive.identifier}/{context.handler.name}/{context.worker}"
 
 
 def _kafka(context: ChildContext, identity: str, name: str, events: StreamEvents) -> Stream:

@@ -17,7 +17,8 @@ from atmo_farm import clock, log
 from atmo_farm.capabilities.datasources import DataSources
 from atmo_farm.capabilities.rules import Rules
 from atmo_farm.capabilities.services import Capabilities
-from atmo_farm.consumer.broker import stream_of
+from atmo_farm.consumer.broker import has_target, stream_of, target_of
+from atmo_farm.consumer.connections import End
 from atmo_farm.consumer.context import ChildContext
 from atmo_farm.consumer.data import needed_sources, wait_for_sources
 from atmo_farm.consumer.gauges import Gauges, waited
@@ -36,7 +37,7 @@ from atmo_farm.ipc.messages import Command, LogLevel, Pause, ReopenLog, Suspect
 from atmo_farm.runtime import config
 from atmo_farm.runtime.engine import Engine
 from atmo_farm.runtime.function import Function
-from atmo_farm.streams.base import Stream
+from atmo_farm.streams.base import Stream, StreamEvents, Target
 
 if TYPE_CHECKING:
     from atmo_farm.consumer.tracing import Tracing
@@ -70,6 +71,7 @@ class Consumer:
         self._functions: dict[str, Function] = {}
         self._serving: tuple[Stream, Worker] | None = None
         """From the moment on at which messages may come."""
+        self._target: Target | None = None
         self._tracing: Tracing | None = None
         self._suspects = dict(context.suspects)
         self._pausing = Pausing(context.slot, context.handler.name, context.paused, self.closed)
@@ -129,19 +131,26 @@ class Consumer:
         sequence = Sequence(handler.steps, handler.response, functions, capabilities)
         identity = f"{context.directive.identifier}.{handler.name}"
         engine.waited = partial(waited, self._slot)
-        stream = stream_of(context, identity, self)
+        events: StreamEvents = self
+        if has_target(handler):
+            events, others = End.pair(self)
+            self._target = target_of(context, others)
+        stream = stream_of(context, identity, events)
         if stream.durable:
             engine.entered = self._slot[Field.ENTERED : Field.ENTERED + 1]
-        parts = handler, sequence, stream, self._slot, identity, self._dead_letters(stream), self._suspects
+        dead = self._dead_letters(stream)
+        parts = handler, sequence, stream, self._slot, identity, dead, self._suspects, self._target
         worker = Worker(*parts) if self._tracing is None else TracedWorker(*parts, tracer=self._tracing.tracer)
         gauges = Gauges(self._slot, handler, stream, self._functions.values(), guest_log)
+        if self._target is not None:
+            await self._target.open()
         await stream.open()
         self._serving = stream, worker
         await self._pausing.consume(stream, worker.handle)
         self._booted = True
         if hasattr(_libc, "malloc_trim"):  # glibc's: what the boot has freed goes back to the machine
             _libc.malloc_trim(0)
-        self.connected()
+        events.connected()
         gauges.start(self._tell)
 
     def _dead_letters(self, stream: Stream) -> DeadLetters | None:
@@ -189,6 +198,8 @@ class Consumer:
             cut = await worker.cancel() + not_started
             text = "drain deadline: messages cut off"
             log.event(logger, logging.ERROR, text, handler=self._handler.name, messages=cut, not_started=not_started)
+        if self._target is not None:
+            await self._target.close()
         await stream.close()
         if self._tracing is not None:
             await self._tracing.close(LAST_SPANS_WITHIN_S)
@@ -199,6 +210,8 @@ class Consumer:
         await self._pausing.stop()
         worker.leave()
         await stream.stop()
+        if self._target is not None:
+            await self._target.stop()
         await worker.idle()
 
     def _tell(self) -> None:

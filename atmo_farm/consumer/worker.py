@@ -20,7 +20,7 @@ from atmo_farm.directive.model import Handler
 from atmo_farm.ipc import histogram
 from atmo_farm.ipc.arena import Field
 from atmo_farm.ipc.histogram import BUCKETS, PER_SECOND, Timed
-from atmo_farm.streams.base import DONE, Message, Output, Stream
+from atmo_farm.streams.base import DONE, Message, Output, Stream, Target
 from atmo_farm.tracing.context import passed_on
 
 # Plain numbers: an enum member costs a lookup on its class for each message.
@@ -38,7 +38,7 @@ class Worker:
     """Takes messages from the stream, at most `maxInFlight` at once, and sees each one through.
 
     `suspects`: message number → how many processes died while its guest ran; whoever gives it may change it later.
-    `dead`: None where `deadLetter` is off.
+    `dead`: None where `deadLetter` is off. `target`: where outputs go, if that is not the stream.
     """
 
     def __init__(
@@ -50,10 +50,12 @@ class Worker:
         output_id: str = "",
         dead: DeadLetters | None = None,
         suspects: Mapping[int, int] | None = None,
+        target: Target | None = None,
     ):
         self._handler = handler
         self._sequence = sequence
         self._stream = stream
+        self._publish_output = (target or stream).publish
         self._slot = slot
         self._output_id = output_id or handler.name
         self._failures = Failures(handler, stream, slot, dead, self._pause)
@@ -193,7 +195,7 @@ class Worker:
             headers = passed_on(trace or message.headers, headers)
         identity = f"{message.id}.{self._output_id}" if self._durable else ""
         key = message.record_key if self._target_key is None else self._target_key
-        sent = self._stream.publish(Output(target, result.data, headers, message, identity, key))
+        sent = self._publish_output(Output(target, result.data, headers, message, identity, key))
         if sent is not DONE:
             return self._confirm(sent)
         self._slot[PUBLISHED] += 1

@@ -81,7 +81,7 @@ def _handler(section: Section, around: Surroundings, report: Report) -> Handler 
     parse_delivery.check(section, source, resource, around.defaults, report)
     subjects = parse_delivery.subjects(section, resource)
     answer = respond_to(section, source, connection, subjects, around.brokers, report)
-    served.check_handler(section, type_, source, connection, answer, report)
+    served.check_handler(section, type_, source, report)
     name = _name(section, type_, source, resource, report)
     if not resource or not name:
         return None

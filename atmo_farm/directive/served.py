@@ -5,7 +5,7 @@ Keys say it themselves, in their tables (`later=`); here are the kinds of handle
 
 from __future__ import annotations
 
-from atmo_farm.directive.model import Directive, RespondTo
+from atmo_farm.directive.model import Directive
 from atmo_farm.directive.report import Report
 from atmo_farm.directive.section import Section
 from atmo_farm.errors import Problem
@@ -18,10 +18,8 @@ def not_served(directive: Directive) -> tuple[Problem, ...]:
     return directive.not_served
 
 
-def check_handler(
-    section: Section, type_: str, source: str, connection: str, answer: RespondTo | None, report: Report
-) -> None:
-    """Note kinds of handlers, and targets of results, that are not served."""
+def check_handler(section: Section, type_: str, source: str, report: Report) -> None:
+    """Note kinds of handlers that are not served."""
     if type_ == "request":
         report.later(
             section.at("type"), section.key("type"), f"HTTP requests are not served by this build yet; {_START}"
@@ -29,12 +27,3 @@ def check_handler(
     elif source == "server":
         at, name = (section.at("source"), "source") if section.is_written("source") else (section.at("type"), "type")
         report.later(at, section.key(name), f"websockets are not served by this build yet; {_START}")
-    written = section.find("respondTo")
-    if answer is None or not isinstance(written, Section):
-        return
-    if answer.source != source:
-        message = "results to another broker are not served by this build yet; remove the key to start the farm"
-        report.later(written.at("source"), written.key("source"), message)
-    elif answer.connection != connection:
-        message = "results to another connection are not served by this build yet; remove the key to start the farm"
-        report.later(written.at("connection"), written.key("connection"), message)

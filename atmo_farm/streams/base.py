@@ -145,6 +145,22 @@ class Letters(Protocol):
         """Whether it was there."""
 
 
+class Target(Protocol):
+    """A place where outputs go, where that is not the stream that their messages come from."""
+
+    async def open(self) -> None:
+        """Connect, retrying for ever; returns when connected. Cancellation gives up cleanly."""
+
+    def publish(self, output: Output) -> Awaitable[None]:
+        """As `Stream.publish`: what is returned is done when the target's broker has the output safely."""
+
+    async def stop(self) -> None:
+        """What waits for a connection fails from now on."""
+
+    async def close(self) -> None:
+        """Flush what was published and disconnect."""
+
+
 class Stream(Protocol):
     """A source of messages and the place where their outputs go."""
 

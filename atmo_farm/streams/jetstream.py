@@ -91,8 +91,9 @@ class JetStreamStream:
     async def consume(self, handle: Handle) -> None:
         """Bind the consumer and begin; CannotStart if that cannot be: the stream is missing, or the consumer serves
         something else."""
-        if self._handler.respond_to is not None and self._handler.respond_to.source == "nats":
-            await self._find_output(self._handler.respond_to.resource)
+        answer = self._handler.respond_to
+        if answer is not None and (answer.source, answer.connection) == ("nats", self._handler.connection):
+            await self._find_output(answer.resource)
         self._pending.start(handle)
         self._in_hand.say_progress()
         await self._binding.start()

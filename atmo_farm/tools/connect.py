@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
+from typing import Literal
 
 from atmo_farm.datasource import build
 from atmo_farm.datasource.errors import Unreachable
 from atmo_farm.datasource.redis import RedisCache
 from atmo_farm.datasource.statement import prepare
-from atmo_farm.directive.model import DatabaseConnection, Directive, KafkaConnection, NatsConnection
+from atmo_farm.directive.model import DatabaseConnection, Directive, NatsConnection
 from atmo_farm.errors import CannotStart, Position, Problem
 from atmo_farm.settings import DataSourceSettings
-from atmo_farm.streams.kafka import admin
-from atmo_farm.streams.kafka.driver import BrokerRefused, BrokerUnavailable
-from atmo_farm.streams.kafka.options import options
 from atmo_farm.streams.nats import NatsStream
-
-Tell = Callable[[Position, str, str], None]
+from atmo_farm.tools import connect_kafka
+from atmo_farm.tools.connect_kafka import Tell
 
 
 def problems(directive: Directive, settings: DataSourceSettings) -> list[Problem]:
@@ -26,8 +24,8 @@ def problems(directive: Directive, settings: DataSourceSettings) -> list[Problem
 
     found: list[Problem] = []
 
-    def tell(position: Position, key: str, message: str) -> None:
-        found.append(Problem(position, key, message))
+    def tell(position: Position, key: str, message: str, severity: Literal["error", "warning"] = "error") -> None:
+        found.append(Problem(position, key, message, severity))
 
     uvloop.run(_try_all(directive, settings, tell))
     return found
@@ -40,7 +38,9 @@ async def _try_all(directive: Directive, settings: DataSourceSettings, tell: Tel
     attempts += [
         _database(directive, connection, settings, tell) for connection in directive.connections.databases.values()
     ]
-    attempts += [_kafka(directive, connection, tell) for connection in directive.connections.kafka.values()]
+    attempts += [
+        connect_kafka.attempt(directive, connection, tell) for connection in directive.connections.kafka.values()
+    ]
     if directive.connections.redis is not None:
         attempts.append(_redis(directive, settings, tell))
     await asyncio.gather(*attempts)
@@ -81,27 +81,6 @@ async def _nats(connection: NatsConnection, timeout_s: float, tell: Tell) -> Non
         tell(connection.position, key, f"is out of reach: {told.reason}")
     finally:
         await stream.close()
-
-
-async def _kafka(directive: Directive, connection: KafkaConnection, tell: Tell) -> None:
-    key = "connections.kafka" if connection.name == "default" else f"connections.kafka.{connection.name}"
-    try:
-        given = options(connection, "atmo-farm check")
-        there = await asyncio.get_running_loop().run_in_executor(None, admin.topics, given)
-    except CannotStart as error:
-        tell(connection.position, key, str(error))
-        return
-    except (BrokerUnavailable, BrokerRefused) as error:
-        tell(connection.position, key, f"cannot be used: {error}")
-        return
-    for handler in directive.handlers:
-        wanted = {handler.resource} if (handler.source, handler.connection) == ("kafka", connection.name) else set()
-        answer = handler.respond_to
-        if answer is not None and (answer.source, answer.connection) == ("kafka", connection.name):
-            wanted.add(answer.resource)
-        for topic in sorted(wanted - there):
-            message = f"{key} has no topic {topic!r}, or this user may not see it; create it"
-            tell(handler.position, f"handlers: {handler.name}", message)
 
 
 async def _redis(directive: Directive, settings: DataSourceSettings, tell: Tell) -> None:

@@ -252,6 +252,19 @@ class TestGroups:
             second.set()
             poll_until(first, lambda _: len(mine.ours) == 4)
 
+    def test_who_never_waits_in_a_poll_joins_as_well(self, clients: Clients) -> None:
+        """(13) A busy owner polls without waiting, and writes in between: a join that ends meanwhile counts."""
+        topic, group = new_topic(clients.server, partitions=2), new_name("group")
+        both = Rebalances(), Rebalances()
+        members = [clients.consumer(topic, group, listener) for listener in both]
+        deadline = time.monotonic() + 20
+        while not all(len(listener.ours) == 1 for listener in both):
+            assert time.monotonic() < deadline, [listener.told for listener in both]
+            for member in members:
+                member.poll(0)
+                time.sleep(0.1)
+        assert sum(len(listener.told) for listener in both) <= 4, "each partition has moved once at most"
+
     def test_a_commit_amid_a_rebalance_is_no_error(self, clients: Clients) -> None:
         """(2) It is not taken, and is made again after the next poll."""
         topic, group = new_topic(clients.server, partitions=2), new_name("group")

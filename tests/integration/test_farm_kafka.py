@@ -11,7 +11,7 @@ import pytest
 from kafka import KafkaProducer
 
 from tests.farm import Farm, wait_for, write_app, write_directive
-from tests.kafka import committed, members, new_topic, read_all, write
+from tests.kafka import committed, create_topic, delete_topic, members, new_topic, read_all, write
 from tests.servers.kafka import KafkaServer
 
 IN_FLIGHT = 32
@@ -94,6 +94,51 @@ def test_a_worker_that_goes_for_good_leaves_its_group(tmp_path: Path, kafka_serv
         assert members(kafka_server, topic) == both[:1]
         assert time.monotonic() - began < SESSION_S / 2
     assert members(kafka_server, topic) == []
+
+
+@pytest.mark.parametrize("driver", ["kafka-python", "librdkafka"])
+def test_every_codec_and_an_output_that_is_too_large(tmp_path: Path, kafka_server: KafkaServer, driver: str) -> None:
+    """Producers choose the codec. The one output that its topic does not take is a dead letter, with its reason; all
+    others come out, in order."""
+    codecs = (None, "gzip", "snappy", "lz4", "zstd")
+    topic, outgoing, dead = (new_topic(kafka_server, **keys) for keys in ({}, {"max_message_bytes": 2000}, {}))
+    large = os.urandom(2000).hex().encode()
+    values = [b"%a %d" % (codec, number) for codec in codecs for number in range(20)]
+    for number, codec in enumerate(codecs):
+        write(kafka_server, topic, values[20 * number :][:20], compression_type=codec)
+        if codec == "gzip":
+            write(kafka_server, topic, [large], compression_type=codec)
+    connection = f"brokerAddress: {kafka_server.address()}, driver: {driver}"
+    keys = f"group: {topic}\n    respondTo: {outgoing}\n    deadLetter: {{resource: {dead}}}"
+    app = write_app(tmp_path / "app", directive(kafka_server, topic, keys, connection), ("c", "hello"))
+    with Farm(app) as farm:
+        wait_for(lambda: committed(kafka_server, topic, topic) == {0: 101}, otherwise=farm.tail)
+        (failed,) = farm.log(message="message failed")
+        assert f"are more than topic '{outgoing}' takes (max.message.bytes)" in failed["reason"]
+        assert failed["attempt"] == 1
+    assert [one.value for one in read_all(kafka_server, outgoing)] == [b"hello, " + value for value in values]
+    assert [one.value for one in read_all(kafka_server, dead)] == [large]
+
+
+@pytest.mark.parametrize("driver", ["kafka-python", "librdkafka"])
+def test_a_topic_that_is_deleted_while_the_farm_runs(tmp_path: Path, kafka_server: KafkaServer, driver: str) -> None:
+    """The farm says so and what to do, lives on in the same processes, and reads the topic when it is made anew."""
+    topic, outgoing = new_topic(kafka_server), new_topic(kafka_server)
+    connection = f"brokerAddress: {kafka_server.address()}, driver: {driver}"
+    keys = f"group: {topic}\n    deadLetter: off\n    respondTo: {outgoing}"
+    app = write_app(tmp_path / "app", directive(kafka_server, topic, keys, connection), ("c", "hello"))
+    with Farm(app) as farm:
+        write(kafka_server, topic, [b"1", b"2"])
+        wait_for(lambda: committed(kafka_server, topic, topic) == {0: 2}, otherwise=farm.tail)
+        children = farm.children()
+        delete_topic(kafka_server, topic)
+        said = farm.wait_log(message="waiting for kafka default")["reason"]
+        assert f"topic '{topic}' does not exist" in said and "--create" in said
+        create_topic(kafka_server, topic)
+        write(kafka_server, topic, [b"3"])
+        wait_for(lambda: len(read_all(kafka_server, outgoing)) == 3, otherwise=farm.tail)
+        assert farm.children() == children and not farm.log(message="connection closed")
+    assert [one.value for one in read_all(kafka_server, outgoing)] == [b"hello, 1", b"hello, 2", b"hello, 3"]
 
 
 @pytest.mark.parametrize(

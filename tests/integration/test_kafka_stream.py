@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from kafka import KafkaConsumer
 
 from atmo_farm.directive.model import DeadLetter
 from atmo_farm.errors import CannotStart, PublishError
@@ -20,6 +21,7 @@ from atmo_farm.streams.kafka import (
     kafka_python_client,
     kafka_python_producer,
     librdkafka_client,
+    librdkafka_consumer,
     librdkafka_producer,
     owner,
 )
@@ -261,6 +263,33 @@ class TestGroups:
         assert sorted(set(seen)) == [number for number in range(4000) if number % 1000 < 400]
         assert len(seen) - 1600 <= (0 if driver == "librdkafka" else 40)
         assert committed(kafka_server, group, topic) == dict.fromkeys(range(4), 400)
+
+    def test_a_handler_slower_than_the_longest_pause_between_polls(
+        self, kafka_server: KafkaServer, driver: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The owner polls meanwhile, so the member stays, and the message does not come again."""
+        topic, group, longest_ms = new_topic(kafka_server), new_name("group"), 1000
+        if driver == "librdkafka":
+            made = librdkafka_consumer.Consumer
+            limit = {"max.poll.interval.ms": longest_ms}
+            monkeypatch.setattr(librdkafka_consumer, "Consumer", lambda given: made({**given, **limit}))
+        else:
+            monkeypatch.setitem(KafkaConsumer.DEFAULT_CONFIG, "max_poll_interval_ms", longest_ms)
+        write(kafka_server, topic, values(2))
+
+        async def body() -> None:
+            events, handled = Events(), Handled()
+            membership = Membership(group, "id", "earliest", longest_ms / 1000)
+            async with stream_of(kafka_server, topic, events=events, membership=membership) as stream:
+                await stream.consume(handled)
+                await handled.payloads(2)
+                await asyncio.sleep(2.5 * longest_ms / 1000)
+                for message in handled.messages:
+                    stream.ack(message)
+                await until(lambda: in_thread(lambda: committed(kafka_server, group, topic) == {0: 2}))
+                assert len(handled.messages) == 2 and events.told == []
+
+        run(body())
 
 
 class TestFlow:

@@ -13,7 +13,18 @@ from tests.servers.nats import NatsServer
 
 GUESTS = tuple(("c", name) for name in ("hello", "upper-case", "looping", "failing"))
 
+KAFKA_DRIVERS = ("kafka-python", "librdkafka")
+
 _numbers = itertools.count()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with a `driver` runs with each client library of Kafka; in the suite a fault row has only the one that
+    its marker says (`short=`), and each library has its rows."""
+    if "driver" in metafunc.fixturenames:
+        row = metafunc.definition.get_closest_marker("fault")
+        one = row is not None and not metafunc.config.getoption("soak")
+        metafunc.parametrize("driver", (row.kwargs["short"],) if one else KAFKA_DRIVERS)
 
 
 class TestFarm(Farm):
@@ -70,3 +81,9 @@ def make_farm(tmp_path: Path, nats_server: NatsServer) -> Iterator[Callable[...,
     yield make
     for farm in made:
         farm.__exit__()
+
+
+@pytest.fixture
+def kafka_figure(figure: Callable[[str, object], None], driver: str) -> Callable[[str, object], None]:
+    """`figure` of a row that runs with several drivers."""
+    return lambda name, value: figure(f"{name} ({driver})", value)

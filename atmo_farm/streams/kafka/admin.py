@@ -5,19 +5,23 @@ By kafka-python, whichever driver reads and writes: it is always there. Every ca
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import attrs
 from kafka import KafkaAdminClient, errors
 from kafka.admin import MemberToRemove, NewTopic
 
+from atmo_farm import clock
 from atmo_farm.streams.kafka import kafka_python_client as client
 from atmo_farm.streams.kafka.driver import BrokerRefused
 from atmo_farm.streams.kafka.options import Options
 
 ANY = -1
 """As the broker is set up."""
+COORDINATOR_S = 5.0
 
 
 def ensure_topic(options: Options, topic: str, max_age_s: float | None = None) -> None:
@@ -35,10 +39,46 @@ def ensure_topic(options: Options, topic: str, max_age_s: float | None = None) -
                 raise BrokerRefused(f"topic {topic!r} is not there and cannot be made ({why}): create it") from error
 
 
-def topics(options: Options) -> set[str]:
+@attrs.frozen
+class Topic:
+    """What a user may know of a topic."""
+
+    partitions: int
+    rights: frozenset[str]
+    """What the user may do with it, in Kafka's words: `READ`, `WRITE`, …"""
+
+
+def topics(options: Options) -> dict[str, Topic]:
     """Those that this user may see."""
     with _admin(options) as admin:
-        return set(admin.list_topics())
+        return {
+            one["name"]: Topic(len(one["partitions"]), frozenset(one["authorized_operations"]))
+            for one in admin.describe_topics()
+        }
+
+
+def may_join(options: Options, group: str) -> bool:
+    """Whether this user may be a member of a consumer group; where the broker does not say it of one that is not there
+    yet, it may."""
+    with _admin(options) as admin:
+        described = _described(admin, group)
+    if described is None:
+        return False
+    return described["error"] is not None or "READ" in described["authorized_operations"]
+
+
+def _described(admin: Any, group: str) -> Any:
+    """None where the user may not even see it."""
+    until = clock.monotonic() + COORDINATOR_S
+    while True:
+        try:
+            return admin.describe_groups([group])[group]
+        except errors.GroupAuthorizationFailedError:
+            return None
+        except errors.CoordinatorNotAvailableError:  # of a new cluster, for a moment
+            if clock.monotonic() > until:
+                raise
+            time.sleep(0.1)
 
 
 def remove_member(options: Options, group: str, instance_id: str) -> bool:

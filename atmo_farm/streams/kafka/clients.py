@@ -33,6 +33,8 @@ FLUSH_BYTES = 32 << 20
 """Given to the client between two flushes: its own queue has no bound."""
 COMMIT_PATIENCE_S = 1.0
 """A commit of which nothing was heard so long is made again."""
+REBALANCE_S = 0.02
+"""A commit that a rebalance has refused is made again after so long: joining is more urgent."""
 COMMIT_AGAIN_S = 5.0
 """A member that was fenced is told of it only when it commits: so it does, also when there is nothing new."""
 REVOKE_S = 3.0
@@ -185,7 +187,8 @@ class Clients:
             return False
         self._commit_after, self._commit_again = now + COMMIT_PATIENCE_S, now + COMMIT_AGAIN_S
         if not self._consumer.commit(dict(self._offsets or self._committed)):
-            self._commit_after = now
+            self._commit_after = now + REBALANCE_S
+            return False
         return new
 
     def read(self, timeout_s: float) -> bool:

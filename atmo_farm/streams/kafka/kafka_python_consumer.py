@@ -18,7 +18,7 @@ from kafka.structs import MemberState, OffsetAndMetadata, TopicPartition
 from atmo_farm import clock
 from atmo_farm.streams.kafka import kafka_python_client as client
 from atmo_farm.streams.kafka.driver import Listener, Record
-from atmo_farm.streams.kafka.membership import Membership
+from atmo_farm.streams.kafka.membership import HEARTBEATS, Membership
 from atmo_farm.streams.kafka.options import Options
 
 MAX_POLL_RECORDS = 2000
@@ -59,7 +59,7 @@ class KafkaPythonConsumer:
             group_id=membership.group,
             group_instance_id=membership.instance_id or None,
             session_timeout_ms=round(membership.session_timeout_s * 1000),
-            heartbeat_interval_ms=round(membership.session_timeout_s * 1000 / 4),
+            heartbeat_interval_ms=round(membership.session_timeout_s * 1000 / HEARTBEATS),
             auto_offset_reset="earliest" if membership.start_at == "earliest" else "none",
             enable_auto_commit=False,
             partition_assignment_strategy=(CooperativeStickyAssignor,),
@@ -70,6 +70,7 @@ class KafkaPythonConsumer:
             metadata_max_age_ms=round(METADATA_AGE_S * 1000),
             allow_auto_create_topics=False,
         )
+        _Join(self._consumer._coordinator)
         self._consumer.subscribe([topic], listener=_Rebalances(self._rebalances))
         self.missing()  # a leader that joins before it knows of the topic assigns nothing, and members stay without
 
@@ -209,6 +210,30 @@ class KafkaPythonConsumer:
 
     def _named(self, partition: int) -> TopicPartition:
         return TopicPartition(self._topic, partition)
+
+
+class _Join:
+    """Keeps the end of a join until a poll takes it up: the library throws away what ends between two polls and joins
+    anew, and whoever leads makes all others join anew with that."""
+
+    def __init__(self, coordinator: Any):
+        self._coordinator = coordinator
+        self._join = coordinator._do_join_and_sync_async
+        self._complete = coordinator._on_join_complete_async
+        self._ended: tuple[object, bytes] | None = None
+        """The generation that it has led to, and the assignment."""
+        coordinator._do_join_and_sync_async = self._join_once
+        coordinator._on_join_complete_async = self._take_up
+
+    async def _join_once(self) -> bytes:
+        if self._ended is None or self._ended[0] is not self._coordinator._generation:
+            assignment = await self._join()
+            self._ended = self._coordinator._generation, assignment
+        return self._ended[1]
+
+    async def _take_up(self, *joined: object) -> None:
+        self._ended = None
+        await self._complete(*joined)
 
 
 class _Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]

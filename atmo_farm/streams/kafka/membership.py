@@ -6,6 +6,9 @@ from typing import Literal, Protocol
 
 import attrs
 
+HEARTBEATS = 10
+"""So many in one session timeout: a member learns by the next one that the group is rebalanced, and joins again."""
+
 
 def static_id(identifier: str, handler: str, instance: str, worker: int) -> str:
     """A worker's `group.instance.id`: the same after each respawn. `instance` is the farm's own, so no other has it."""

@@ -44,7 +44,7 @@ class KafkaStream:
         connection: KafkaConnection,
         topic: str,
         *,
-        membership: Membership,
+        membership: Membership | None,
         client_id: str,
         events: StreamEvents,
         envelope: Literal["auto", "raw", "grav"] = "auto",
@@ -54,9 +54,10 @@ class KafkaStream:
         whom: str = "",
         place: Place | None = None,
     ):
-        """`ordered`: messages of a partition wait for each other. `whom`: what was replayed for another one than
-        `<identifier>.<handler>` is passed over. `place`: it is taken before it joins; in the end, when no other process
-        wants it, the member is removed from its group."""
+        """`membership`: None where it only publishes (`streams.base.Target`). `ordered`: messages of a partition wait
+        for each other. `whom`: what was replayed for another one than `<identifier>.<handler>` is passed over. `place`:
+        it is taken before it joins; in the end, when no other process wants it, the member is removed from its
+        group."""
         given = options(connection, client_id)
         self._where = given.where
         self._topic = topic

@@ -20,16 +20,6 @@ NOT_SERVED = {
         with_handlers(f"- {{type: stream, «source: server, resource: /a, {STEPS}}}"),
         "handlers[0].source",
     ),
-    "another broker": (
-        with_handlers(
-            f"- {{type: stream, source: nats, resource: a, {STEPS}, respondTo: {{resource: b, «source: kafka}}}}", KAFKA
-        ),
-        "handlers[0].respondTo.source",
-    ),
-    "another connection": (
-        with_handlers(NATS + "respondTo: {resource: b, «connection: b}}", TWO),
-        "handlers[0].respondTo.connection",
-    ),
     "schedules": (HEAD + f"«schedules: [{{name: s, every: {{days: 1}}, {STEPS}}}]\n", "schedules"),
     "headless": (HEAD + "«headless: true\n", "headless"),
     "nats over websocket": (
@@ -75,6 +65,10 @@ SERVED = {
     "secrets": HEAD + "capabilities: {secrets: {values: {NAME: value}}}\n",
     "capabilities that are off": HEAD + "capabilities: {http: {enabled: false}, cache: {enabled: off}}\n",
     "a named connection": with_handlers(NATS + "respondTo: {resource: b, connection: a}}", TWO),
+    "another connection": with_handlers(NATS + "respondTo: {resource: b, connection: b}}", TWO),
+    "another broker": with_handlers(
+        f"- {{type: stream, source: nats, resource: a, {STEPS}, respondTo: {{resource: b, source: kafka}}}}", KAFKA
+    ),
     "a connection that nobody uses": KAFKA,
     "kafka": with_handlers(
         f"- {{type: stream, source: kafka, resource: a, {STEPS}, startAt: earliest, exactlyOnce: false, respondTo: b}}",

@@ -38,7 +38,9 @@ def main() -> int:
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--rounds", type=int, default=0, help="how often each side runs (default: the benchmark's own)")
     parser.add_argument("--plot", metavar="FILE.png", help="draw all rounds (needs matplotlib)")
-    parser.add_argument("--peers", action="store_true", help="nats, kafka: FastStream too (needs faststream[nats,confluent])")
+    parser.add_argument(
+        "--peers", action="store_true", help="nats, kafka: FastStream too (needs faststream[nats,confluent])"
+    )
     options = parser.parse_args()
     report = importlib.import_module(f"benchmarks.{options.name.replace('-', '_')}").run(options)
     if options.plot:

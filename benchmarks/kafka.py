@@ -35,7 +35,10 @@ def run(options: argparse.Namespace) -> Report:
             kafka_parts.make_topics(address, ours, theirs)
             app = kafka_parts.hello_app(folder / driver, address, ours, driver)
             sides[f"atmo-farm, {driver}"] = (stack.enter_context(parts.farm(app)), Load(address, ours))
-            sides[f"{driver} loop"] = (stack.enter_context(kafka_parts.loop(address, theirs, driver)), Load(address, theirs))
+            sides[f"{driver} loop"] = (
+                stack.enter_context(kafka_parts.loop(address, theirs, driver)),
+                Load(address, theirs),
+            )
         if options.peers:
             kafka_parts.make_topics(address, "faststream")
             pid = stack.enter_context(parts.peer("faststream_kafka", address, "faststream"))

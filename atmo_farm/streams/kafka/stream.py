@@ -15,7 +15,7 @@ from typing import Literal
 from atmo_farm.directive.model import DeadLetter, KafkaConnection
 from atmo_farm.errors import AtmoFarmError, CannotStart, PublishError
 from atmo_farm.streams import grav
-from atmo_farm.streams.base import Handle, Message, Output, StreamEvents
+from atmo_farm.streams.base import Handle, Message, Output, Receipt, StreamEvents
 from atmo_farm.streams.codec import NO_HEADERS, Codec
 from atmo_farm.streams.kafka import drivers
 from atmo_farm.streams.kafka.driver import BrokerRefused, Outgoing, Record, Result
@@ -209,13 +209,7 @@ class KafkaStream:
     def results(self, results: list[Result]) -> None:
         """Whoever waits for them goes on."""
         for record, error in results:
-            future: asyncio.Future[None] = record.token
-            if future.done():  # who waited was cut off
-                continue
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
+            record.token.tell(error)
 
     def waiting(self, reason: str) -> None:
         """No broker, or no topic."""
@@ -239,14 +233,14 @@ class KafkaStream:
             self._ended = True
             self._events.closed(str(error))
 
-    def _send(self, output: Output, payload: bytes) -> asyncio.Future[None]:
+    def _send(self, output: Output, payload: bytes) -> Receipt:
         if self._ended:
             raise PublishError("the stream is closed", transient=True)
-        future: asyncio.Future[None] = self._loop.create_future()
+        receipt = Receipt()
         headers = wire_headers(output) if output.headers or output.original else []
-        self._outgoing.append(Outgoing(output.subject, output.record_key, payload, headers, future))
+        self._outgoing.append(Outgoing(output.subject, output.record_key, payload, headers, receipt))
         self._tell_owner_soon()
-        return future
+        return receipt
 
     def _tell_owner_soon(self) -> None:
         """At the end of this turn of the loop: all of it at once."""

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import Literal
 
+from atmo_farm import clock
 from atmo_farm.directive.model import DeadLetter, KafkaConnection
 from atmo_farm.errors import AtmoFarmError, CannotStart, PublishError
 from atmo_farm.streams import grav
@@ -29,6 +30,8 @@ logger = logging.getLogger("atmo_farm.streams")
 
 TURN = 64
 """Messages handed over before the loop's other work gets its turn."""
+TELL_S = 0.005
+"""While messages are handed over, what the owner is to do is kept so long: flushes and commits cost by the piece."""
 
 OFFSET_BITS = 48
 
@@ -292,13 +295,17 @@ class KafkaStream:
 
     async def _hand_over(self, handle: Handle) -> None:
         take = self._partitions.take
-        turn = TURN
+        turn, told_at = TURN, clock.monotonic()
+        self._telling = True  # in one piece, below
         while not self._stopping:
             taken = take()
             if taken is None:
                 self._adjust_flow()
+                self._tell_owner()
                 self._wake = self._loop.create_future()
                 await self._wake
+                turn, told_at = TURN, clock.monotonic()
+                self._telling = True
                 continue
             partition, record = taken
             if record.headers and is_for_another(record.headers, self._whom):
@@ -309,7 +316,11 @@ class KafkaStream:
             if not turn:
                 turn = TURN
                 self._adjust_flow()
+                if clock.monotonic() - told_at > TELL_S:
+                    self._tell_owner()
+                    self._telling, told_at = True, clock.monotonic()
                 await asyncio.sleep(0)
+        self._tell_owner()
 
     def _message(self, partition: Partition, record: Record) -> Message:
         value, number, offset = record.value or b"", partition.number, record.offset

@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> Report:
         ("librdkafka: records per CPU second against the farm's with kafka-python", rdkafka, python),
         ("librdkafka: records per CPU second against its loop", rdkafka, "librdkafka loop"),
     ):
-        report.rows.append((f"({figure}: {_paired(per_cpu[one], per_cpu[other]):.2f})",))
+        report.rows.append((f"({figure}: {_paired(per_cpu[one], per_cpu[other]):.2f})", "", "", ""))
     return report
 
 

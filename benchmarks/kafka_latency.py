@@ -14,7 +14,7 @@ from pathlib import Path
 from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
 
 from benchmarks import kafka_parts, parts
-from benchmarks.kafka_parts import DRIVERS, SIZE
+from benchmarks.kafka_parts import DRIVERS, QUIET, SIZE
 from benchmarks.report import Check, Report, median
 
 RECORDS = 300
@@ -65,8 +65,10 @@ class _Ask:
 
     def __init__(self, address: str, topic: str):
         self._topic = topic
-        self._producer = Producer({"bootstrap.servers": address, "linger.ms": 0})
-        self._consumer = Consumer({"bootstrap.servers": address, "group.id": "ask", "enable.auto.commit": False})
+        self._producer = Producer({"bootstrap.servers": address, "linger.ms": 0, **QUIET})
+        self._consumer = Consumer(
+            {"bootstrap.servers": address, "group.id": "ask", "enable.auto.commit": False, **QUIET}
+        )
         self._consumer.assign([TopicPartition(f"out.{topic}", 0, OFFSET_END)])
         self._consumer.poll(1.0)  # it has found the end when it has asked for more
 
@@ -77,6 +79,7 @@ class _Ask:
 
     def close(self) -> None:
         """Disconnect."""
+        self._producer.flush()
         self._consumer.close()
 
     def _once(self) -> float:

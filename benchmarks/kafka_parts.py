@@ -18,6 +18,8 @@ SIZE = 100
 """Bytes of a value."""
 DRIVERS = ("kafka-python", "librdkafka")
 LOOPS = {"kafka-python": "kafka_python_loop", "librdkafka": "librdkafka_loop"}
+QUIET = {"log_level": 0}
+"""Of clients that may outlive the broker for a moment."""
 PATIENCE_S = 60.0
 LOOK_S = 0.01
 SESSION = "broker.session.timeout.ms=20000"
@@ -39,7 +41,7 @@ def broker() -> Iterator[str]:
 def make_topics(address: str, *names: str, partitions: int = 1) -> None:
     """Each with so many partitions, and with out.NAME, which has one."""
     topics = [NewTopic(name, partitions, 1) for name in names] + [NewTopic(f"out.{name}", 1, 1) for name in names]
-    admin = AdminClient({"bootstrap.servers": address})
+    admin = AdminClient({"bootstrap.servers": address, **QUIET})
     for future in admin.create_topics(topics).values():
         future.result()
 
@@ -70,9 +72,11 @@ class Load:
         self._topic = topic
         self._partitions = [TopicPartition(topic, number) for number in range(partitions)]
         self._output = TopicPartition(f"out.{topic}", 0, OFFSET_BEGINNING)
-        self._producer = Producer({"bootstrap.servers": address, "queue.buffering.max.messages": 1_000_000})
+        self._producer = Producer({"bootstrap.servers": address, "queue.buffering.max.messages": 1_000_000, **QUIET})
         # It never joins: it asks what the group has committed, and reads the outputs.
-        self._watcher = Consumer({"bootstrap.servers": address, "group.id": topic, "enable.auto.commit": False})
+        self._watcher = Consumer(
+            {"bootstrap.servers": address, "group.id": topic, "enable.auto.commit": False, **QUIET}
+        )
         self._written = 0
 
     def run(self, count: int) -> float:

@@ -15,7 +15,7 @@ from benchmarks import kafka_parts, machine, parts
 from benchmarks.kafka_parts import DRIVERS, Load
 from benchmarks.report import Check, Report, median
 
-RECORDS = 16_000
+RECORDS = 8_000
 PARTITIONS = 8
 WORKERS = (1, 2, 4)
 FLOOR = 0.9

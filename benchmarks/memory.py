@@ -8,13 +8,15 @@ import tempfile
 import time
 from pathlib import Path
 
+from atmo_farm.runtime.pool import KEPT_IDLE_S
 from benchmarks import machine, parts
 from benchmarks.report import Check, Report, median
 
 HANDLERS = 200
 MESSAGES = 1_000_000
 WARM_UP = 200_000
-"""Until the pool has as many instances as this load makes at its busiest."""
+SHRINKS_S = 2 * KEPT_IDLE_S + 1
+"""After which the instances that a peak made are gone: what is left then is what messages leave behind."""
 MIB = 1 << 20
 
 
@@ -27,9 +29,11 @@ def run(options: argparse.Namespace) -> Report:  # noqa: ARG001
         with parts.farm(parts.hello_app(folder / "one", url)) as master:
             consumer = machine.consumers(master)[0]
             parts.drive(url, "bench.0", in_flight=256, count=WARM_UP)
+            time.sleep(SHRINKS_S)
             before = machine.private_bytes(consumer)
             for _ in range(10):
                 parts.drive(url, "bench.0", in_flight=256, count=MESSAGES // 10)
+            time.sleep(SHRINKS_S)
             growth = (machine.private_bytes(consumer) - before) / MIB
         began = time.perf_counter()
         with parts.farm(parts.hello_app(folder / "many", url, HANDLERS)) as master:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from atmo_farm import __version__
-from atmo_farm.cli import about, dlq, invoke, operate, project, service, start, status
+from atmo_farm.cli import about, dlq, invoke, operate, project, service, start, status, top
 from atmo_farm.cli.session import Session, exit_codes, say, verb_settings
 from atmo_farm.errors import AtmoFarmError, UserFilesError
 
@@ -105,7 +105,7 @@ def cli() -> None:
 
 for verb in (start.start, project.check, project.build, invoke.invoke, project.schema):
     cli.add_command(verb)
-for verb in (status.status, operate.reload, operate.stop, operate.loglevel, dlq.dlq):
+for verb in (status.status, top.top, operate.reload, operate.stop, operate.loglevel, dlq.dlq):
     cli.add_command(verb)
 cli.add_command(service.install_service)
 for verb in (about.config, about.version, about.completion):

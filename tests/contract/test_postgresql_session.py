@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
 from collections.abc import AsyncIterator
 
 import pytest
@@ -278,3 +279,28 @@ async def test_behind_a_pooler(place: Database, postgresql: PostgresServer) -> N
             )
             assert await often(session, statement) == b'[{"plans":0,"same":true}]'
             assert session.connection._link.is_shared  # type: ignore[attr-defined]
+
+
+def test_a_killed_process_leaves_no_statement_behind(place: Database) -> None:
+    """The server looks each second whether who asked is still there (`client_connection_check_interval`)."""
+    asleep = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(601)%' AND pid <> pg_backend_pid()"
+
+    async def hold() -> None:
+        async with place.connected() as session:
+            await session.json("SELECT pg_sleep(601)", within_s=601)
+
+    async def until(count: int) -> None:
+        async with place.connected() as session, asyncio.timeout(PATIENCE_S):
+            while await session.value(asleep) != count:
+                await asyncio.sleep(0.05)
+
+    child = multiprocessing.get_context("fork").Process(target=lambda: asyncio.run(hold()))
+    child.start()
+    try:
+        asyncio.run(until(1))
+    finally:
+        child.kill()
+        child.join()
+    began = clock.monotonic()
+    asyncio.run(until(0))
+    assert clock.monotonic() - began < 3.0

@@ -25,6 +25,8 @@ from tests.ledger import Ledger
 
 OUT, DURABLE = "out.all", "work"
 TRIES_AGAIN_S = 0.05
+MOST_OFFERED = 256
+"""Messages that are offered at once: what a broker that was away finds waiting must not drown it."""
 
 ResultT = TypeVar("ResultT")
 
@@ -119,10 +121,11 @@ class JetStreamLoad:
             published: set[asyncio.Task[None]] = set()
             number = 0
             while not self._stop.is_set() and number < self._count:
-                while number < min(self._count, int((time.monotonic() - begin) * self._per_s)):
+                published = {task for task in published if not task.done()}
+                due = int((time.monotonic() - begin) * self._per_s)
+                while number < min(self._count, due) and len(published) < MOST_OFFERED:
                     number += 1
                     published.add(asyncio.ensure_future(self._publish(client, number)))
-                published = {task for task in published if not task.done()}
                 await asyncio.sleep(0.004)
             await asyncio.gather(*published)
             while not self._stop.is_set():

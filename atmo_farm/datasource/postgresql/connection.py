@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from psycopg2.extensions import cursor
 
 from atmo_farm import clock
 from atmo_farm.datasource.errors import CallFailed, OutcomeUnknown, TransientFailure, Unreachable
+from atmo_farm.datasource.postgresql.exchange import ANSWER_S, Exchange
 from atmo_farm.datasource.postgresql.failures import READ_ONLY, failure, no_longer_good
 from atmo_farm.datasource.postgresql.link import Link, Lost, TooLong
 from atmo_farm.datasource.postgresql.session import WRITABLE, Session, is_misfit
@@ -32,15 +32,6 @@ from atmo_farm.datasource.statement import Statement, Variable
 if TYPE_CHECKING:
     from atmo_farm.datasource.postgresql.backend import PostgresBackend
 
-GRACE_S = 0.1
-"""After a statement's deadline, for the server to end it by its own timer, before it is cancelled."""
-
-ANSWER_S = 1.0
-"""After a cancel, and for ROLLBACK: how long the server may take."""
-
-EARLY_S = 0.01
-"""So shortly before its deadline a statement may be left to the server's timer."""
-
 LONG_ROW = 1 << 20
 """Bytes of a row for which a connection is not kept."""
 
@@ -50,23 +41,16 @@ class PostgresConnection:
 
     def __init__(self, backend: PostgresBackend):
         self._backend = backend
-        self._loop = asyncio.get_running_loop()
         self._link = Link()
+        self._exchange = Exchange(self._link, backend)
         self._session: Session
         self._in_transaction = False
-        self._cancelling: asyncio.Task[None] | None = None
-        self._is_timed = True
-        """The server ends the statement at its deadline by itself."""
-        self._is_given_up = False
-        """The statement was told to stop: no further message of it goes out."""
-        self._deadline = self._rings_at = math.inf
-        self._alarm: asyncio.TimerHandle | None = None
-        """It is not set anew for each statement: when it rings too early, it is set again."""
         self.broken = False
 
     async def open(self) -> None:
         """Connect; Unreachable."""
         self._link = await self._backend.connect()
+        self._exchange = Exchange(self._link, self._backend)
         self._session = Session(self._link, self._link.is_shared)
 
     def is_lost(self) -> bool:
@@ -77,7 +61,7 @@ class PostgresConnection:
         """Run one statement; see the package's docstring."""
         backend = self._backend
         session, wording = self._session, backend.wording(statement)
-        self._is_given_up = False
+        self._exchange.is_given_up = False
         reads = statement.only_reads and statement.name not in backend.writing
         guarded = reads and not self._in_transaction
         try:
@@ -147,14 +131,7 @@ class PostgresConnection:
 
     def cancel(self) -> None:
         """Ask the server to stop what runs; not at the deadline, if it does so by itself then."""
-        self._is_given_up = True
-        if not self._is_timed or self._deadline > clock.monotonic() + EARLY_S:
-            self._stop()
-
-    def _stop(self) -> None:
-        self._is_given_up = True
-        if self._link.busy and self._cancelling is None:
-            self._cancelling = self._loop.create_task(self._cancel(), name="cancel a statement")
+        self._exchange.cancel()
 
     async def ping(self) -> None:
         """Ask the server for nothing."""
@@ -166,9 +143,7 @@ class PostgresConnection:
     def close(self) -> None:
         """Disconnect."""
         self.broken = True
-        self._link.drop("closed")
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._exchange.close()
 
     def _before(self, guarded: bool, deadline: float) -> tuple[str, bool]:
         """What stands in front of a query, and whether the server ends it at its deadline by itself."""
@@ -209,59 +184,15 @@ class PostgresConnection:
 
     def _go_on(self) -> None:
         """Between two messages of one statement."""
-        if self._is_given_up:
+        if self._exchange.is_given_up:
             raise TransientFailure("the statement was stopped")
 
     async def _send(self, text: str, deadline: float, is_timed: bool = True) -> cursor:
-        """To the server and back. At the deadline the server is told to cancel it; GRACE_S later if it `is_timed`: then
-        it should have done so by itself."""
-        self._deadline, self._is_timed = deadline, is_timed
-        if self._stops_at() < self._rings_at:
-            self._set_alarm()
         try:
-            return await self._link.send(text, self._backend.longest_answer)
-        except asyncio.CancelledError:
-            self._link.drop("given up")
-            raise
+            return await self._exchange.send(text, deadline, is_timed)
         finally:
-            if self._cancelling is not None:
-                await self._cancelled()
             if self._link.lost:
                 self.broken = True
-
-    def _stops_at(self) -> float:
-        return self._deadline + GRACE_S if self._is_timed else self._deadline
-
-    def _set_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._rings_at = self._stops_at()
-        self._alarm = self._loop.call_later(max(0.001, self._rings_at - clock.monotonic()), self._ring)
-
-    def _ring(self) -> None:
-        self._alarm, self._rings_at = None, math.inf
-        if not self._link.busy:
-            return
-        if self._stops_at() > clock.monotonic():
-            self._set_alarm()
-        else:
-            self._stop()
-
-    async def _cancel(self) -> None:
-        """Within ANSWER_S the statement has ended, and the server will not stop the next one instead of it; or the
-        connection is dropped."""
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                await self._backend.cancel(self._link.pid)
-                await self._link.until_idle()
-        except (TimeoutError, Unreachable):
-            self._link.drop("the server did not stop the statement")
-
-    async def _cancelled(self) -> None:
-        """Wait for a cancel under way."""
-        cancelling, self._cancelling = self._cancelling, None
-        assert cancelling is not None
-        await asyncio.wait({cancelling})
 
     async def _result(self, result: cursor, shape: Shape | None, is_select: bool, deadline: float) -> bytes:
         if not is_select:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from atmo_farm.monitor.farm import Verb
-from atmo_farm.monitor.verbs import dlq, master, status
+from atmo_farm.monitor.verbs import dlq, master, status, top
 
 VERBS: Mapping[str, Verb] = {
     "status": status.status,
+    "top": top.top,
     "reload": master.reload,
     "stop": master.stop,
     "loglevel": master.loglevel,

@@ -17,6 +17,7 @@ VERBS = {"start", "check", "build", "invoke", "schema", "config", "version", "co
     "dlq",
     "install-service",
     "loglevel",
+    "top",
 }
 
 

@@ -14,6 +14,9 @@ NAMES = (
     "invoke",
     "nats",
     "jetstream",
+    "kafka",
+    "kafka-latency",
+    "kafka-scale",
     "recovery",
     "retry",
     "latency",
@@ -36,9 +39,11 @@ def main() -> int:
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--rounds", type=int, default=0, help="how often each side runs (default: the benchmark's own)")
     parser.add_argument("--plot", metavar="FILE.png", help="draw all rounds (needs matplotlib)")
-    parser.add_argument("--peers", action="store_true", help="nats: measure FastStream too (needs faststream[nats])")
+    parser.add_argument(
+        "--peers", action="store_true", help="nats, kafka: FastStream too (needs faststream[nats,confluent])"
+    )
     options = parser.parse_args()
-    report = importlib.import_module(f"benchmarks.{options.name}").run(options)
+    report = importlib.import_module(f"benchmarks.{options.name.replace('-', '_')}").run(options)
     if options.plot:
         report.plot(options.plot)
     report.print()

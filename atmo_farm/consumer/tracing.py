@@ -24,7 +24,7 @@ from atmo_farm.delivery.outcome import Outcome
 from atmo_farm.ipc.arena import Field
 from atmo_farm.runtime.function import Unfinished
 from atmo_farm.runtime.services import Answer, Services
-from atmo_farm.streams.base import DONE, Message
+from atmo_farm.streams.base import DONE, Message, Receipt
 from atmo_farm.tracing import spans
 from atmo_farm.tracing.collector import Collector
 from atmo_farm.tracing.exporter import Exporter
@@ -82,7 +82,7 @@ class TracedWorker(Worker):
             return DONE
         span = get_current_span()
         if not span.is_recording():
-            return super()._publish(message, result, spans.headers(span))
+            return self._awaited(super()._publish(message, result, spans.headers(span)))
         attributes = {
             **self._messaging,
             "messaging.operation.type": "send",
@@ -90,7 +90,7 @@ class TracedWorker(Worker):
         }
         span = self._tracer.start_span(self._send, kind=SpanKind.PRODUCER, attributes=attributes)
         try:
-            sent = super()._publish(message, result, spans.headers(span))
+            sent = self._awaited(super()._publish(message, result, spans.headers(span)))
         except Exception as error:
             spans.end(span, error)
             raise
@@ -98,6 +98,10 @@ class TracedWorker(Worker):
             span.end()
             return DONE
         return spans.through(span, sent)
+
+    def _awaited(self, sent: Awaitable[None]) -> Awaitable[None]:
+        """A receipt is waited for by the message's own task: what would be called later knows no span."""
+        return self._confirm(sent) if type(sent) is Receipt else sent
 
     def _succeeded(self, message: Message) -> None:
         super()._succeeded(message)

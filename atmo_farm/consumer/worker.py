@@ -6,6 +6,8 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Awaitable, Mapping
+from functools import partial
+from typing import Any
 
 from atmo_farm import clock
 from atmo_farm.capabilities.request import NOTHING, Request
@@ -20,7 +22,7 @@ from atmo_farm.directive.model import Handler
 from atmo_farm.ipc import histogram
 from atmo_farm.ipc.arena import Field
 from atmo_farm.ipc.histogram import BUCKETS, PER_SECOND, Timed
-from atmo_farm.streams.base import DONE, Message, Output, Stream, Target
+from atmo_farm.streams.base import DONE, Message, Output, Receipt, Stream, Target
 from atmo_farm.tracing.context import passed_on
 
 # Plain numbers: an enum member costs a lookup on its class for each message.
@@ -73,6 +75,8 @@ class Worker:
         self._leaving: asyncio.Future[None] = self._loop.create_future()
         self._ended = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._on_way: dict[Receipt, Message] = {}
+        """Messages of which only the output's acknowledgement is missing."""
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._target = handler.respond_to.resource if handler.respond_to else ""
         self._target_key = handler.respond_to.key.encode() if handler.respond_to and handler.respond_to.key else None
@@ -117,7 +121,8 @@ class Worker:
 
     def _start(self, message: Message, outcome: Outcome | None = None) -> None:
         """The first attempt, up to where it waits; most messages are done by then, and cost no coroutine."""
-        began, rest = clock.monotonic(), DONE
+        began = clock.monotonic()
+        rest: Awaitable[Receipt | None] = DONE
         if outcome is None:
             try:
                 rest = self._attempt(message, message.attempt, began)
@@ -134,11 +139,43 @@ class Worker:
                         self._failures.unsettled(message, error, message.attempt)
                     self._free_place(message)
                     return
-        task = eager.start(self._see_through(message, outcome, rest, began), self._loop)
+                if type(rest) is Receipt:
+                    self._see_off(rest, message, message.attempt, began, 0.0)
+                    return
+        self._see_through_soon(message, outcome, rest, message.attempt, began)
+
+    def _see_through_soon(self, *what: Any) -> None:
+        task = eager.start(self._see_through(*what), self._loop)
         if task is not None:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             self._slot[IN_FLIGHT] = self._in_flight
+
+    def _see_off(self, sent: Receipt, message: Message, attempt: int, began: float, first_s: float) -> None:
+        """Nothing but its output's acknowledgement is missing: what is behind it in its lane goes on."""
+        self._on_way[sent] = message
+        self._slot[IN_FLIGHT] = self._in_flight
+        sent.then(partial(self._heard_of, sent, message, attempt, began, first_s))
+        if self._lanes is not None:
+            self._go_on_in_lane(self._lanes, self._lanes.let_pass(message))
+
+    def _heard_of(
+        self, sent: Receipt, message: Message, attempt: int, began: float, first_s: float, error: Exception | None
+    ) -> None:
+        """Its end; or it goes back to its place in its lane."""
+        del self._on_way[sent]
+        if error is not None:
+            self._see_through_soon(message, self._failed(message, error, began), DONE, attempt, began, first_s, True)
+            return
+        took_s = clock.monotonic() - began
+        self._slot[ATTEMPT + int(took_s * PER_SECOND).bit_length()] += 1
+        self._took_s += took_s
+        self._slot[PUBLISHED] += 1
+        try:
+            self._succeeded(message)
+        except Exception as bug:
+            self._failures.unsettled(message, bug, attempt)
+        self._free_place(message)
 
     def write_sum(self) -> None:
         """How long attempts took in all, into the arena: once a second, for it costs more than what each one counts."""
@@ -167,12 +204,17 @@ class Worker:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
+        for sent, message in self._on_way.items():
+            sent.then(None)
+            self._slot[Field.CANCELLED] += 1
+            self._free_place(message)
+        self._on_way.clear()
         await asyncio.gather(*tasks, return_exceptions=True)
         return cut
 
-    def _attempt(self, message: Message, attempt: int, began: float) -> Awaitable[None]:
-        """Run the sequence and publish, up to where that waits; DONE if its output is safe by then. Raises what it
-        fails with."""
+    def _attempt(self, message: Message, attempt: int, began: float) -> Awaitable[Receipt | None]:
+        """Run the sequence and publish, up to where that waits; DONE if its output is safe by then, a Receipt where
+        nothing else is missing. Raises what it fails with."""
         request = Request(
             "STREAM", message.subject, message.id, message.data, message.headers, NOTHING, NOTHING, attempt,
             message.origin, message.number,
@@ -182,8 +224,12 @@ class Worker:
             return self._publish(message, ran)
         return self._rest_of_attempt(message, ran)
 
-    async def _rest_of_attempt(self, message: Message, ran: Awaitable[Result]) -> None:
-        await self._publish(message, await ran)
+    async def _rest_of_attempt(self, message: Message, ran: Awaitable[Result]) -> Receipt | None:
+        sent = self._publish(message, await ran)
+        if type(sent) is Receipt:
+            return sent
+        await sent
+        return None
 
     def _publish(self, message: Message, result: Result, trace: Mapping[str, str] | None = None) -> Awaitable[None]:
         """`trace`: headers of the trace in which the output goes on; else it is that of the message."""
@@ -196,10 +242,10 @@ class Worker:
         identity = f"{message.id}.{self._output_id}" if self._durable else ""
         key = message.record_key if self._target_key is None else self._target_key
         sent = self._publish_output(Output(target, result.data, headers, message, identity, key))
-        if sent is not DONE:
-            return self._confirm(sent)
-        self._slot[PUBLISHED] += 1
-        return DONE
+        if sent is DONE:
+            self._slot[PUBLISHED] += 1
+            return DONE
+        return sent if type(sent) is Receipt else self._confirm(sent)
 
     async def _confirm(self, sent: Awaitable[None]) -> None:
         await sent
@@ -215,18 +261,34 @@ class Worker:
         return self._failures.outcome(message, error)
 
     async def _see_through(
-        self, message: Message, outcome: Outcome | None, rest: Awaitable[None], began: float
+        self,
+        message: Message,
+        outcome: Outcome | None,
+        rest: Awaitable[Receipt | None],
+        attempt: int,
+        began: float,
+        first_s: float = 0.0,
+        comes_back: bool = False,
     ) -> None:
-        """The rest of an attempt, or its `outcome`; then all others, and the end.
+        """The rest of an attempt, or its `outcome`; then all others, and the end. `comes_back`: it has let others
+        of its lane pass.
 
         Nothing may escape from here: a message that vanishes silently is a bug.
         """
-        attempt, first_s = message.attempt, 0.0
+        is_on_way = False
         try:
+            if comes_back and self._lanes is not None:
+                await self._turn(self._lanes, message)
             while True:
                 if outcome is None:
                     try:
-                        await rest
+                        sent = rest if type(rest) is Receipt else await rest
+                        if type(sent) is Receipt:
+                            if not comes_back:
+                                is_on_way = True
+                                self._see_off(sent, message, attempt, began, first_s)
+                                return
+                            await self._confirm(sent)
                     except Exception as error:
                         outcome = self._failed(message, error, began)
                     else:
@@ -257,14 +319,21 @@ class Worker:
         except Exception as error:
             self._failures.unsettled(message, error, attempt)
         finally:
-            self._free_place(message)
+            if not is_on_way:
+                self._free_place(message)
+
+    async def _turn(self, lanes: Lanes, message: Message) -> None:
+        """Until it may run again in its lane."""
+        turn = self._loop.create_future()
+        lanes.come_back(message, lambda: None if turn.done() else turn.set_result(None))
+        await turn
 
     def _free_place(self, message: Message) -> None:
         """It has ended: what waited behind it goes on."""
         self._in_flight -= 1
         self._slot[IN_FLIGHT] = self._in_flight
         if self._lanes is not None:
-            self._go_on_in_lane(self._lanes, message)
+            self._go_on_in_lane(self._lanes, self._lanes.leave(message))
         if self._waiters:
             self._tell_waiters()
 
@@ -278,9 +347,8 @@ class Worker:
         if self._stream.redelivers:
             self._stream.give_back(message, 0.0)
 
-    def _go_on_in_lane(self, lanes: Lanes, message: Message) -> None:
+    def _go_on_in_lane(self, lanes: Lanes, following: Message | None) -> None:
         """Start what waited behind a message; let it go, in its order, if the process is to end."""
-        following = lanes.leave(message)
         while following is not None and self._leaving.done():
             self._let_go(following)
             self._in_flight -= 1

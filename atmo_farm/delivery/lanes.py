@@ -14,44 +14,97 @@ LaneOf = Callable[[Message], Any]
 """Which lane a message belongs to, as anything that can be compared."""
 
 
+class _Lane:
+    __slots__ = ("behind", "failed", "key", "passed", "runs")
+
+    def __init__(self, key: Any):
+        self.key = key
+        self.runs = False
+        """One of its messages does."""
+        self.behind: deque[Message] = deque()
+        self.passed: dict[int, Callable[[], None] | None] = {}
+        """ids of messages that let the next one run before they had ended, in order; with what tells those that have
+        failed since that they may run again."""
+        self.failed = 0
+        """Of those."""
+
+
 class Lanes:
-    """Who may run, and who waits behind whom. What waits is bounded by whoever calls `enter`."""
+    """Who may run, and who waits behind whom. What waits is bounded by whoever calls `enter`.
+
+    A message lets the next one pass when nothing but its output's acknowledgement is missing, and outputs keep their
+    order. Should the output fail, it runs again before all that have not begun, and no other beside it.
+    """
 
     def __init__(self, lane_of: LaneOf):
         self._lane_of = lane_of
-        self._behind: dict[Any, deque[Message]] = {}
-        """A lane is in here while one of its messages runs."""
-        self._lane: dict[int, Any] = {}
-        """id of a running message → its lane."""
+        self._lanes: dict[Any, _Lane] = {}
+        """Those with a message that has not ended."""
+        self._of: dict[int, _Lane] = {}
+        """id of a message that has begun → its lane."""
 
     def enter(self, message: Message) -> bool:
-        """Whether it may run now; if not, a `leave` hands it out."""
-        lane = self._lane_of(message)
-        behind = self._behind.get(lane)
-        if behind is not None:
-            behind.append(message)
+        """Whether it may run now; if not, a `leave` or `let_pass` hands it out."""
+        key = self._lane_of(message)
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = _Lane(key)
+        elif lane.runs or lane.failed:
+            lane.behind.append(message)
             return False
-        self._behind[lane] = deque()
-        self._lane[id(message)] = lane
+        lane.runs = True
+        self._of[id(message)] = lane
         return True
+
+    def let_pass(self, message: Message) -> Message | None:
+        """It runs no more, and has not ended; returns the one that may run now."""
+        lane = self._of[id(message)]
+        lane.passed[id(message)] = None
+        lane.runs = False
+        return self._next(lane)
+
+    def come_back(self, message: Message, go: Callable[[], None]) -> None:
+        """It has let others pass, and is to run again: `go` is called when it may, perhaps at once."""
+        lane = self._of[id(message)]
+        lane.passed[id(message)] = go
+        lane.failed += 1
+        self._next(lane)
 
     def leave(self, message: Message) -> Message | None:
         """It has ended; returns the one that may run now."""
-        lane = self._lane.pop(id(message))
-        behind = self._behind[lane]
-        if not behind:
-            del self._behind[lane]
-            return None
-        following = behind.popleft()
-        self._lane[id(following)] = lane
-        return following
+        lane = self._of.pop(id(message))
+        if id(message) not in lane.passed:
+            lane.runs = False
+        elif lane.passed.pop(id(message)) is not None:
+            lane.failed -= 1
+        return self._next(lane)
 
     def clear(self) -> int:
         """Forget those that wait; returns how many they were."""
-        waiting = sum(map(len, self._behind.values()))
-        for behind in self._behind.values():
-            behind.clear()
+        waiting = sum(len(lane.behind) for lane in self._lanes.values())
+        for lane in self._lanes.values():
+            lane.behind.clear()
         return waiting
+
+    def _next(self, lane: _Lane) -> Message | None:
+        if lane.runs:
+            return None
+        if lane.failed:
+            first, go = next(iter(lane.passed.items()))
+            if go is not None:
+                del lane.passed[first]
+                lane.failed -= 1
+                lane.runs = True
+                go()
+            return None
+        if lane.behind:
+            following = lane.behind.popleft()
+            lane.runs = True
+            self._of[id(following)] = lane
+            return following
+        if not lane.passed:
+            del self._lanes[lane.key]
+        return None
 
 
 def lane_of(ordering: Literal["partition", "key"], ordering_key: str) -> LaneOf:

@@ -16,8 +16,9 @@ rules. Streams that are not durable have nothing to settle: the same calls do no
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 
@@ -90,6 +91,40 @@ class _Done:
 
 DONE: Awaitable[None] = _Done()
 """Returned where nothing has to be waited for: to await it is right, and to see that it is this one is cheaper."""
+
+
+class Receipt:
+    """What is heard later of an output, by a stream that keeps the order of `publish` on the way to its broker.
+
+    It can be awaited as any other; or `then` says what is to be called, which costs no future and no task.
+    """
+
+    __slots__ = ("_call", "_error", "_is_told")
+
+    def __init__(self) -> None:
+        self._call: Callable[[Exception | None], None] | None = None
+        self._error: Exception | None = None
+        self._is_told = False
+
+    def then(self, call: Callable[[Exception | None], None] | None) -> None:
+        """What is called once, if nothing was told yet: with None, or what the output failed with. None: nothing."""
+        self._call = call
+
+    def tell(self, error: Exception | None = None) -> None:
+        """It is known."""
+        self._is_told, self._error = True, error
+        call, self._call = self._call, None
+        if call is not None:
+            call(error)
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if not self._is_told:
+            future = asyncio.get_running_loop().create_future()
+            self.then(lambda _error: None if future.done() else future.set_result(None))
+            yield from future
+        if self._error is not None:
+            raise self._error
+
 
 Handle = Callable[[Message], Awaitable[None]]
 """The consumer's end: what it returns is done when it has taken the message (not when that is settled); until then the

@@ -103,6 +103,26 @@ class TestMessages:
 
         run(body())
 
+    def test_who_waits_for_an_output_before_taking_more(self, kafka_server: KafkaServer) -> None:
+        """A worker without a free place: nothing is handed over meanwhile, and what frees the place is still sent."""
+        topic, out = new_topic(kafka_server), new_topic(kafka_server)
+        write(kafka_server, topic, values(5))
+
+        async def body() -> None:
+            async with stream_of(kafka_server, topic) as stream:
+                handled = Handled()
+
+                async def handle(message: Message) -> None:
+                    await stream.publish(Output(out, message.data, {}))
+                    stream.ack(message)
+                    await handled(message)
+
+                await stream.consume(handle)
+                assert await handled.payloads(5) == values(5)
+
+        run(body())
+        assert [one.value for one in read_all(kafka_server, out)] == values(5)
+
     def test_a_message_has_all_that_its_record_has(self, kafka_server: KafkaServer) -> None:
         """Key, headers, origin; a stable id and number; a null value arrives empty and says so."""
         topic = new_topic(kafka_server, partitions=2)

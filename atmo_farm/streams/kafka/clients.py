@@ -210,6 +210,11 @@ class Clients:
         """Whether `read` waits for records."""
         return self._consumer is not None and self._following
 
+    @property
+    def commits(self) -> bool:
+        """Whether a commit is under way, of which only `read` tells."""
+        return clock.monotonic() < self._commit_after
+
     def trouble(self) -> str:
         """Why nothing goes on; empty while all is well."""
         for client in (self._consumer, self._producer):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from kafka import KafkaProducer, errors
+from kafka.partitioner.default import DefaultPartitioner
 
 from atmo_farm import clock
 from atmo_farm.errors import PublishError
@@ -17,6 +18,8 @@ from atmo_farm.streams.kafka.options import Options
 
 BATCH_BYTES = 128 << 10
 """More than what is sent between two flushes, as a rule: what counts for its speed."""
+LINGER_S = 0.02
+"""Until the flush that follows, or the first record of many would go out alone."""
 LARGEST_RECORD = 64 << 20
 """The broker's and the topic's own limits are below it, as a rule."""
 TOPIC_TIMEOUT_S = 2.0
@@ -41,6 +44,7 @@ class KafkaPythonProducer:
         """In order, with the library's futures."""
         self._silent: dict[str, float] = {}
         """Topic → until when it is not asked for again."""
+        self._partitioner = _OnePerFlush()
         self._producer: Any = None
         self._connect()
 
@@ -93,6 +97,8 @@ class KafkaPythonProducer:
             acks="all",
             enable_idempotence=True,
             batch_size=BATCH_BYTES,
+            linger_ms=round(LINGER_S * 1000),
+            partitioner=self._partitioner,
             max_request_size=LARGEST_RECORD,
             max_block_ms=round(TOPIC_TIMEOUT_S * 1000),
             delivery_timeout_ms=round(DELIVERY_TIMEOUT_S * 1000),
@@ -101,13 +107,15 @@ class KafkaPythonProducer:
     def _hand_over(self) -> list[Result]:
         """Give the library what was taken; returns those that it does not take."""
         taken, self._taken = self._taken, []
+        self._partitioner.begin()
         refused: list[Result] = []
+        send = self._producer.send
         for record in taken:
-            if clock.monotonic() < self._silent.get(record.topic, 0.0):
+            if self._silent and clock.monotonic() < self._silent.get(record.topic, 0.0):
                 refused.append((record, self._no_answer(record.topic)))
                 continue
             try:
-                future = self._producer.send(record.topic, record.value, record.key, record.headers)
+                future = send(record.topic, record.value, record.key, record.headers)
             except errors.KafkaTimeoutError:
                 self._silent[record.topic] = clock.monotonic() + TOPIC_AGAIN_S
                 refused.append((record, self._no_answer(record.topic)))
@@ -178,6 +186,26 @@ class KafkaPythonProducer:
         else:
             words = f"cannot publish on topic {record.topic!r}: {error}"
         return PublishError(words, transient=_is_transient(error))
+
+
+class _OnePerFlush(DefaultPartitioner):  # type: ignore[misc]
+    """Records without a key are all in one partition until the next flush: larger batches, and less to think about."""
+
+    def __init__(self) -> None:
+        self._partitions: dict[str, int] = {}
+
+    def begin(self) -> None:
+        """Choose anew."""
+        self._partitions.clear()
+
+    def partition(self, topic: str, key: Any, key_bytes: bytes | None, *more: Any) -> int:
+        """As the library's interface says."""
+        if key_bytes is not None:
+            return int(super().partition(topic, key, key_bytes, *more))
+        found = self._partitions.get(topic)
+        if found is None:
+            found = self._partitions[topic] = int(super().partition(topic, key, key_bytes, *more))
+        return found
 
 
 def _is_transient(error: Exception) -> bool:

@@ -12,6 +12,8 @@ from atmo_farm.streams.kafka import librdkafka_client as client
 from atmo_farm.streams.kafka.driver import Outgoing, Result
 from atmo_farm.streams.kafka.options import Options
 
+LINGER_S = 0.02
+"""Until the flush that follows, or the first record of many would go out alone."""
 LARGEST_RECORD = 64 << 20
 """The broker's and the topic's own limits are below it, as a rule."""
 TOPIC_TIMEOUT_S = 2.0
@@ -80,7 +82,7 @@ class LibrdkafkaProducer:
             self._connection.configuration(
                 acks="all",
                 enable_idempotence=True,
-                linger_ms=0,
+                linger_ms=round(LINGER_S * 1000),
                 message_max_bytes=LARGEST_RECORD,
                 delivery_timeout_ms=round(DELIVERY_TIMEOUT_S * 1000),
                 topic_metadata_propagation_max_ms=round(TOPIC_TIMEOUT_S * 1000),

@@ -33,6 +33,13 @@ IDLE_POLL_S = 0.25
 LOOP_FIRST_S = 0.005
 """How long what the loop will ask is waited for alone."""
 SHORTEST_POLL_S = 0.002
+COMMIT_POLL_S = 0.001
+COMMIT_FIRST_S = 0.02
+"""How long a commit that is under way is waited for by polls: the loop may stand until then."""
+ENOUGH = 512
+"""While the loop has so many records, and no commit is under way, a poll is only for the membership's sake."""
+POLL_EVERY_S = 0.02
+"""How often there is one then."""
 TRY_AGAIN_S = 0.5
 
 
@@ -55,7 +62,7 @@ class Owner:
         self._health = Health(partial(self._tell, ears.waiting), partial(self._tell, ears.connected))
         self._asked: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
-        self._active_at = 0.0
+        self._active_at = self._poll_at = 0.0
         self._ending = self._leaving = False
         self._did = False
         """Whether there was something to do in this cycle."""
@@ -141,10 +148,10 @@ class Owner:
         return False
 
     def _cycle(self) -> None:
-        busy = self._clients.handed != self.settled  # before what was asked, for the loop counts after it has asked
+        in_hand = self._clients.handed - self.settled  # before what was asked, for the loop counts after it has asked
         self._did = self._do_what_was_asked()
         said = ""
-        for step in (self._clients.write, self._clients.settle, partial(self._read, busy)):
+        for step in (self._clients.write, self._clients.settle, partial(self._read, in_hand)):
             try:
                 self._did |= step()
             except BrokerUnavailable as error:  # of one step; the others may well go on
@@ -155,11 +162,16 @@ class Owner:
             self._wait(TRY_AGAIN_S)
         self._health.mind(lambda: said or self._clients.trouble())
 
-    def _read(self, busy: bool) -> bool:
-        patience_s = 0.0 if self._did or self._ending else self._patience_s(busy)
-        if self._clients.reads:
+    def _read(self, in_hand: int) -> bool:
+        patience_s = 0.0 if self._did or self._ending else self._patience_s(in_hand > 0)
+        if not self._clients.reads:
+            self._wait(patience_s)
+            return False
+        now = clock.monotonic()
+        if in_hand < ENOUGH or self._clients.commits or now >= self._poll_at:
+            self._poll_at = now + POLL_EVERY_S
             return self._clients.read(patience_s)
-        self._wait(patience_s)
+        self._wait(min(patience_s, POLL_EVERY_S))
         return False
 
     def _serve(self, timeout_s: float) -> None:
@@ -178,6 +190,8 @@ class Owner:
         if not busy:
             return IDLE_POLL_S
         had_s = clock.monotonic() - self._active_at
+        if self._clients.commits and had_s < COMMIT_FIRST_S:
+            return 0.0 if self._asked else COMMIT_POLL_S
         if had_s < LOOP_FIRST_S:
             self._wait(LOOP_FIRST_S - had_s)
             return 0.0

@@ -50,7 +50,7 @@ class Partitions:
         self.held = False
         """Nothing is handed over, and all are to be paused at the broker."""
         self._turns: deque[Partition] = deque()
-        """Those of which a record can be handed over now."""
+        """Those of which something waits, and of which a record may be handed over, as far as was seen."""
 
     def __len__(self) -> int:
         """How many records wait to be handed over."""
@@ -86,10 +86,13 @@ class Partitions:
     def take(self) -> tuple[Partition, Record] | None:
         """The next record to hand over, which has begun now; None while there is none."""
         turns = self._turns
-        if not turns or self.held:
-            return None
-        partition = turns.popleft()
-        partition.turn = False
+        while True:
+            if not turns or self.held:
+                return None
+            partition = turns.popleft()
+            partition.turn = False
+            if self._may_go_on(partition):
+                break
         record = partition.waiting.popleft()
         partition.bytes -= len(record.value or b"") + len(record.key or b"")
         if partition.committed < 0:
@@ -142,13 +145,15 @@ class Partitions:
         return sum(self._drop(partition) for partition in self._ours.values())
 
     def _give_turn(self, partition: Partition) -> None:
-        if not partition.waiting or partition.turn:
-            return
-        mark, position = partition.mark, partition.mark.position
-        uncommitted = 0 if position is None else position - partition.committed
-        if len(mark) < self._ahead and mark.unfinished < self._most and uncommitted < self._ahead:
+        """It may take turns again; whether it has to stand still is seen when its turn comes."""
+        if partition.waiting and not partition.turn:
             partition.turn = True
             self._turns.append(partition)
+
+    def _may_go_on(self, partition: Partition) -> bool:
+        mark, position = partition.mark, partition.mark.position
+        uncommitted = 0 if position is None else position - partition.committed
+        return len(mark) < self._ahead and mark.unfinished < self._most and uncommitted < self._ahead
 
     def _drop(self, partition: Partition) -> int:
         dropped = len(partition.waiting)

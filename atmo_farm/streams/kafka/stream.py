@@ -12,10 +12,11 @@ import threading
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import Literal
 
+from atmo_farm import clock
 from atmo_farm.directive.model import DeadLetter, KafkaConnection
 from atmo_farm.errors import AtmoFarmError, CannotStart, PublishError
 from atmo_farm.streams import grav
-from atmo_farm.streams.base import Handle, Message, Output, StreamEvents
+from atmo_farm.streams.base import DONE, Handle, Message, Output, Receipt, StreamEvents
 from atmo_farm.streams.codec import NO_HEADERS, Codec
 from atmo_farm.streams.kafka import drivers
 from atmo_farm.streams.kafka.driver import BrokerRefused, Outgoing, Record, Result
@@ -29,6 +30,8 @@ logger = logging.getLogger("atmo_farm.streams")
 
 TURN = 64
 """Messages handed over before the loop's other work gets its turn."""
+TELL_S = 0.002
+"""While messages are handed over, what the owner is to do is kept so long: flushes and commits cost by the piece."""
 
 OFFSET_BITS = 48
 
@@ -219,13 +222,7 @@ class KafkaStream:
     def results(self, results: list[Result]) -> None:
         """Whoever waits for them goes on."""
         for record, error in results:
-            future: asyncio.Future[None] = record.token
-            if future.done():  # who waited was cut off
-                continue
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
+            record.token.tell(error)
 
     def waiting(self, reason: str) -> None:
         """No broker, or no topic."""
@@ -249,14 +246,14 @@ class KafkaStream:
             self._ended = True
             self._events.closed(str(error))
 
-    def _send(self, output: Output, payload: bytes) -> asyncio.Future[None]:
+    def _send(self, output: Output, payload: bytes) -> Receipt:
         if self._ended:
             raise PublishError("the stream is closed", transient=True)
-        future: asyncio.Future[None] = self._loop.create_future()
+        receipt = Receipt()
         headers = wire_headers(output) if output.headers or output.original else []
-        self._outgoing.append(Outgoing(output.subject, output.record_key, payload, headers, future))
+        self._outgoing.append(Outgoing(output.subject, output.record_key, payload, headers, receipt))
         self._tell_owner_soon()
-        return future
+        return receipt
 
     def _tell_owner_soon(self) -> None:
         """At the end of this turn of the loop: all of it at once."""
@@ -312,25 +309,40 @@ class KafkaStream:
             self.failed(BrokerRefused(f"internal error: {type(error).__name__}"))
 
     async def _hand_over(self, handle: Handle) -> None:
-        take = self._partitions.take
-        turn = TURN
-        while not self._stopping:
-            taken = take()
-            if taken is None:
-                self._adjust_flow()
+        try:
+            while not self._stopping:
+                await self._hand_over_some(handle)
                 self._wake = self._loop.create_future()
                 await self._wake
-                continue
+        finally:
+            self._tell_owner()
+
+    async def _hand_over_some(self, handle: Handle) -> None:
+        """What may be now. What the owner is to do in consequence is told in few pieces, and never held back while this
+        waits: for a place in flight, which may be one that is freed by an acknowledgement."""
+        take = self._partitions.take
+        turn, told_at = TURN, clock.monotonic()
+        self._telling = True
+        while not self._stopping and (taken := take()) is not None:
             partition, record = taken
             if record.headers and is_for_another(record.headers, self._whom):
                 self._end(partition, record)
             else:
-                await handle(self._message(partition, record))
+                began = handle(self._message(partition, record))
+                if began is not DONE:
+                    self._tell_owner()
+                    await began
+                    self._telling = True
             turn -= 1
             if not turn:
                 turn = TURN
                 self._adjust_flow()
+                if clock.monotonic() - told_at > TELL_S:
+                    self._tell_owner()
+                    self._telling, told_at = True, clock.monotonic()
                 await asyncio.sleep(0)
+        self._adjust_flow()
+        self._tell_owner()
 
     def _message(self, partition: Partition, record: Record) -> Message:
         value, number, offset = record.value or b"", partition.number, record.offset

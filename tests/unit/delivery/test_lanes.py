@@ -52,6 +52,57 @@ def test_each_lane_runs_one_after_the_other_in_order(data: some.DataObject) -> N
     assert started == entered
 
 
+@given(some.data())
+def test_who_has_let_others_pass_and_failed_runs_first(data: some.DataObject) -> None:
+    """In order of entering, one at a time, before all that have not begun; and no lane stays when all have left."""
+    lanes = Lanes(lambda entered: entered.partition)
+    waiting = [message(number) for number in range(data.draw(some.integers(1, 12)))]
+    runs: list[Message] = []
+    passed: list[Message] = []
+    again: list[Message] = []
+    """Those that have failed, until they run."""
+    order: list[int] = []
+
+    def start(one: Message | None) -> None:
+        if one is not None:
+            assert not runs
+            runs.append(one)
+            order.append(one.number)
+
+    def run_again(one: Message) -> None:
+        assert not runs and one is min(again, key=lambda failed: failed.number)
+        assert all(one.number < other.number for other in passed), "one before it may still fail"
+        again.remove(one)
+        runs.append(one)
+
+    first_run = set()
+    while waiting or runs or passed or again:
+        may = [name for name, of in (("enter", waiting), ("run", runs), ("hear", passed)) if of]
+        match data.draw(some.sampled_from(may)):
+            case "enter":
+                one = waiting.pop(0)
+                if lanes.enter(one):
+                    assert not again
+                    start(one)
+            case "run":
+                one = runs.pop()
+                if one.number not in first_run and data.draw(some.booleans()):
+                    passed.append(one)
+                    start(lanes.let_pass(one))
+                else:
+                    start(lanes.leave(one))
+                first_run.add(one.number)
+            case "hear":
+                one = passed.pop(data.draw(some.integers(0, len(passed) - 1)))
+                if data.draw(some.booleans()):
+                    again.append(one)
+                    lanes.come_back(one, lambda one=one: run_again(one))  # type: ignore[misc]
+                else:
+                    start(lanes.leave(one))
+    assert order == sorted(order)
+    assert not lanes._lanes and not lanes._of
+
+
 def test_clear_forgets_those_that_wait() -> None:
     """And says how many they were; those that run leave as ever."""
     lanes = Lanes(lambda entered: entered.partition)

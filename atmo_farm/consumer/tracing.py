@@ -67,7 +67,7 @@ class TracedWorker(Worker):
         finally:
             detach(token)
 
-    def _attempt(self, message: Message, attempt: int, began: float) -> Awaitable[None]:
+    def _attempt(self, message: Message, attempt: int, began: float) -> Awaitable[Receipt | None]:
         get_current_span().set_attribute("atmo.attempt", attempt)
         return super()._attempt(message, attempt, began)
 

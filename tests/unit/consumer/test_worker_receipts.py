@@ -22,7 +22,7 @@ class Sent:
         self.order: list[bytes] = []
         self._receipts: dict[bytes, Receipt] = {}
         self._changed = asyncio.Event()
-        made.stream.publish = self._publish  # type: ignore[method-assign, assignment]
+        made.worker._publish_output = self._publish
 
     def _publish(self, output: Output) -> Receipt:
         receipt = self._receipts[output.data] = Receipt()

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from atmo_farm.directive.model import NatsConnection
+from atmo_farm.directive.connections import NatsConnection
 from atmo_farm.streams.base import Message, Output, Stream
 
 PATIENCE_S = 30.0

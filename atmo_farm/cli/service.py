@@ -12,7 +12,7 @@ from atmo_farm.cli.session import debug_option, exit_codes, in_force, say, show_
 from atmo_farm.errors import CannotStart, UserFilesError
 
 if TYPE_CHECKING:
-    from atmo_farm.directive.model import Reference
+    from atmo_farm.directive.connections import Reference
     from atmo_farm.tools.service.install import Step
     from atmo_farm.tools.service.place import Place
 

@@ -12,7 +12,8 @@ from atmo_farm.datasource.memory import MemoryCache
 from atmo_farm.datasource.pool import Pool, PoolOptions
 from atmo_farm.datasource.sources import Sources
 from atmo_farm.datasource.statement import prepare
-from atmo_farm.directive.model import DatabaseConnection, Directive, Reference
+from atmo_farm.directive.connections import DatabaseConnection, Reference
+from atmo_farm.directive.model import Directive
 from atmo_farm.settings import DataSourceSettings
 
 T = TypeVar("T")

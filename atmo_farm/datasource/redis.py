@@ -16,7 +16,7 @@ from atmo_farm.datasource.call import Call
 from atmo_farm.datasource.errors import TransientFailure, Unreachable
 from atmo_farm.datasource.redis_connection import RedisLink
 from atmo_farm.datasource.redis_options import options
-from atmo_farm.directive.model import RedisConnection
+from atmo_farm.directive.connections import RedisConnection
 from atmo_farm.ipc.frames import Op
 from atmo_farm.ipc.gauges import SourceFigures
 

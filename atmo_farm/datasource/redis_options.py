@@ -15,7 +15,7 @@ import attrs
 
 from atmo_farm.datasource.errors import CallFailed, TransientFailure
 from atmo_farm.directive import addresses
-from atmo_farm.directive.model import RedisConnection, Reference, Tls, Value
+from atmo_farm.directive.connections import RedisConnection, Reference, Tls, Value
 from atmo_farm.errors import CannotStart
 
 WHERE = "connections.redis"

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import unquote
 
-from atmo_farm.directive.model import DatabaseTarget
+from atmo_farm.directive.connections import DatabaseTarget
 
 
 def _words(text: str) -> frozenset[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, cast
 
 from atmo_farm.directive import dsn
-from atmo_farm.directive.model import (
+from atmo_farm.directive.connections import (
     Connections,
     DatabaseConnection,
     DatabaseTarget,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import attrs
 
-from atmo_farm.directive.model import NOWHERE, Handler, Retry
+from atmo_farm.directive.connections import NOWHERE
+from atmo_farm.directive.model import Handler, Retry
 from atmo_farm.directive.report import Report
 from atmo_farm.directive.section import Section
 from atmo_farm.settings import HandlerDefaults

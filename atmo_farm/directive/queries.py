@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import cast
 
 from atmo_farm.directive import sql
-from atmo_farm.directive.model import DatabaseConnection, Query
+from atmo_farm.directive.connections import DatabaseConnection
+from atmo_farm.directive.model import Query
 from atmo_farm.directive.report import Report, shown
 from atmo_farm.directive.section import Section
 

@@ -13,10 +13,11 @@ from typing import Any
 import attrs
 
 from atmo_farm.directive import addresses, dsn
+from atmo_farm.directive.connections import DatabaseConnection, Reference
 from atmo_farm.directive.keys.connections import DATABASE, REDIS, SASL_MECHANISMS, SECURITY_PROTOCOLS, TLS
 from atmo_farm.directive.keys.secret import OrReference, is_lines
 from atmo_farm.directive.keys.shapes import Table
-from atmo_farm.directive.model import DatabaseConnection, Directive, Reference
+from atmo_farm.directive.model import Directive
 from atmo_farm.directive.report import in_order
 from atmo_farm.errors import Position, Problem, UserFilesError
 

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from atmo_farm import clock
-from atmo_farm.directive.model import Connections
+from atmo_farm.directive.connections import Connections
 from atmo_farm.ipc import cards, gauges
 from atmo_farm.ipc.arena import Field, State
 from atmo_farm.ipc.cards import FarmCard, Life, WorkerCard

@@ -12,7 +12,8 @@ import logging
 from collections.abc import Awaitable, Mapping
 
 from atmo_farm import log
-from atmo_farm.directive.model import Handler, NatsConnection
+from atmo_farm.directive.connections import NatsConnection
+from atmo_farm.directive.model import Handler
 from atmo_farm.errors import PublishError
 from atmo_farm.streams import headers as wire_headers
 from atmo_farm.streams.base import Handle, Message, Output, StreamEvents

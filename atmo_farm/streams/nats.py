@@ -10,7 +10,8 @@ from nats import errors
 from nats.aio.subscription import Subscription
 
 from atmo_farm import log
-from atmo_farm.directive.model import DeadLetter, NatsConnection
+from atmo_farm.directive.connections import NatsConnection
+from atmo_farm.directive.model import DeadLetter
 from atmo_farm.errors import PublishError
 from atmo_farm.streams import headers as wire_headers
 from atmo_farm.streams.base import DONE, Handle, Message, Output, StreamEvents

@@ -13,7 +13,7 @@ import attrs
 from nats import errors
 
 from atmo_farm import log
-from atmo_farm.directive.model import NatsConnection
+from atmo_farm.directive.connections import NatsConnection
 from atmo_farm.errors import PublishError, TimedOut
 from atmo_farm.streams import headers as wire_headers
 from atmo_farm.streams import nats_kept, nats_options, subjects

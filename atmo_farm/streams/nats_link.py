@@ -11,7 +11,7 @@ from nats import errors
 from nats.aio.subscription import Subscription
 
 from atmo_farm import log
-from atmo_farm.directive.model import NatsConnection
+from atmo_farm.directive.connections import NatsConnection
 from atmo_farm.errors import CannotStart, PublishError
 from atmo_farm.streams import nats_options
 from atmo_farm.streams.base import StreamEvents

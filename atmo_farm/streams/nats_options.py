@@ -14,7 +14,7 @@ import attrs
 import nkeys  # type: ignore[import-untyped]
 from nats import errors
 
-from atmo_farm.directive.model import NatsConnection, Tls, Value
+from atmo_farm.directive.connections import NatsConnection, Tls, Value
 from atmo_farm.errors import CannotStart
 from atmo_farm.log.redact import Redactor
 

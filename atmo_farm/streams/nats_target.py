@@ -10,7 +10,8 @@ import logging
 from collections.abc import Awaitable
 
 from atmo_farm import log
-from atmo_farm.directive.model import Handler, NatsConnection
+from atmo_farm.directive.connections import NatsConnection
+from atmo_farm.directive.model import Handler
 from atmo_farm.errors import PublishError
 from atmo_farm.streams.base import Output, StreamEvents
 from atmo_farm.streams.codec import Codec

@@ -10,7 +10,8 @@ from atmo_farm.datasource import build
 from atmo_farm.datasource.errors import Unreachable
 from atmo_farm.datasource.redis import RedisCache
 from atmo_farm.datasource.statement import prepare
-from atmo_farm.directive.model import DatabaseConnection, Directive, NatsConnection
+from atmo_farm.directive.connections import DatabaseConnection, NatsConnection
+from atmo_farm.directive.model import Directive
 from atmo_farm.errors import CannotStart, Position, Problem
 from atmo_farm.settings import DataSourceSettings
 from atmo_farm.streams.nats import NatsStream

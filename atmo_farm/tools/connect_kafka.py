@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Iterator
 from typing import Literal, Protocol
 
-from atmo_farm.directive.model import Directive, Handler, KafkaConnection
+from atmo_farm.directive.connections import KafkaConnection
+from atmo_farm.directive.model import Directive, Handler
 from atmo_farm.errors import CannotStart, Position
 from atmo_farm.streams.kafka import admin
 from atmo_farm.streams.kafka.driver import BrokerRefused, BrokerUnavailable

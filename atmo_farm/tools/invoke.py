@@ -18,7 +18,8 @@ from atmo_farm.capabilities.rules import Rules
 from atmo_farm.capabilities.services import Capabilities
 from atmo_farm.consumer.data import needed_sources
 from atmo_farm.directive import Application, fqfn, references
-from atmo_farm.directive.model import Connections, Directive, Runnable
+from atmo_farm.directive.connections import Connections
+from atmo_farm.directive.model import Directive, Runnable
 from atmo_farm.directive.report import did_you_mean
 from atmo_farm.errors import NotFound, Problem, UserFilesError
 from atmo_farm.settings import Settings

@@ -17,7 +17,8 @@ from atmo_farm.datasource.base import Backend, Connection, Limits
 from atmo_farm.datasource.errors import CallFailed
 from atmo_farm.datasource.statement import Statement, prepare
 from atmo_farm.directive import dsn, sql
-from atmo_farm.directive.model import DatabaseConnection, Query
+from atmo_farm.directive.connections import DatabaseConnection
+from atmo_farm.directive.model import Query
 from tests.servers.process import ServerProcess
 
 PATIENCE_S = 30.0

@@ -8,7 +8,7 @@ import pytest
 
 from atmo_farm.datasource.postgresql import PostgresBackend
 from atmo_farm.directive import dsn
-from atmo_farm.directive.model import DatabaseConnection
+from atmo_farm.directive.connections import DatabaseConnection
 from tests.contract.databases import Database, DatabaseSuite, ServerSuite, Session, Snippets, TypeCase
 from tests.servers.postgresql import PASSWORD, PostgresServer
 

@@ -14,7 +14,7 @@ from atmo_farm.datasource.errors import CallFailed, TransientFailure
 from atmo_farm.datasource.sqlite import SqliteBackend
 from atmo_farm.datasource.sqlite.connection import SqliteConnection
 from atmo_farm.directive import dsn
-from atmo_farm.directive.model import DatabaseConnection
+from atmo_farm.directive.connections import DatabaseConnection
 from tests.contract.databases import Database, DatabaseSuite, Session, Snippets, TypeCase, fails
 
 _ENDLESS = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c)"

@@ -11,7 +11,7 @@ from MySQLdb import _mysql
 
 from atmo_farm.datasource.errors import CallFailed, TransientFailure, Unreachable
 from atmo_farm.datasource.mysql.driver import MISSING
-from atmo_farm.directive.model import Tls
+from atmo_farm.directive.connections import Tls
 from atmo_farm.errors import CannotStart
 from tests.contract.kit import Database, fails, harmless
 from tests.contract.suite_values import PAYLOADS, RAW

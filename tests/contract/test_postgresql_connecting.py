@@ -15,7 +15,7 @@ from atmo_farm import clock
 from atmo_farm.datasource.base import Limits
 from atmo_farm.datasource.errors import CallFailed, TransientFailure, Unreachable
 from atmo_farm.datasource.postgresql import PostgresBackend
-from atmo_farm.directive.model import Tls
+from atmo_farm.directive.connections import Tls
 from tests.contract.kit import VALUE_CANARY, Database, fails, harmless
 from tests.contract.test_database_postgresql import SNIPPETS, database
 from tests.servers import certificates

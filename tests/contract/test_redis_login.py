@@ -14,7 +14,7 @@ import pytest
 from atmo_farm.datasource.errors import Unreachable
 from atmo_farm.datasource.redis import RedisCache
 from atmo_farm.datasource.redis_options import options
-from atmo_farm.directive.model import RedisConnection, Tls
+from atmo_farm.directive.connections import RedisConnection, Tls
 from atmo_farm.errors import CannotStart
 from tests.contract.asking import Asker, down, outcome, ready
 from tests.servers import certificates

@@ -18,7 +18,7 @@ import attrs
 import nats
 import pytest
 
-from atmo_farm.directive.model import Tls
+from atmo_farm.directive.connections import Tls
 from atmo_farm.errors import CannotStart, PublishError
 from atmo_farm.streams import nats_link
 from atmo_farm.streams.base import Output

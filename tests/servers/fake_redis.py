@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import hiredis
 
-from atmo_farm.directive.model import RedisConnection
+from atmo_farm.directive.connections import RedisConnection
 
 GREETING = (b"AUTH", b"SELECT", b"CLIENT", b"PING")
 

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from atmo_farm.directive.model import KafkaConnection, Tls
+from atmo_farm.directive.connections import KafkaConnection, Tls
 from tests.servers import kafka_files
 from tests.servers.kafka_files import PASSWORD, USER
 from tests.servers.process import ServerProcess, free_ports

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from atmo_farm.directive.model import RedisConnection
+from atmo_farm.directive.connections import RedisConnection
 from tests.servers.process import ServerProcess, free_port
 
 

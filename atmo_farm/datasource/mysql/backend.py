@@ -29,7 +29,7 @@ from atmo_farm.datasource.mysql.target import target, whole_seconds
 from atmo_farm.datasource.mysql.values import Template, converters, template
 from atmo_farm.datasource.statement import Slot, Statement
 from atmo_farm.datasource.threads import Threads
-from atmo_farm.directive.model import DatabaseConnection
+from atmo_farm.directive.connections import DatabaseConnection
 
 POOL_SIZE = 8
 SPARE_THREADS = 2

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import attrs
 
-from atmo_farm.directive.model import DatabaseConnection, DatabaseTarget, Tls
+from atmo_farm.directive.connections import DatabaseConnection, DatabaseTarget, Tls
 from atmo_farm.errors import CannotStart
 
 CONNECT_TIMEOUT_S = 5.0

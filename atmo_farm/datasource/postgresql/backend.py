@@ -18,7 +18,7 @@ from atmo_farm.datasource.postgresql.target import Place, Target, addresses, tar
 from atmo_farm.datasource.postgresql.values import ArrayCaster, register
 from atmo_farm.datasource.postgresql.wording import Wording, wording
 from atmo_farm.datasource.statement import Statement
-from atmo_farm.directive.model import DatabaseConnection
+from atmo_farm.directive.connections import DatabaseConnection
 
 _UNDETERMINED = "42P18"
 """indeterminate_datatype: a parameter's type cannot be told. A literal in its place is a text, and then it can."""

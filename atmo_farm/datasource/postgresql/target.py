@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import attrs
 
 from atmo_farm.datasource.complaint import without_secrets
-from atmo_farm.directive.model import DatabaseConnection, DatabaseTarget, Tls
+from atmo_farm.directive.connections import DatabaseConnection, DatabaseTarget, Tls
 
 CONNECT_TIMEOUT_S = 5.0
 

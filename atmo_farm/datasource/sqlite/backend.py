@@ -14,7 +14,7 @@ from atmo_farm.datasource.sqlite.jobs import Job, Stuck
 from atmo_farm.datasource.sqlite.turns import Turns
 from atmo_farm.datasource.sqlite.workers import Workers
 from atmo_farm.datasource.statement import Statement
-from atmo_farm.directive.model import DatabaseConnection, Reference
+from atmo_farm.directive.connections import DatabaseConnection, Reference
 
 READERS = 2
 

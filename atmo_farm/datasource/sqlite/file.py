@@ -12,7 +12,7 @@ import attrs
 
 from atmo_farm.datasource.errors import Unreachable
 from atmo_farm.datasource.sqlite.failures import failure, is_busy
-from atmo_farm.directive.model import DatabaseConnection
+from atmo_farm.directive.connections import DatabaseConnection
 
 MEMORY = ":memory:"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import attrs
 
+from atmo_farm.directive.connections import Reference
 from atmo_farm.directive.keys.kinds import ANY_TEXT, MISSING, REFERENCE, Kind, scalar_text
-from atmo_farm.directive.model import Reference
 from atmo_farm.directive.nodes import Node, Scalar
 from atmo_farm.directive.report import Report
 from atmo_farm.errors import Position

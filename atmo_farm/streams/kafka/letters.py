@@ -21,7 +21,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, errors
 from kafka.structs import TopicPartition
 
 from atmo_farm import clock
-from atmo_farm.directive.model import KafkaConnection
+from atmo_farm.directive.connections import KafkaConnection
 from atmo_farm.directive.resources import topic_problem
 from atmo_farm.errors import PublishError, TimedOut
 from atmo_farm.streams.base import Kept, Output

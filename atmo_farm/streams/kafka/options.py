@@ -8,7 +8,7 @@ import ssl
 import attrs
 
 from atmo_farm.directive import addresses
-from atmo_farm.directive.model import KafkaConnection, Tls, Value
+from atmo_farm.directive.connections import KafkaConnection, Tls, Value
 from atmo_farm.errors import CannotStart
 
 

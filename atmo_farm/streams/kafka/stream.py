@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import Literal
 
 from atmo_farm import clock
-from atmo_farm.directive.model import DeadLetter, KafkaConnection
+from atmo_farm.directive.connections import KafkaConnection
+from atmo_farm.directive.model import DeadLetter
 from atmo_farm.errors import AtmoFarmError, CannotStart, PublishError
 from atmo_farm.streams import grav
 from atmo_farm.streams.base import DONE, Handle, Message, Output, Receipt, StreamEvents

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from atmo_farm.directive.model import Reference
+from atmo_farm.directive.connections import Reference
 from atmo_farm.errors import CannotStart
 from atmo_farm.tools.service.install import File
 from atmo_farm.tools.service.place import Place

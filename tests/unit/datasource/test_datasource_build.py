@@ -9,7 +9,8 @@ import pytest
 from atmo_farm.datasource.build import database, with_settings
 from atmo_farm.datasource.mysql.backend import SPARE_THREADS, MySqlBackend
 from atmo_farm.directive import dsn
-from atmo_farm.directive.model import DatabaseConnection, Directive
+from atmo_farm.directive.connections import DatabaseConnection
+from atmo_farm.directive.model import Directive
 from atmo_farm.settings import DataSourceSettings
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from atmo_farm.datasource.mysql.target import CONNECT_TIMEOUT_S, Target, target, whole_seconds
 from atmo_farm.directive import dsn
-from atmo_farm.directive.model import DatabaseConnection, Tls
+from atmo_farm.directive.connections import DatabaseConnection, Tls
 from atmo_farm.errors import CannotStart
 
 

@@ -15,7 +15,7 @@ from atmo_farm.datasource.postgresql.failures import first_words
 from atmo_farm.datasource.postgresql.target import Place, target
 from atmo_farm.datasource.postgresql.values import as_comment
 from atmo_farm.directive import dsn
-from atmo_farm.directive.model import DatabaseConnection, Tls
+from atmo_farm.directive.connections import DatabaseConnection, Tls
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from atmo_farm.directive import addresses, dsn
-from atmo_farm.directive.model import DatabaseTarget
+from atmo_farm.directive.connections import DatabaseTarget
 from tests.unit.directive.support import HEAD, read
 
 SECRET = "s3cret"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from atmo_farm.directive import fqfn
-from atmo_farm.directive.model import OnErr, Reference, RespondTo, Retry
+from atmo_farm.directive.connections import Reference
+from atmo_farm.directive.model import OnErr, RespondTo, Retry
 from atmo_farm.settings import HandlerDefaults
 from tests.guests import ROOT
 from tests.unit.directive.support import HEAD, good, read, stream, with_handlers

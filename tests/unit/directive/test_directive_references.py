@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from atmo_farm.directive import references
-from atmo_farm.directive.model import Directive, Reference
+from atmo_farm.directive.connections import Reference
+from atmo_farm.directive.model import Directive
 from atmo_farm.errors import Problem, UserFilesError
 from tests.unit.directive.support import good, marked, read
 

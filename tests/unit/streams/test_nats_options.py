@@ -13,7 +13,7 @@ import nkeys  # type: ignore[import-untyped]
 import pytest
 from nats import errors
 
-from atmo_farm.directive.model import Reference, Tls
+from atmo_farm.directive.connections import Reference, Tls
 from atmo_farm.errors import CannotStart
 from atmo_farm.streams.nats_options import CredentialsFile, Options, options, reason, text
 from tests.servers import certificates

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from atmo_farm.directive.model import KafkaConnection, Tls
+from atmo_farm.directive.connections import KafkaConnection, Tls
 from atmo_farm.errors import CannotStart
 from atmo_farm.streams.kafka.options import options
 

@@ -10,7 +10,7 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, To
 from atmo_farm import clock
 from atmo_farm.streams.kafka import librdkafka_client as client
 from atmo_farm.streams.kafka.driver import BrokerRefused, Listener, Record
-from atmo_farm.streams.kafka.membership import HEARTBEATS, Membership
+from atmo_farm.streams.kafka.membership import Membership
 from atmo_farm.streams.kafka.options import Options
 
 MAX_POLL_RECORDS = 2000
@@ -69,7 +69,7 @@ class LibrdkafkaConsumer:
             self._connection.configuration(
                 group_id=membership.group,
                 session_timeout_ms=round(membership.session_timeout_s * 1000),
-                heartbeat_interval_ms=round(membership.session_timeout_s * 1000 / HEARTBEATS),
+                heartbeat_interval_ms=round(membership.session_timeout_s * 1000 / 4),
                 auto_offset_reset="earliest",  # also where the group was so long ago that its place is deleted
                 on_commit=self._on_commit,
                 enable_auto_commit=False,

@@ -7,7 +7,8 @@ from typing import Literal, Protocol
 import attrs
 
 HEARTBEATS = 10
-"""So many in one session timeout: a member learns by the next one that the group is rebalanced, and joins again."""
+"""So many in one session timeout, of kafka-python: a member learns by the next one of a rebalance, and joins again.
+librdkafka has four: with ten, its members were lost more often over an outage."""
 
 
 def static_id(identifier: str, handler: str, instance: str, worker: int) -> str:

@@ -311,8 +311,10 @@ class KafkaStream:
 
     async def _hand_over(self, handle: Handle) -> None:
         try:
-            while not self._stopping:
+            while True:
                 await self._hand_over_some(handle)
+                if self._stopping:
+                    return
                 self._wake = self._loop.create_future()
                 await self._wake
         finally:

@@ -153,6 +153,8 @@ class Partitions:
     def _may_go_on(self, partition: Partition) -> bool:
         mark, position = partition.mark, partition.mark.position
         uncommitted = 0 if position is None else position - partition.committed
+        if self._share and mark.next is not None and mark.next - partition.committed >= self._most:
+            return False  # what a death of this process repeats, over all partitions, is at most `ahead`
         return len(mark) < self._ahead and mark.unfinished < self._most and uncommitted < self._ahead
 
     def _drop(self, partition: Partition) -> int:

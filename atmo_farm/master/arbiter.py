@@ -155,9 +155,9 @@ class Arbiter:
         self._change = None
         if isinstance(change, Reload):
             self._note = f"last reload {change.refusal}" if change.refusal else ""
-            if self._ready_told:
-                self._notifier.ready()
         self._show()  # whoever is told of the end may look at once
+        if isinstance(change, Reload) and self._ready_told:
+            self._notifier.ready()
         if change.refusal:
             self._asks.fail(change.refusal, self._generation.number)
         else:
@@ -178,6 +178,7 @@ class Arbiter:
         if all(worker.is_up for worker in workers):
             self._ready_told = True
             self._status_at = 0.0
+            self._show()  # as above
             self._notifier.ready()
             log.event(logger, logging.INFO, "farm is up", generation=self._generation.number, workers=len(workers))
         return math.inf

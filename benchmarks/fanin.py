@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import uvloop
 import wasmtime
@@ -20,6 +21,7 @@ from atmo_farm.capabilities.datasources import DataSources
 from atmo_farm.capabilities.rules import Rules
 from atmo_farm.capabilities.services import Capabilities
 from atmo_farm.consumer import sequence
+from atmo_farm.consumer.attempts import Attempts
 from atmo_farm.consumer.guest_log import HandlerGuestLog
 from atmo_farm.consumer.worker import Worker
 from atmo_farm.directive.model import Call, Handler, Step
@@ -29,7 +31,7 @@ from atmo_farm.ipc.frames import Op
 from atmo_farm.runtime.engine import Engine
 from atmo_farm.runtime.function import Function
 from atmo_farm.runtime.modules import compile_module
-from atmo_farm.streams.base import Message, Output
+from atmo_farm.streams.base import Message, Output, Stream
 from benchmarks.report import Check, Report, median
 
 MESSAGES = 1000
@@ -94,19 +96,16 @@ async def _measure(rounds: int) -> Report:
         bare: list[float] = []
         loop = asyncio.get_running_loop()
         for _ in range(rounds + 1):
-            slot, stream = Arena().slot(0), _Collects()
-            worker = Worker(
-                handler,
-                sequence.Sequence(steps, "", {"default::wait": function}, capabilities),
-                stream,  # type: ignore[arg-type]
-                slot,
-            )
+            slot, collects = Arena().slot(0), _Collects()
+            stream = cast(Stream, collects)
+            steps_of = sequence.Sequence(steps, "", {"default::wait": function}, capabilities)
+            worker = Worker(handler, Attempts(handler, steps_of, stream, slot, "fanin"), stream, slot)
             began = time.perf_counter()
             for number in range(MESSAGES):
                 await worker.handle(Message("fanin", b"%d" % number, {}, str(number), reply="out"))
             await worker.idle()
             took.append(time.perf_counter() - began)
-            assert slot[Field.OK] == stream.right == MESSAGES
+            assert slot[Field.OK] == collects.right == MESSAGES
             began = time.perf_counter()
             waits = [loop.create_future() for _ in range(MESSAGES)]
             for wait in waits:

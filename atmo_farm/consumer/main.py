@@ -17,6 +17,7 @@ from atmo_farm import clock, log
 from atmo_farm.capabilities.datasources import DataSources
 from atmo_farm.capabilities.rules import Rules
 from atmo_farm.capabilities.services import Capabilities
+from atmo_farm.consumer.attempts import Attempts
 from atmo_farm.consumer.broker import has_target, stream_of, target_of
 from atmo_farm.consumer.connections import End
 from atmo_farm.consumer.context import ChildContext
@@ -124,7 +125,7 @@ class Consumer:
         capabilities = Capabilities(rules, guest_log, data)
         functions: Mapping[str, Runs] = self._functions
         if context.collector is not None:
-            from atmo_farm.consumer.tracing import TracedWorker, Tracing
+            from atmo_farm.consumer.tracing import TracedAttempts, TracedWorker, Tracing
 
             self._tracing = Tracing(context.collector, context)
             functions = self._tracing.functions(functions)
@@ -138,9 +139,10 @@ class Consumer:
         stream = stream_of(context, identity, events)
         if stream.durable:
             engine.entered = self._slot[Field.ENTERED : Field.ENTERED + 1]
-        dead = self._dead_letters(stream)
-        parts = handler, sequence, stream, self._slot, identity, dead, self._suspects, self._target
-        worker = Worker(*parts) if self._tracing is None else TracedWorker(*parts, tracer=self._tracing.tracer)
+        parts = handler, sequence, stream, self._slot, identity, self._target
+        attempts = Attempts(*parts) if self._tracing is None else TracedAttempts(*parts, tracer=self._tracing.tracer)
+        more = handler, attempts, stream, self._slot, self._dead_letters(stream), self._suspects
+        worker = Worker(*more) if self._tracing is None else TracedWorker(*more, tracer=self._tracing.tracer)
         gauges = Gauges(self._slot, handler, stream, self._functions.values(), guest_log)
         if self._target is not None:
             await self._target.open()

@@ -17,31 +17,31 @@ from typing import Any
 from opentelemetry.context import attach, detach
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, get_current_span, set_span_in_context
 
+from atmo_farm.consumer.attempts import Attempts
 from atmo_farm.consumer.context import ChildContext
-from atmo_farm.consumer.sequence import Result, Runs
+from atmo_farm.consumer.sequence import Runs
 from atmo_farm.consumer.worker import Worker
 from atmo_farm.delivery.outcome import Outcome
+from atmo_farm.directive.model import Handler
 from atmo_farm.ipc.arena import Field
 from atmo_farm.runtime.function import Unfinished
 from atmo_farm.runtime.services import Answer, Services
 from atmo_farm.streams.base import DONE, Message, Receipt
 from atmo_farm.tracing import spans
 from atmo_farm.tracing.collector import Collector
+from atmo_farm.tracing.context import passed_on
 from atmo_farm.tracing.exporter import Exporter
 
 
 class TracedWorker(Worker):
     """A worker whose messages have spans."""
 
-    def __init__(self, *arguments: Any, tracer: Tracer):
-        super().__init__(*arguments)
-        handler = self._handler
+    def __init__(self, handler: Handler, *arguments: Any, tracer: Tracer):
+        super().__init__(handler, *arguments)
         self._tracer = tracer
         self._name = f"process {handler.resource}"
-        self._send = f"send {self._target or 'answer'}"
-        self._messaging = {"messaging.system": handler.source}
         self._attributes = {
-            **self._messaging,
+            "messaging.system": handler.source,
             "messaging.operation.type": "process",
             "messaging.destination.template": handler.resource,
             "atmo.handler": handler.name,
@@ -67,42 +67,6 @@ class TracedWorker(Worker):
         finally:
             detach(token)
 
-    def _attempt(self, message: Message, attempt: int, began: float) -> Awaitable[Receipt | None]:
-        get_current_span().set_attribute("atmo.attempt", attempt)
-        return super()._attempt(message, attempt, began)
-
-    def _publish(
-        self,
-        message: Message,
-        result: Result,
-        trace: Mapping[str, str] | None = None,  # noqa: ARG002 - it is from here that it comes
-    ) -> Awaitable[None]:
-        target = self._target or message.reply
-        if not target or result.data is None:
-            return DONE
-        span = get_current_span()
-        if not span.is_recording():
-            return self._awaited(super()._publish(message, result, spans.headers(span)))
-        attributes = {
-            **self._messaging,
-            "messaging.operation.type": "send",
-            "messaging.destination.name": spans.text(target),
-        }
-        span = self._tracer.start_span(self._send, kind=SpanKind.PRODUCER, attributes=attributes)
-        try:
-            sent = self._awaited(super()._publish(message, result, spans.headers(span)))
-        except Exception as error:
-            spans.end(span, error)
-            raise
-        if sent is DONE:
-            span.end()
-            return DONE
-        return spans.through(span, sent)
-
-    def _awaited(self, sent: Awaitable[None]) -> Awaitable[None]:
-        """A receipt is waited for by the message's own task: what would be called later knows no span."""
-        return self._confirm(sent) if type(sent) is Receipt else sent
-
     def _succeeded(self, message: Message) -> None:
         super()._succeeded(message)
         get_current_span().set_status(StatusCode.OK)
@@ -118,6 +82,48 @@ class TracedWorker(Worker):
             spans.fail(span, "cut off at the drain deadline", "cancelled")
         span.end()
         super()._free_place(message)
+
+
+class TracedAttempts(Attempts):
+    """Attempts whose outputs have spans."""
+
+    def __init__(self, handler: Handler, *arguments: Any, tracer: Tracer):
+        super().__init__(handler, *arguments)
+        self._tracer = tracer
+        self._title = f"send {self._target or 'answer'}"
+        self._messaging = {"messaging.system": handler.source}
+
+    def begin(self, message: Message, attempt: int, began: float) -> Awaitable[Receipt | None]:
+        """As without spans."""
+        get_current_span().set_attribute("atmo.attempt", attempt)
+        return super().begin(message, attempt, began)
+
+    def _publish_on(self, target: str, message: Message, data: bytes, headers: Mapping[str, str]) -> Awaitable[None]:
+        span = get_current_span()
+        if not span.is_recording():
+            return self._in_trace(span, target, message, data, headers)
+        attributes = {
+            **self._messaging,
+            "messaging.operation.type": "send",
+            "messaging.destination.name": spans.text(target),
+        }
+        span = self._tracer.start_span(self._title, kind=SpanKind.PRODUCER, attributes=attributes)
+        try:
+            sent = self._in_trace(span, target, message, data, headers)
+        except Exception as error:
+            spans.end(span, error)
+            raise
+        if sent is DONE:
+            span.end()
+            return DONE
+        return spans.through(span, sent)
+
+    def _in_trace(
+        self, span: Span, target: str, message: Message, data: bytes, headers: Mapping[str, str]
+    ) -> Awaitable[None]:
+        """A receipt is waited for by the message's own task: what would be called later knows no span."""
+        sent = super()._publish_on(target, message, data, passed_on(spans.headers(span), headers))
+        return self.confirm(sent) if type(sent) is Receipt else sent
 
 
 class TracedFunction:

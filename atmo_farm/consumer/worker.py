@@ -1,4 +1,4 @@
-"""One message's life in a consumer: a place in flight, its lane, attempts, its output or its failure, its counts."""
+"""One message's life in a consumer: a place in flight, its lane, attempts, its end, its counts."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from functools import partial
 from typing import Any
 
 from atmo_farm import clock
-from atmo_farm.capabilities.request import NOTHING, Request
 from atmo_farm.consumer import eager
+from atmo_farm.consumer.attempts import PUBLISHED, Attempts
 from atmo_farm.consumer.failures import Failures
-from atmo_farm.consumer.sequence import Result, Sequence
 from atmo_farm.delivery.dead_letters import DeadLetters
 from atmo_farm.delivery.lanes import Lanes, lane_of
 from atmo_farm.delivery.outcome import KILLER, Outcome
@@ -22,11 +21,10 @@ from atmo_farm.directive.model import Handler
 from atmo_farm.ipc import histogram
 from atmo_farm.ipc.arena import Field
 from atmo_farm.ipc.histogram import BUCKETS, PER_SECOND, Timed
-from atmo_farm.streams.base import DONE, Message, Output, Receipt, Stream, Target
-from atmo_farm.tracing.context import passed_on
+from atmo_farm.streams.base import DONE, Message, Receipt, Stream
 
 # Plain numbers: an enum member costs a lookup on its class for each message.
-IN_FLIGHT, RECEIVED, OK, PUBLISHED = map(int, (Field.IN_FLIGHT, Field.RECEIVED, Field.OK, Field.PUBLISHED))
+IN_FLIGHT, RECEIVED, OK = map(int, (Field.IN_FLIGHT, Field.RECEIVED, Field.OK))
 ATTEMPT = Timed.ATTEMPT.begin
 ATTEMPTS_US = ATTEMPT + BUCKETS
 
@@ -40,31 +38,26 @@ class Worker:
     """Takes messages from the stream, at most `maxInFlight` at once, and sees each one through.
 
     `suspects`: message number → how many processes died while its guest ran; whoever gives it may change it later.
-    `dead`: None where `deadLetter` is off. `target`: where outputs go, if that is not the stream.
+    `dead`: None where `deadLetter` is off.
     """
 
     def __init__(
         self,
         handler: Handler,
-        sequence: Sequence,
+        attempts: Attempts,
         stream: Stream,
         slot: memoryview,
-        output_id: str = "",
         dead: DeadLetters | None = None,
         suspects: Mapping[int, int] | None = None,
-        target: Target | None = None,
     ):
-        self._handler = handler
-        self._sequence = sequence
+        self._attempt = attempts.begin
+        self._confirm = attempts.confirm
         self._stream = stream
-        self._publish_output = (target or stream).publish
         self._slot = slot
-        self._output_id = output_id or handler.name
         self._failures = Failures(handler, stream, slot, dead, self._pause)
         self._suspects = suspects if suspects is not None else {}
         self._settlement = Settlement(handler.retry, handler.idempotent, random.random)
         self._loop = asyncio.get_running_loop()
-        self._timeout_s = handler.timeout_s
         self._max_in_flight = handler.max_in_flight
         self._lanes = Lanes(lane_of(handler.ordering, handler.ordering_key)) if handler.ordering != "none" else None
         self._gives_back = stream.redelivers and self._lanes is None
@@ -78,9 +71,6 @@ class Worker:
         self._on_way: dict[Receipt, Message] = {}
         """Messages of which only the output's acknowledgement is missing."""
         self._waiters: deque[asyncio.Future[None]] = deque()
-        self._target = handler.respond_to.resource if handler.respond_to else ""
-        self._target_key = handler.respond_to.key.encode() if handler.respond_to and handler.respond_to.key else None
-        self._target_headers = handler.respond_to.headers if handler.respond_to else {}
 
     def handle(self, message: Message) -> Awaitable[None]:
         """Take one message; what is returned is done when it has its place and its first leg is over."""
@@ -211,45 +201,6 @@ class Worker:
         self._on_way.clear()
         await asyncio.gather(*tasks, return_exceptions=True)
         return cut
-
-    def _attempt(self, message: Message, attempt: int, began: float) -> Awaitable[Receipt | None]:
-        """Run the sequence and publish, up to where that waits; DONE if its output is safe by then, a Receipt where
-        nothing else is missing. Raises what it fails with."""
-        request = Request(
-            "STREAM", message.subject, message.id, message.data, message.headers, NOTHING, NOTHING, attempt,
-            message.origin, message.number,
-        )  # fmt: skip
-        ran = self._sequence.begin(request, began + self._timeout_s)
-        if type(ran) is Result:
-            return self._publish(message, ran)
-        return self._rest_of_attempt(message, ran)
-
-    async def _rest_of_attempt(self, message: Message, ran: Awaitable[Result]) -> Receipt | None:
-        sent = self._publish(message, await ran)
-        if type(sent) is Receipt:
-            return sent
-        await sent
-        return None
-
-    def _publish(self, message: Message, result: Result, trace: Mapping[str, str] | None = None) -> Awaitable[None]:
-        """`trace`: headers of the trace in which the output goes on; else it is that of the message."""
-        target = self._target or message.reply
-        if not target or result.data is None:
-            return DONE
-        headers = {**self._target_headers, **result.headers} if self._target_headers else result.headers
-        if trace or message.headers:
-            headers = passed_on(trace or message.headers, headers)
-        identity = f"{message.id}.{self._output_id}" if self._durable else ""
-        key = message.record_key if self._target_key is None else self._target_key
-        sent = self._publish_output(Output(target, result.data, headers, message, identity, key))
-        if sent is DONE:
-            self._slot[PUBLISHED] += 1
-            return DONE
-        return sent if type(sent) is Receipt else self._confirm(sent)
-
-    async def _confirm(self, sent: Awaitable[None]) -> None:
-        await sent
-        self._slot[PUBLISHED] += 1
 
     def _succeeded(self, message: Message) -> None:
         self._slot[OK] += 1

@@ -21,8 +21,9 @@ from opentelemetry.trace import SpanKind
 from atmo_farm.capabilities.rules import Rules
 from atmo_farm.capabilities.services import Capabilities
 from atmo_farm.consumer import failures
+from atmo_farm.consumer.attempts import Attempts
 from atmo_farm.consumer.sequence import Runs, Sequence
-from atmo_farm.consumer.tracing import TracedFunction, TracedWorker
+from atmo_farm.consumer.tracing import TracedAttempts, TracedFunction, TracedWorker
 from atmo_farm.consumer.worker import Worker
 from atmo_farm.delivery.dead_letters import DeadLetters
 from atmo_farm.directive.model import Handler, RespondTo, Retry
@@ -119,6 +120,7 @@ class World:
     out: MemoryLog
     dead: MemoryLog
     stream: Recorded
+    attempts: Attempts
     worker: Worker
     slot: memoryview
     suspects: dict[int, int]
@@ -157,9 +159,12 @@ async def world(
     sequence = Sequence(STEPS, "", {"default::f": function}, Capabilities(Rules(), Silent()))
     letters = DeadLetters("h", "app", 1, "dead", stream.bury, NoSpool(), spool_all=False) if dead_letter else None
     suspects: dict[int, int] = {}
-    parts = attrs.evolve(HANDLER, **keys), sequence, stream, slot, "app.h", letters, suspects
-    worker = TracedWorker(*parts, tracer=traces) if traced else Worker(*parts)
-    made = World(broker, log, out, dead, stream, worker, slot, suspects)
+    handler = attrs.evolve(HANDLER, **keys)
+    parts = handler, sequence, stream, slot, "app.h"
+    attempts = TracedAttempts(*parts, tracer=traces) if traced else Attempts(*parts)
+    more = handler, attempts, stream, slot, letters, suspects
+    worker = TracedWorker(*more, tracer=traces) if traced else Worker(*more)
+    made = World(broker, log, out, dead, stream, attempts, worker, slot, suspects)
     try:
         yield made
     finally:

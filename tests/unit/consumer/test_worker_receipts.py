@@ -22,7 +22,7 @@ class Sent:
         self.order: list[bytes] = []
         self._receipts: dict[bytes, Receipt] = {}
         self._changed = asyncio.Event()
-        made.worker._publish_output = self._publish
+        made.attempts._send = self._publish
 
     def _publish(self, output: Output) -> Receipt:
         receipt = self._receipts[output.data] = Receipt()

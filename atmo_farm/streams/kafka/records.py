@@ -1,4 +1,4 @@
-"""What a record tells beside its value: where it was, and headers, which are pairs of a name and bytes."""
+"""Records as messages: where they were, and headers, which are pairs of a name and bytes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ from collections.abc import Sequence
 
 import attrs
 
-from atmo_farm.streams.base import Output
+from atmo_farm.streams import grav
+from atmo_farm.streams.base import Message, Output
+from atmo_farm.streams.codec import NO_HEADERS, Codec
 from atmo_farm.streams.headers import REPLAY_FOR
 from atmo_farm.streams.kafka.driver import Record
 from atmo_farm.streams.kafka.partitions import Partition
+
+OFFSET_BITS = 48
+"""Of a message's number; the partition is above."""
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -33,6 +38,25 @@ class KafkaOrigin:
         if name == "atmo-key":
             return (record.key or b"").decode("utf-8", "replace")
         return "true" if name == "atmo-null" and record.value is None else ""
+
+
+def message_of(topic: str, partition: Partition, record: Record, codec: Codec) -> Message:
+    """Its value taken out of an envelope, if it is in one."""
+    value, number, offset = record.value or b"", partition.number, record.offset
+    headers = headers_of(record.headers) if record.headers else NO_HEADERS
+    name = f"{topic}-{number}-{offset}-{record.timestamp}"
+    ledger = (number + 1 << OFFSET_BITS) | offset
+    origin = KafkaOrigin(partition, record)
+    message = Message(
+        topic, value, headers, name, number=ledger, partition=number, record_key=record.key, origin=origin
+    )
+    if record.headers:
+        message.raw_headers = pairs(record.headers)
+    if grav.MARK in value:
+        opened = codec.message(topic, "", headers, value)
+        if opened.envelope:
+            message.data, message.envelope, message.raw = opened.data, opened.envelope, value
+    return message
 
 
 def headers_of(headers: Headers) -> dict[str, str]:

@@ -16,16 +16,16 @@ from atmo_farm import clock
 from atmo_farm.directive.connections import KafkaConnection
 from atmo_farm.directive.model import DeadLetter
 from atmo_farm.errors import AtmoFarmError, CannotStart, PublishError
-from atmo_farm.streams import grav
 from atmo_farm.streams.base import DONE, Handle, Message, Output, Receipt, StreamEvents
-from atmo_farm.streams.codec import NO_HEADERS, Codec
+from atmo_farm.streams.codec import Codec
 from atmo_farm.streams.kafka import drivers
 from atmo_farm.streams.kafka.driver import BrokerRefused, Outgoing, Record, Result
 from atmo_farm.streams.kafka.membership import Membership, Place
 from atmo_farm.streams.kafka.options import options
+from atmo_farm.streams.kafka.outbox import Outbox
 from atmo_farm.streams.kafka.owner import Owner
 from atmo_farm.streams.kafka.partitions import Partition, Partitions
-from atmo_farm.streams.kafka.records import KafkaOrigin, headers_of, is_for_another, pairs, wire_headers
+from atmo_farm.streams.kafka.records import KafkaOrigin, is_for_another, message_of, wire_headers
 
 logger = logging.getLogger("atmo_farm.streams")
 
@@ -33,8 +33,6 @@ TURN = 64
 """Messages handed over before the loop's other work gets its turn."""
 TELL_S = 0.002
 """While messages are handed over, what the owner is to do is kept so long: flushes and commits cost by the piece."""
-
-OFFSET_BITS = 48
 
 
 class KafkaStream:
@@ -74,13 +72,7 @@ class KafkaStream:
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._member: asyncio.Future[None] = self._loop.create_future()
-        self._outgoing: list[Outgoing] = []
-        self._offsets: dict[int, int] = {}
-        self._settled = 0
-        """All three since the owner was last told."""
-        self._telling = False
-        self._going: list[tuple[Collection[int], threading.Event]] = []
-        """Partitions that are about to be revoked, and who is to know when nothing of them is in hand any more."""
+        self._outbox = Outbox(self._owner, self._partitions)
         self._wake: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[None] | None = None
         self._joined = self._ended = self._stopping = False
@@ -125,8 +117,8 @@ class KafkaStream:
         if self._partitions.end(partition, record.offset):
             position = partition.mark.position
             assert position is not None
-            self._offsets[partition.number] = position
-        self._settle(1)
+            self._outbox.commit(partition.number, position)
+        self._outbox.settle(1)
         self._wake_pump()
 
     def give_back(self, message: Message, delay_s: float) -> None:
@@ -147,7 +139,7 @@ class KafkaStream:
         """Hand over no more; what waits was never committed."""
         self._stopping = True
         self._owner.drain()
-        self._settle(self._partitions.clear())
+        self._outbox.settle(self._partitions.clear())
         self._wake_pump()
         if self._pump is not None:
             await asyncio.wait((self._pump,))
@@ -155,7 +147,7 @@ class KafkaStream:
     def abandon(self) -> int:
         """Hand over nothing more; nothing is lost by it."""
         self._stopping = True
-        self._settle(self._partitions.clear())
+        self._outbox.settle(self._partitions.clear())
         if self._pump is not None:
             self._pump.cancel()
         return 0
@@ -165,7 +157,7 @@ class KafkaStream:
         in_group = self._joined and not self._ended
         self._ended = True
         self.abandon()
-        self._tell_owner()
+        self._outbox.tell()
         await self._owner.end(leave=in_group and self._place is not None and not self._place.is_wanted())
 
     async def lag(self) -> Mapping[int, int]:
@@ -196,22 +188,21 @@ class KafkaStream:
 
     def revoking(self, partitions: Collection[int], finished: threading.Event) -> None:
         """Ours for a moment more."""
-        self._going.append((partitions, finished))
-        self._settle(self._partitions.stop(partitions))
+        self._outbox.revoking(partitions, finished)
+        self._outbox.settle(self._partitions.stop(partitions))
 
     def revoked(self, partitions: Collection[int]) -> None:
         """Not ours: what waits of them is dropped, what is in hand ends for nothing and comes again elsewhere."""
-        for partition in partitions:
-            self._offsets.pop(partition, None)
-        self._settle(self._partitions.revoked(partitions))
+        self._outbox.revoked(partitions)
+        self._outbox.settle(self._partitions.revoked(partitions))
 
     def records(self, polled: Mapping[int, Sequence[Record]]) -> None:
         """Of partitions that are ours."""
         if self._stopping:
-            self._settle(sum(map(len, polled.values())))
+            self._outbox.settle(sum(map(len, polled.values())))
             return
         for partition, records in polled.items():
-            self._settle(self._partitions.add(partition, records))
+            self._outbox.settle(self._partitions.add(partition, records))
         self._adjust_flow()
         self._wake_pump()
 
@@ -252,39 +243,8 @@ class KafkaStream:
             raise PublishError("the stream is closed", transient=True)
         receipt = Receipt()
         headers = wire_headers(output) if output.headers or output.original else []
-        self._outgoing.append(Outgoing(output.subject, output.record_key, payload, headers, receipt))
-        self._tell_owner_soon()
+        self._outbox.send(Outgoing(output.subject, output.record_key, payload, headers, receipt))
         return receipt
-
-    def _tell_owner_soon(self) -> None:
-        """At the end of this turn of the loop: all of it at once."""
-        if not self._telling:
-            self._telling = True
-            self._loop.call_soon(self._tell_owner)
-
-    def _tell_owner(self) -> None:
-        self._telling = False
-        if self._outgoing:
-            outgoing, self._outgoing = self._outgoing, []
-            self._owner.send(outgoing)
-        if self._offsets:
-            offsets, self._offsets = self._offsets, {}
-            self._owner.commit(offsets)
-        self._owner.settled += self._settled  # last: by then it has all that follows from them
-        self._settled = 0
-        if self._going:
-            self._tell_finished()
-
-    def _tell_finished(self) -> None:
-        """To the owner, who waits for it."""
-        ended = [(numbers, one) for numbers, one in self._going if not self._partitions.unfinished(numbers)]
-        for going in ended:
-            going[1].set()
-            self._going.remove(going)
-
-    def _settle(self, count: int) -> None:
-        self._settled += count
-        self._tell_owner_soon()
 
     def _hold(self, held: bool) -> None:
         self._partitions.held = held
@@ -318,48 +278,32 @@ class KafkaStream:
                 self._wake = self._loop.create_future()
                 await self._wake
         finally:
-            self._tell_owner()
+            self._outbox.tell()
 
     async def _hand_over_some(self, handle: Handle) -> None:
         """What may be now. What the owner is to do in consequence is told in few pieces, and never held back while this
         waits: for a place in flight, which may be one that is freed by an acknowledgement."""
         take = self._partitions.take
         turn, told_at = TURN, clock.monotonic()
-        self._telling = True
+        self._outbox.hold()
         while not self._stopping and (taken := take()) is not None:
             partition, record = taken
             if record.headers and is_for_another(record.headers, self._whom):
                 self._end(partition, record)
             else:
-                began = handle(self._message(partition, record))
+                began = handle(message_of(self._topic, partition, record, self._codec))
                 if began is not DONE:
-                    self._tell_owner()
+                    self._outbox.tell()
                     await began
-                    self._telling = True
+                    self._outbox.hold()
             turn -= 1
             if not turn:
                 turn = TURN
                 self._adjust_flow()
                 if clock.monotonic() - told_at > TELL_S:
-                    self._tell_owner()
-                    self._telling, told_at = True, clock.monotonic()
+                    self._outbox.tell()
+                    self._outbox.hold()
+                    told_at = clock.monotonic()
                 await asyncio.sleep(0)
         self._adjust_flow()
-        self._tell_owner()
-
-    def _message(self, partition: Partition, record: Record) -> Message:
-        value, number, offset = record.value or b"", partition.number, record.offset
-        headers = headers_of(record.headers) if record.headers else NO_HEADERS
-        name = f"{self._topic}-{number}-{offset}-{record.timestamp}"
-        ledger = (number + 1 << OFFSET_BITS) | offset
-        origin = KafkaOrigin(partition, record)
-        message = Message(
-            self._topic, value, headers, name, number=ledger, partition=number, record_key=record.key, origin=origin
-        )
-        if record.headers:
-            message.raw_headers = pairs(record.headers)
-        if grav.MARK in value:
-            opened = self._codec.message(self._topic, "", headers, value)
-            if opened.envelope:
-                message.data, message.envelope, message.raw = opened.data, opened.envelope, value
-        return message
+        self._outbox.tell()

@@ -64,7 +64,9 @@ def _kafka(context: ChildContext, identity: str, name: str, events: StreamEvents
     return KafkaStream(
         directive.connections.kafka[handler.connection],
         handler.resource,
-        membership=Membership(handler.group, static, handler.start_at),
+        membership=Membership(
+            handler.group, static, handler.start_at, transactional_id=static if handler.exactly_once else ""
+        ),
         client_id=name,
         events=events,
         envelope=handler.envelope,

@@ -295,7 +295,7 @@ class Worker:
 
     def _let_go(self, message: Message) -> None:
         """Let another process have it."""
-        if self._stream.redelivers:
+        if self._durable:
             self._stream.give_back(message, 0.0)
 
     def _go_on_in_lane(self, lanes: Lanes, following: Message | None) -> None:

@@ -114,7 +114,7 @@ class DeadLetters:
         headers = {PREFIX + name: value for name, value in told.items() if value}
         data = message.data if message.raw is None else message.raw
         identity = f"{message.id}.{self._identifier}.{self._handler}{MARK}"
-        return Output(self._resource, data, headers, None, identity, message.record_key, _original(message))
+        return Output(self._resource, data, headers, message, identity, message.record_key, _original(message))
 
 
 def _original(message: Message) -> tuple[tuple[str, str], ...]:

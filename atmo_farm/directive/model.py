@@ -146,12 +146,10 @@ class Handler:
     """None: `off`, or a source without dead letters."""
     idempotent: bool = False
     """Whether a message whose outcome is unknown may run again."""
+    exactly_once: bool = False
+    """Kafka: outputs, dead letters and offsets are written in transactions."""
     start_at: Literal["earliest", "latest"] | float = "latest"
     """Kafka: where a partition begins for which the group has committed nothing; a number is seconds since 1970."""
-    not_served: Mapping[str, Position] = attrs.field(factory=dict, eq=False)
-    """Keys of it that this build does not run yet (`exactlyOnce`), with their places."""
-    extra: Mapping[str, Any] = attrs.field(factory=dict)
-    """The parsed values of those keys, for the issues that will serve them."""
     position: Position = attrs.field(default=NOWHERE, eq=False, repr=False)
 
 

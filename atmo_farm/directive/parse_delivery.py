@@ -43,6 +43,7 @@ def with_delivery(handler: Handler, section: Section, identifier: str, report: R
         ordering=section.get("ordering", ordering),
         ordering_key=section.text("orderingKey"),
         idempotent=section.get("idempotent", False),
+        exactly_once=section.get("exactlyOnce", False),
         start_at=_start_at(section.text("startAt")),
     )
     jetstream = _jetstream(handler, section) if handler.source == "nats" and uses_jetstream(section) else None

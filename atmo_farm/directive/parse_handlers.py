@@ -10,16 +10,15 @@ import attrs
 
 from atmo_farm.directive import parse_delivery, resources, served
 from atmo_farm.directive.keys.handlers import HANDLER, STREAM_SOURCES
-from atmo_farm.directive.model import Handler
+from atmo_farm.directive.model import Handler, RespondTo
 from atmo_farm.directive.parse_limits import with_limits
 from atmo_farm.directive.parse_respond_to import Brokers, respond_to
 from atmo_farm.directive.parse_steps import Functions, steps
 from atmo_farm.directive.report import Report, listed, nearest, shown
-from atmo_farm.directive.section import Section, plain
+from atmo_farm.directive.section import Section
 from atmo_farm.settings import HandlerDefaults
 
 _NAME_LENGTH = 64
-_LATER = tuple(key for key in HANDLER.keys if key.later)
 
 
 @attrs.frozen
@@ -81,6 +80,7 @@ def _handler(section: Section, around: Surroundings, report: Report) -> Handler 
     parse_delivery.check(section, source, resource, around.defaults, report)
     subjects = parse_delivery.subjects(section, resource)
     answer = respond_to(section, source, connection, subjects, around.brokers, report)
+    _check_exactly_once(section, source, connection, answer, report)
     served.check_handler(section, type_, source, report)
     name = _name(section, type_, source, resource, report)
     if not resource or not name:
@@ -97,16 +97,19 @@ def _handler(section: Section, around: Surroundings, report: Report) -> Handler 
         connection=connection,
         group=section.text("group") or f"{around.identifier.replace('.', '_')}__{name}",
         envelope=section.get("envelope", "auto"),
-        not_served={key.name: section.at(key.name) for key in _LATER if _is_refused(section, key.name)},
-        extra={key.name: plain(section.values[key.name]) for key in _LATER if key.name in section.values},
         position=section.position,
     )
     handler = with_limits(handler, section, around.defaults, report)
     return parse_delivery.with_delivery(handler, section, around.identifier, report)
 
 
-def _is_refused(section: Section, name: str) -> bool:
-    return name in section.values and plain(section.values[name]) not in HANDLER.by_name[name].harmless
+def _check_exactly_once(
+    section: Section, source: str, connection: str, answer: RespondTo | None, report: Report
+) -> None:
+    """A transaction is one cluster's."""
+    if section.get("exactlyOnce", False) and answer and (answer.source, answer.connection) != (source, connection):
+        message = "needs a `respondTo` of the connection that the messages come from"
+        report.error(section.at("exactlyOnce"), section.key("exactlyOnce"), message)
 
 
 def _source(

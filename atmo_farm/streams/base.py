@@ -70,7 +70,7 @@ class Output:
     data: bytes
     headers: Mapping[str, str]
     cause: Message | None = None
-    """The message that it answers; decides whether it is wrapped in a Grav envelope."""
+    """The message that it comes of; it decides whether an answer is wrapped in a Grav envelope."""
     id: str = ""
     """By which the broker may know that it has this message already; empty: it cannot come twice."""
     record_key: bytes | None = None

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 
 import pytest
 
+from atmo_farm.streams.kafka import drivers
+from tests.kafka_clients import Clients
+from tests.servers.kafka import KafkaServer
 from tests.streams import run
 
 pytest.register_assert_rewrite("tests.contract")
@@ -19,3 +23,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     names = inspect.signature(pyfuncitem.obj).parameters
     run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}), patience_s=100.0)
     return True
+
+
+@pytest.fixture(params=["kafka-python", "librdkafka"])
+def clients(request: pytest.FixtureRequest, kafka_server: KafkaServer) -> Iterator[Clients]:
+    clients = Clients(drivers.choose(request.param), kafka_server)
+    yield clients
+    for made in clients.made:
+        made.close()

@@ -16,7 +16,15 @@ from atmo_farm.streams.kafka import kafka_python_producer, librdkafka_producer
 from atmo_farm.streams.kafka.membership import Membership
 from atmo_farm.streams.kafka.stream import KafkaStream
 from atmo_farm.streams.memory import Delivery
-from tests.contract.test_durable_streams import DurableSuite, MakeWorld, World, in_world, publish, settling
+from tests.contract.test_durable_streams import (
+    ConsumingSuite,
+    DurableSuite,
+    MakeWorld,
+    World,
+    in_world,
+    publish,
+    settling,
+)
 from tests.kafka import new_name, read_all
 from tests.servers.kafka import KafkaServer
 from tests.streams import Events, Handled
@@ -30,9 +38,10 @@ class KafkaWorld:
     """The run's broker with the suite's topics. Who opens a stream is a static member; it gets the id of one that has
     ended, as a process gets its predecessor's."""
 
-    def __init__(self, server: KafkaServer, driver: str):
+    def __init__(self, server: KafkaServer, driver: str, transactional: bool):
         self._server = server
         self._driver = driver
+        self._transactional = transactional
         self._admin = KafkaAdminClient(bootstrap_servers=server.address())
         self._producer = KafkaProducer(bootstrap_servers=server.address())
         self._streams: list[KafkaStream] = []
@@ -50,10 +59,12 @@ class KafkaWorld:
     ) -> KafkaStream:
         living = [stream for stream in self._streams if not stream._ended]
         number = len(living)
+        transactional_id = f"{self._group}.{number}" if self._transactional else ""
+        membership = Membership(f"{self._group}.{durable}", f"id.{number}", "earliest", SESSION_S, transactional_id)
         stream = KafkaStream(
             self._server.connection(driver=self._driver),
             subject,
-            membership=Membership(f"{self._group}.{durable}", f"id.{number}", "earliest", SESSION_S),
+            membership=membership,
             client_id="test",
             events=Events(),
             max_in_flight=window,
@@ -102,8 +113,10 @@ class KafkaWorld:
         self._admin.create_topics([NewTopic(topic, PARTITIONS[topic], 1) for topic in topics])
 
 
-class TestKafkaStream(DurableSuite):
+class _OnKafka:
     """A member has a partition until it has left, so what it did not hand over waits for that."""
+
+    transactional = False
 
     @pytest.fixture(params=["kafka-python", "librdkafka"])
     def make_world(
@@ -115,7 +128,7 @@ class TestKafkaStream(DurableSuite):
 
         @contextlib.asynccontextmanager
         async def world() -> AsyncIterator[KafkaWorld]:
-            made = KafkaWorld(kafka_server, request.param)
+            made = KafkaWorld(kafka_server, request.param, self.transactional)
             try:
                 yield made
             finally:
@@ -141,6 +154,10 @@ class TestKafkaStream(DurableSuite):
         assert await others.payloads(9) == payloads[1:]
         assert [message.data for message in shut.messages] == payloads[:1] and leaving.pending() == 0
 
+
+class TestKafkaStream(_OnKafka, DurableSuite):
+    """A handler's stream as it is by default."""
+
     @in_world
     async def test_a_broker_that_takes_nothing(self, world: World) -> None:
         """Topics that are gone: outputs and dead letters fail, and go again, each once, a moment after the topics are
@@ -161,6 +178,12 @@ class TestKafkaStream(DurableSuite):
         stream.ack(handled.messages[0])
         assert [delivery.data for delivery in await world.kept("out.a")] == [b"o"]
         assert [delivery.data for delivery in await world.kept("dead.a")] == [b"d"]
+
+
+class TestExactlyOnceStream(_OnKafka, ConsumingSuite):
+    """Offsets go in transactions; tests/integration/test_kafka_exactly_once.py tells of outputs."""
+
+    transactional = True
 
 
 async def _until_taken(send: Callable[[], Awaitable[None]]) -> None:

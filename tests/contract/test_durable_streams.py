@@ -1,8 +1,9 @@
 """What every durable stream promises: one suite, passed by the memory twin and by brokers on real servers.
 
 A suite's `world` is the broker seen from outside. It keeps what is published on `in.>`, `out.>` and `dead.>`, and its
-streams of one `durable` share one consumer. `DurableSuite` is for all; `RedeliverySuite` for those of which
-`redelivers` holds, which count deliveries and give a message back by itself.
+streams of one `durable` share one consumer. `DurableSuite` is for all, in two parts, for where outputs are written only
+with what they come of; `RedeliverySuite` for those of which `redelivers` holds, which count deliveries and give a
+message back by itself.
 """
 
 from __future__ import annotations
@@ -97,8 +98,8 @@ def settling(stream: Stream, handled: Handled) -> Callable[[Message], Awaitable[
     return handle
 
 
-class DurableSuite:
-    """The tests of every durable stream; a subclass gives the fixture `make_world`."""
+class ConsumingSuite:
+    """What messages do; a subclass gives the fixture `make_world`."""
 
     @in_world
     async def test_what_a_message_is(self, world: World) -> None:
@@ -286,6 +287,10 @@ class DurableSuite:
         await used.close()
         assert used.pending() == 0
 
+
+class PublishingSuite:
+    """What outputs and dead letters do, which need no message to come of."""
+
     @in_world
     async def test_published_is_kept(self, world: World) -> None:
         """When `publish` is done the broker has it, payload and headers."""
@@ -351,6 +356,10 @@ class DurableSuite:
         with pytest.raises(PublishError) as caught:
             await stream.bury(Output("dead.a", b"x" * 2 * MAX_PAYLOAD, {}, id="id.dead"))
         assert not caught.value.transient
+
+
+class DurableSuite(ConsumingSuite, PublishingSuite):
+    """The tests of every durable stream."""
 
 
 class RedeliverySuite(DurableSuite):

@@ -9,16 +9,15 @@ from __future__ import annotations
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 
-import attrs
 import pytest
 
-from atmo_farm.streams.kafka import admin, drivers, kafka_python_client, librdkafka_client
-from atmo_farm.streams.kafka.driver import BrokerUnavailable, Consumer, Driver, Fenced, Outgoing, Producer, Result
+from atmo_farm.streams.kafka import admin, kafka_python_client, librdkafka_client
+from atmo_farm.streams.kafka.driver import BrokerUnavailable, Consumer, Driver, Fenced, Producer, Result
 from atmo_farm.streams.kafka.membership import Membership, static_id
-from atmo_farm.streams.kafka.options import Options, options
+from atmo_farm.streams.kafka.options import options
 from tests.kafka import (
     Rebalances,
     committed,
@@ -31,55 +30,10 @@ from tests.kafka import (
     total,
     write,
 )
+from tests.kafka_clients import Clients, outgoing
 from tests.servers.kafka import KafkaServer
 
 VALUES = [b"%d" % number for number in range(100)]
-
-
-@attrs.frozen
-class Clients:
-    """Makes clients of one driver on the run's broker, and closes them."""
-
-    driver: Driver
-    server: KafkaServer
-    made: list[Consumer | Producer] = attrs.field(factory=list)
-
-    def options(self, **keys: object) -> Options:
-        """Of the plain listener, or what `KafkaServer.connection` makes of the keys."""
-        return options(self.server.connection(**keys), "tests")  # type: ignore[arg-type]
-
-    def consumer(
-        self,
-        topic: str,
-        group: str = "",
-        listener: Rebalances | None = None,
-        start_at: object = "earliest",
-        instance_id: str = "",
-        session_timeout_s: float = 6.0,
-    ) -> Consumer:
-        """A member of a group, of one of its own unless it is given."""
-        membership = Membership(group or new_name("group"), instance_id, start_at, session_timeout_s)  # type: ignore[arg-type]
-        consumer = self.driver.consumer(self.options(), topic, membership, listener or Rebalances())
-        self.made.append(consumer)
-        return consumer
-
-    def producer(self) -> Producer:
-        """A producer."""
-        producer = self.driver.producer(self.options())
-        self.made.append(producer)
-        return producer
-
-
-@pytest.fixture(params=["kafka-python", "librdkafka"])
-def clients(request: pytest.FixtureRequest, kafka_server: KafkaServer) -> Iterator[Clients]:
-    clients = Clients(drivers.choose(request.param), kafka_server)
-    yield clients
-    for made in clients.made:
-        made.close()
-
-
-def outgoing(topic: str, value: bytes, key: bytes | None = None, **headers: bytes) -> Outgoing:
-    return Outgoing(topic, key, value, list(headers.items()), token=value[:10])
 
 
 def flushed(producer: Producer, count: int, within_s: float = 20.0) -> list[Result]:

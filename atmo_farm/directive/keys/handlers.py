@@ -15,7 +15,6 @@ STREAM_SOURCES = ("server", "nats", "kafka")
 BROKERS = ("nats", "kafka")
 MAX_IN_FLIGHT = 65536
 
-_EXACTLY_ONCE = "one transaction for input and output is"
 _DURABLE = Text("a durable's name (no dots, blanks or wildcards)", r"[^\s.*>/\\]{1,200}")
 
 RESPOND_TO = Table(
@@ -236,10 +235,8 @@ HANDLER = Table(
         Key(
             "exactlyOnce",
             Flag(),
-            "Kafka in, Kafka out, in one transaction",
+            "outputs, dead letters and offsets in transactions; `respondTo` of the same connection",
             default="`false`",
-            later=_EXACTLY_ONCE,
-            harmless=(False,),
             sources=("kafka",),
         ),
         Key(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol
+from functools import partial
 
 from atmo_farm import clock, log
 from atmo_farm.directive.model import DeadLetter
@@ -18,19 +17,15 @@ from atmo_farm.streams.kafka.driver import (
     Consumer,
     Driver,
     Outgoing,
-    Producer,
-    Record,
-    Result,
+    Standing,
 )
+from atmo_farm.streams.kafka.ears import Ears
 from atmo_farm.streams.kafka.membership import Membership
 from atmo_farm.streams.kafka.options import Options
+from atmo_farm.streams.kafka.writing import Batch, Plain, Transactional, Writer
 
 logger = logging.getLogger("atmo_farm.streams")
 
-FLUSH_S = 0.5
-"""One wait for acknowledgements; what is not decided then is waited for in the next cycle."""
-FLUSH_BYTES = 32 << 20
-"""Given to the client between two flushes: its own queue has no bound."""
 COMMIT_PATIENCE_S = 1.0
 """A commit of which nothing was heard so long is made again."""
 REBALANCE_S = 0.02
@@ -42,43 +37,6 @@ REVOKE_S = 3.0
 FINISH_POLL_S = 0.005
 FINISH_S = 2.0
 """How long the end waits for a broker that may never answer."""
-
-
-class Ears(Protocol):
-    """What a stream is told; called on its loop."""
-
-    def opened(self) -> None:
-        """Connected, and the topic is there."""
-
-    def joined(self) -> None:
-        """A member of the group, with partitions or without."""
-
-    def assigned(self, partitions: Collection[int]) -> None:
-        """Ours from now on."""
-
-    def revoking(self, partitions: Collection[int], finished: threading.Event) -> None:
-        """Ours for a moment more: what is in hand may end and be committed, then `finished` is to be set."""
-
-    def revoked(self, partitions: Collection[int]) -> None:
-        """Not ours any more."""
-
-    def records(self, polled: Mapping[int, Sequence[Record]]) -> None:
-        """To be counted in `Owner.settled`, one by one, when they have ended or are dropped."""
-
-    def committed(self, offsets: Mapping[int, int]) -> None:
-        """The broker has these."""
-
-    def results(self, results: list[Result]) -> None:
-        """What became of outputs."""
-
-    def waiting(self, reason: str) -> None:
-        """No broker, or no topic."""
-
-    def connected(self) -> None:
-        """There again."""
-
-    def failed(self, error: AtmoFarmError) -> None:
-        """It cannot go on, and has ended."""
 
 
 class Clients:
@@ -108,12 +66,16 @@ class Clients:
         self._serve = serve
         self._dead_letter = dead_letter
         self._consumer: Consumer | None = None
-        self._producer: Producer | None = None
+        self._writer: Writer
+        self._transactional: Transactional | None = None
+        if membership is not None and membership.transactional_id:
+            told = partial(tell, ears.transacted)
+            given = driver, options, membership.transactional_id, topic
+            self._writer = self._transactional = Transactional(*given, self._standing, told)
+        else:
+            self._writer = self._plain = Plain(driver, options, partial(tell, ears.results))
         self._ours: set[int] = set()
         self._joined = self._following = self._draining = self._closing = False
-        self._outgoing: deque[Outgoing] = deque()
-        self._undecided = 0
-        """Records that the producer has."""
         self._offsets: dict[int, int] = {}
         """To be committed."""
         self._committed: dict[int, int] = {}
@@ -131,7 +93,7 @@ class Clients:
         if self._dead_letter is not None:
             admin.ensure_topic(self._options, self._dead_letter.resource, self._dead_letter.max_age_s)
         if self._membership is None:
-            self._producer = self._driver.producer(self._options)
+            self._writer.open()
             return
         self._consumer = self._driver.consumer(self._options, self._topic, self._membership, self)
         if self._consumer.missing():
@@ -155,35 +117,26 @@ class Clients:
 
     def send(self, records: Sequence[Outgoing]) -> None:
         """To be written."""
-        self._outgoing.extend(records)
+        self._plain.send(records)
+
+    def transact(self, batch: Batch) -> None:
+        """To be written and committed in one transaction."""
+        assert self._transactional is not None
+        self._transactional.begin(batch)
 
     def commit(self, offsets: Mapping[int, int]) -> None:
         """To be committed, as far as the partitions are ours by then."""
         self._offsets.update(offsets)
 
     def write(self) -> bool:
-        """Flush once; whether there was something to write or to wait for."""
-        if not (self._outgoing or self._undecided):
-            return False
-        if self._producer is None:
-            self._producer = self._driver.producer(self._options)
-        size = 0
-        while self._outgoing and size < FLUSH_BYTES:
-            record = self._outgoing.popleft()
-            size += len(record.value or b"") + len(record.key or b"")
-            self._undecided += 1
-            self._producer.send(record)
-        results = self._producer.flush(FLUSH_S)
-        self._undecided -= len(results)
-        if results:
-            self._tell(self._ears.results, results)
-        return True
+        """Go on with what is to be written; whether there was something to write or to wait for."""
+        return self._writer.write()
 
     def settle(self) -> bool:
         """Begin a commit, one at a time; whether of something new."""
         now, new = clock.monotonic(), bool(self._offsets)
         due = self._commit_after if new else self._commit_again
-        if self._consumer is None or now < due or not (new or self._committed):
+        if self._consumer is None or self._transactional or now < due or not (new or self._committed):
             return False
         self._commit_after, self._commit_again = now + COMMIT_PATIENCE_S, now + COMMIT_AGAIN_S
         if not self._consumer.commit(dict(self._offsets or self._committed)):
@@ -195,6 +148,8 @@ class Clients:
         """Poll once; whether records have come."""
         if self._consumer is None or not self._following:
             return False
+        if self._transactional is not None:
+            self._transactional.open()
         polled = self._consumer.poll(timeout_s)
         if not self._joined and self._consumer.joined():
             self._joined = True
@@ -217,9 +172,10 @@ class Clients:
 
     def trouble(self) -> str:
         """Why nothing goes on; empty while all is well."""
-        for client in (self._consumer, self._producer):
-            if client is not None and (trouble := client.trouble()):
-                return trouble
+        if self._consumer is not None and (trouble := self._consumer.trouble()):
+            return trouble
+        if trouble := self._writer.trouble():
+            return trouble
         if self._consumer is not None and self._following and self._consumer.missing():
             return str(self._no_topic())
         return ""
@@ -227,24 +183,21 @@ class Clients:
     def finish(self) -> None:
         """Write and commit what is left, as far as the broker takes it in time."""
         until = clock.monotonic() + FINISH_S
+        self._writer.finish(until)
         try:
-            while self.write() and clock.monotonic() < until:
-                pass
             while self._consumer is not None and self._offsets and not self.trouble() and clock.monotonic() < until:
                 self.settle()
                 self._consumer.poll(FINISH_POLL_S)
         except BrokerUnavailable:
             pass
-        if unsent := len(self._outgoing) + self._undecided:
-            log.event(logger, logging.WARNING, "outputs not sent", connection=self._options.where, messages=unsent)
 
     def close(self, leave: bool = False) -> None:
         """Disconnect; `leave`: the others get the partitions at once, and not when a static member's session ends."""
         self._closing = True
         leave = leave and not self.trouble()
-        for client in (self._consumer, self._producer):
-            if client is not None:
-                client.close()
+        if self._consumer is not None:
+            self._consumer.close()
+        self._writer.close()
         if leave and self._membership is not None:
             try:
                 admin.remove_member(self._options, self._membership.group, self._membership.instance_id)
@@ -290,10 +243,16 @@ class Clients:
     def revoked(self, partitions: Collection[int]) -> None:
         """`driver.Listener`."""
         self._ours.difference_update(partitions)
+        if self._transactional is not None:
+            self._transactional.revoked()
         for partition in partitions:
             self._offsets.pop(partition, None)
             self._committed.pop(partition, None)
         self._tell(self._ears.revoked, partitions)
+
+    def _standing(self) -> Standing:
+        assert self._consumer is not None
+        return self._consumer.standing()
 
     def _no_topic(self) -> BrokerRefused:
         create = f"kafka-topics.sh --bootstrap-server {self._options.servers[0]} --create --topic {self._topic}"

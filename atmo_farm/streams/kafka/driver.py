@@ -19,6 +19,11 @@ from atmo_farm.errors import AtmoFarmError, PublishError
 from atmo_farm.streams.kafka.membership import Membership
 from atmo_farm.streams.kafka.options import Options
 
+TRANSACTION_WITHIN_S = 15.0
+"""So long a transaction, or its commit, waits for the broker."""
+TRANSACTION_TIMEOUT_S = 45.0
+"""So long the broker waits for one whose process is gone, with all who read what it has written so far."""
+
 
 class BrokerUnavailable(AtmoFarmError):
     """No answer, or one that may be another in a moment."""
@@ -30,6 +35,10 @@ class BrokerRefused(AtmoFarmError):
 
 class Fenced(BrokerRefused):
     """Another member with the same static id has joined: this one is out, and another process has its partitions."""
+
+
+class Rebalanced(AtmoFarmError):
+    """The group has another generation by now: nothing was written. What is ours is known after the next poll."""
 
 
 class Record(Protocol):
@@ -58,17 +67,37 @@ class Record(Protocol):
 
 @attrs.define
 class Outgoing:
-    """One record to write. `token` is its sender's own and comes back with the result."""
+    """One record to write. `token` and `cause` are its sender's own."""
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes]]
     token: Any = None
+    """Who is to hear of it."""
+    cause: Any = None
+    """What it comes of."""
+
+    @property
+    def size(self) -> int:
+        """Bytes, about."""
+        return len(self.value or b"") + len(self.key or b"")
 
 
 Result = tuple[Outgoing, PublishError | None]
 """A record that was accepted by all replicas in sync, or why it was not."""
+
+
+@attrs.frozen
+class Standing:
+    """A membership as it is now: as long as the broker takes `member` for one of the group, no other has these."""
+
+    member: Any
+    """The library's own."""
+    partitions: frozenset[int]
+
+
+Refused = tuple[Outgoing, PublishError]
 
 
 class Listener(Protocol):
@@ -98,6 +127,9 @@ class Consumer(Protocol):
         """Begin to commit for each partition the offset to go on from; `Listener.committed` tells of it. False where a
         rebalance is under way or over: then nothing will be, and what counts is whether the partition is still ours
         after the next poll. A commit of which nothing is heard may be made again."""
+
+    def standing(self) -> Standing:
+        """What a transaction commits offsets by."""
 
     def pause(self, partitions: Collection[int]) -> None:
         """Fetch and return nothing of these until they are resumed; those that are not ours are passed over."""
@@ -138,6 +170,24 @@ class Producer(Protocol):
         """Disconnect at once; what is not decided is lost."""
 
 
+class Transactions(Protocol):
+    """Writes records and commits the offsets of what they came from: all of it, or nothing of it."""
+
+    def run(self, records: Sequence[Outgoing], topic: str, offsets: Mapping[int, int], member: Any) -> list[Refused]:
+        """One transaction; nothing is returned when it is committed. Else nothing was written or committed, and those
+        are returned that were refused (perhaps others than are to blame: a broker refuses them by the batch).
+
+        BrokerUnavailable, Rebalanced: nothing was written, all of it may be run again. BrokerRefused: it is not known
+        what was, and only a new process can go on, from what the broker has. Fenced: another one has the id.
+        """
+
+    def trouble(self) -> str:
+        """As a consumer's."""
+
+    def close(self) -> None:
+        """Disconnect at once."""
+
+
 class Driver(Protocol):
     """A client library."""
 
@@ -148,3 +198,6 @@ class Driver(Protocol):
 
     def producer(self, options: Options) -> Producer:
         """Connected. BrokerUnavailable as above."""
+
+    def transactions(self, options: Options, transactional_id: str) -> Transactions:
+        """Connected; who had the id before is fenced, and what it had begun is undone. BrokerUnavailable as above."""

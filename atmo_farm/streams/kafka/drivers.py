@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.util
 
 from atmo_farm.errors import CannotStart
-from atmo_farm.streams.kafka.driver import Consumer, Driver, Listener, Producer
+from atmo_farm.streams.kafka.driver import Consumer, Driver, Listener, Producer, Transactions
 from atmo_farm.streams.kafka.kafka_python_consumer import KafkaPythonConsumer
 from atmo_farm.streams.kafka.kafka_python_producer import KafkaPythonProducer
+from atmo_farm.streams.kafka.kafka_python_transactions import KafkaPythonTransactions
 from atmo_farm.streams.kafka.membership import Membership
 from atmo_farm.streams.kafka.options import Options
 
@@ -24,6 +25,10 @@ class KafkaPython:
     def producer(self, options: Options) -> Producer:
         """As the protocol says."""
         return KafkaPythonProducer(options)
+
+    def transactions(self, options: Options, transactional_id: str) -> Transactions:
+        """As the protocol says."""
+        return KafkaPythonTransactions(options, transactional_id)
 
 
 class Librdkafka:
@@ -42,6 +47,12 @@ class Librdkafka:
         from atmo_farm.streams.kafka.librdkafka_producer import LibrdkafkaProducer
 
         return LibrdkafkaProducer(options)
+
+    def transactions(self, options: Options, transactional_id: str) -> Transactions:
+        """As the protocol says."""
+        from atmo_farm.streams.kafka.librdkafka_transactions import LibrdkafkaTransactions
+
+        return LibrdkafkaTransactions(options, transactional_id)
 
 
 def choose(name: str) -> Driver:

@@ -17,7 +17,7 @@ from kafka.structs import MemberState, OffsetAndMetadata, TopicPartition
 
 from atmo_farm import clock
 from atmo_farm.streams.kafka import kafka_python_client as client
-from atmo_farm.streams.kafka.driver import Listener, Record
+from atmo_farm.streams.kafka.driver import Listener, Record, Standing
 from atmo_farm.streams.kafka.membership import HEARTBEATS, Membership
 from atmo_farm.streams.kafka.options import Options
 
@@ -108,6 +108,13 @@ class KafkaPythonConsumer:
             raise client.wrapped(error, self._options) from error
         self._listener.committed(offsets)
         return True
+
+    def standing(self) -> Standing:
+        """As the protocol says. The membership is looked at first: before a partition is another's, there is one more
+        generation, and before that the library's thread has told that it is not ours."""
+        member = self._consumer.group_metadata()
+        told = frozenset[int]().union(*(gone for assigned, gone in self._rebalances.copy() if not assigned))
+        return Standing(member, frozenset(self._ours - told if member.generation_id >= 0 else ()))
 
     def pause(self, partitions: Collection[int]) -> None:
         """As the protocol says."""

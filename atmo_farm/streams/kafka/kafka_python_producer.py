@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from kafka import KafkaProducer, errors
+from kafka.net.compat import KafkaNetClient
 from kafka.partitioner.default import DefaultPartitioner
 
 from atmo_farm import clock
@@ -44,7 +45,7 @@ class KafkaPythonProducer:
         """In order, with the library's futures."""
         self._silent: dict[str, float] = {}
         """Topic → until when it is not asked for again."""
-        self._partitioner = _OnePerFlush()
+        self._partitioner = OnePerFlush()
         self._producer: Any = None
         self._connect()
 
@@ -68,7 +69,7 @@ class KafkaPythonProducer:
         alone = len(failed) > 1
         for record, error in failed:
             refused = alone and not _is_transient(error)
-            results.append(self._alone(record) if refused else (record, self._verdict(record, error)))
+            results.append(self._alone(record) if refused else (record, verdict(record, error, self._options)))
         return results
 
     def trouble(self) -> str:
@@ -80,29 +81,13 @@ class KafkaPythonProducer:
     def close(self) -> None:
         """As the protocol says."""
         producer, self._producer = self._producer, None
-        if producer is None:
-            return
-        try:
-            producer.close(timeout=0)
-        except errors.KafkaError:  # it flushes first, and stops at that when it cannot
-            producer._sender.force_close()
+        if producer is not None:
+            close(producer)
 
     def _connect(self) -> None:
         if self._producer is not None:
             return
-        self._producer, self._client = client.connect(
-            KafkaProducer,
-            self._options,
-            metrics_enabled=False,
-            acks="all",
-            enable_idempotence=True,
-            batch_size=BATCH_BYTES,
-            linger_ms=round(LINGER_S * 1000),
-            partitioner=self._partitioner,
-            max_request_size=LARGEST_RECORD,
-            max_block_ms=round(TOPIC_TIMEOUT_S * 1000),
-            delivery_timeout_ms=round(DELIVERY_TIMEOUT_S * 1000),
-        )
+        self._producer, self._client = made(self._options, self._partitioner)
 
     def _hand_over(self) -> list[Result]:
         """Give the library what was taken; returns those that it does not take."""
@@ -112,15 +97,15 @@ class KafkaPythonProducer:
         send = self._producer.send
         for record in taken:
             if self._silent and clock.monotonic() < self._silent.get(record.topic, 0.0):
-                refused.append((record, self._no_answer(record.topic)))
+                refused.append((record, self._no_answer(record)))
                 continue
             try:
                 future = send(record.topic, record.value, record.key, record.headers)
             except errors.KafkaTimeoutError:
                 self._silent[record.topic] = clock.monotonic() + TOPIC_AGAIN_S
-                refused.append((record, self._no_answer(record.topic)))
+                refused.append((record, self._no_answer(record)))
             except (errors.KafkaError, ValueError, TypeError) as error:  # an illegal name, a header that cannot be
-                refused.append((record, self._verdict(record, error)))
+                refused.append((record, verdict(record, error, self._options)))
             else:
                 self._sent.append((record, future))
         return refused
@@ -163,32 +148,20 @@ class KafkaPythonProducer:
             return results[0]
         if late:
             self.close()
-            return (record, self._no_answer(record.topic))
+            return (record, self._no_answer(record))
         failure = decided[0][1]
         if failure is None:
             return (record, None)
         self.close()
-        return (record, self._verdict(record, failure))
+        return (record, verdict(record, failure, self._options))
 
-    def _no_answer(self, topic: str) -> PublishError:
+    def _no_answer(self, record: Outgoing) -> PublishError:
         if client.is_connected(self._client):
-            words = f"topic {topic!r} does not exist, or has no leader, or this user may not see it"
-        else:
-            words = client.complaint(self._options)
-        return PublishError(words, transient=True)
-
-    def _verdict(self, record: Outgoing, error: Exception) -> PublishError:
-        if isinstance(error, _TOO_LARGE):
-            size = len(record.value or b"") + len(record.key or b"")
-            words = f"{size} bytes are more than topic {record.topic!r} takes (max.message.bytes)"
-        elif isinstance(error, errors.KafkaError):
-            words = client.reason(error, self._options)
-        else:
-            words = f"cannot publish on topic {record.topic!r}: {error}"
-        return PublishError(words, transient=_is_transient(error))
+            return no_such_topic(record)
+        return PublishError(client.complaint(self._options), transient=True)
 
 
-class _OnePerFlush(DefaultPartitioner):  # type: ignore[misc]
+class OnePerFlush(DefaultPartitioner):  # type: ignore[misc]
     """Records without a key are all in one partition until the next flush: larger batches, and less to think about."""
 
     def __init__(self) -> None:
@@ -208,5 +181,48 @@ class _OnePerFlush(DefaultPartitioner):  # type: ignore[misc]
         return found
 
 
-def _is_transient(error: Exception) -> bool:
+def made(options: Options, partitioner: OnePerFlush, **own: Any) -> tuple[Any, KafkaNetClient]:
+    """A producer of the library, and its network client; `own`: configuration beside what all have."""
+    return client.connect(
+        KafkaProducer,
+        options,
+        metrics_enabled=False,
+        acks="all",
+        enable_idempotence=True,
+        batch_size=BATCH_BYTES,
+        linger_ms=round(LINGER_S * 1000),
+        partitioner=partitioner,
+        max_request_size=LARGEST_RECORD,
+        max_block_ms=round(TOPIC_TIMEOUT_S * 1000),
+        delivery_timeout_ms=round(DELIVERY_TIMEOUT_S * 1000),
+        **own,
+    )
+
+
+def close(producer: Any) -> None:
+    """At once, whatever it still has."""
+    try:
+        producer.close(timeout=0)
+    except errors.KafkaError:  # it flushes first, and stops at that when it cannot
+        producer._sender.force_close()
+
+
+def verdict(record: Outgoing, error: BaseException, options: Options) -> PublishError:
+    """Why a record was refused, in an operator's terms."""
+    if isinstance(error, _TOO_LARGE):
+        words = f"{record.size} bytes are more than topic {record.topic!r} takes (max.message.bytes)"
+    elif isinstance(error, errors.KafkaError):
+        words = client.reason(error, options)
+    else:
+        words = f"cannot publish on topic {record.topic!r}: {error}"
+    return PublishError(words, transient=_is_transient(error))
+
+
+def no_such_topic(record: Outgoing) -> PublishError:
+    """It is asked for in vain."""
+    words = f"topic {record.topic!r} does not exist, or has no leader, or this user may not see it"
+    return PublishError(words, transient=True)
+
+
+def _is_transient(error: BaseException) -> bool:
     return isinstance(error, errors.KafkaError) and bool(error.retriable)

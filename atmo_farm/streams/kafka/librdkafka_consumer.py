@@ -9,7 +9,7 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, To
 
 from atmo_farm import clock
 from atmo_farm.streams.kafka import librdkafka_client as client
-from atmo_farm.streams.kafka.driver import BrokerRefused, Listener, Record
+from atmo_farm.streams.kafka.driver import BrokerRefused, Listener, Record, Standing
 from atmo_farm.streams.kafka.membership import Membership
 from atmo_farm.streams.kafka.options import Options
 
@@ -138,6 +138,10 @@ class LibrdkafkaConsumer:
         if self._revoking:
             self._on_commit(None, done or [])
         return True
+
+    def standing(self) -> Standing:
+        """As the protocol says. The library waits with a new generation until `poll` has told what is not ours."""
+        return Standing(self._consumer.consumer_group_metadata(), frozenset(self._positions))
 
     def pause(self, partitions: Collection[int]) -> None:
         """As the protocol says."""

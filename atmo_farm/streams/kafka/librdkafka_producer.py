@@ -77,23 +77,7 @@ class LibrdkafkaProducer:
         self._producer.flush(0)
 
     def _connect(self) -> None:
-        self._connection = client.Connection(self._options)
-        self._producer = Producer(
-            self._connection.configuration(
-                acks="all",
-                enable_idempotence=True,
-                linger_ms=round(LINGER_S * 1000),
-                message_max_bytes=LARGEST_RECORD,
-                delivery_timeout_ms=round(DELIVERY_TIMEOUT_S * 1000),
-                topic_metadata_propagation_max_ms=round(TOPIC_TIMEOUT_S * 1000),
-                partitioner="murmur2_random",  # as all other clients do it
-            )
-        )
-        try:
-            self._producer.list_topics("", timeout=client.BOOTSTRAP_TIMEOUT_S)
-        except KafkaException as error:
-            self._producer.poll(0)  # what was told meanwhile
-            raise self._connection.not_let_in(error.args[0]) from error
+        self._producer, self._connection = made(self._options, delivery_timeout_ms=round(DELIVERY_TIMEOUT_S * 1000))
 
     def _hand_over(self, record: Outgoing) -> None:
         decide = partial(self._decide, record)
@@ -116,21 +100,44 @@ class LibrdkafkaProducer:
         return decided
 
     def _result(self, record: Outgoing, error: Any) -> Result:
-        return (record, None if error is None else self._verdict(record, error))
+        return (record, None if error is None else verdict(record, error, self._options))
 
-    def _verdict(self, record: Outgoing, error: Any) -> PublishError:
-        code = error.code()
-        if code == KafkaError.MSG_SIZE_TOO_LARGE:
-            size = len(record.value or b"") + len(record.key or b"")
-            words = f"{size} bytes are more than topic {record.topic!r} takes (max.message.bytes)"
-        elif code in _UNKNOWN:
-            words = f"topic {record.topic!r} does not exist, or has no leader, or this user may not see it"
-        elif code == KafkaError.TOPIC_EXCEPTION:
-            words = f"cannot publish on topic {record.topic!r}: the name is not legal"
-        else:
-            words = client.reason(error, self._options)
-        transient = error.retriable() or code in _FOR_NOW or code == KafkaError._QUEUE_FULL
-        return PublishError(words, transient=transient)
+
+def made(options: Options, **own: Any) -> tuple[Producer, client.Connection]:
+    """A producer of the library, connected, and what it is told of that; `own`: configuration beside what all have."""
+    connection = client.Connection(options)
+    producer = Producer(
+        connection.configuration(
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=round(LINGER_S * 1000),
+            message_max_bytes=LARGEST_RECORD,
+            topic_metadata_propagation_max_ms=round(TOPIC_TIMEOUT_S * 1000),
+            partitioner="murmur2_random",  # as all other clients do it
+            **own,
+        )
+    )
+    try:
+        producer.list_topics("", timeout=client.BOOTSTRAP_TIMEOUT_S)
+    except KafkaException as error:
+        producer.poll(0)  # what was told meanwhile
+        raise connection.not_let_in(error.args[0]) from error
+    return producer, connection
+
+
+def verdict(record: Outgoing, error: Any, options: Options) -> PublishError:
+    """Why a record was refused, in an operator's terms."""
+    code = error.code()
+    if code == KafkaError.MSG_SIZE_TOO_LARGE:
+        words = f"{record.size} bytes are more than topic {record.topic!r} takes (max.message.bytes)"
+    elif code in _UNKNOWN:
+        words = f"topic {record.topic!r} does not exist, or has no leader, or this user may not see it"
+    elif code == KafkaError.TOPIC_EXCEPTION:
+        words = f"cannot publish on topic {record.topic!r}: the name is not legal"
+    else:
+        words = client.reason(error, options)
+    transient = error.retriable() or code in _FOR_NOW or code == KafkaError._QUEUE_FULL
+    return PublishError(words, transient=transient)
 
 
 def _is(error: Any, code: int) -> bool:

@@ -27,6 +27,8 @@ class Membership:
     start_at: Literal["earliest", "latest"] | float = "latest"
     """Where a partition begins for which the group has committed nothing; a number is seconds since 1970."""
     session_timeout_s: float = 10.0
+    transactional_id: str = ""
+    """Outputs and offsets go in transactions with this id, one process after the other; empty: there are none."""
 
 
 class Place(Protocol):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
-from atmo_farm.streams.kafka.driver import Outgoing
+from atmo_farm.streams.kafka.driver import Outgoing, Refused
 from atmo_farm.streams.kafka.owner import Owner
-from atmo_farm.streams.kafka.partitions import Partitions
+from atmo_farm.streams.kafka.partitions import Partition, Partitions
 
 
 class Outbox:
@@ -30,9 +30,16 @@ class Outbox:
         self._outgoing.append(record)
         self._tell_soon()
 
-    def commit(self, partition: int, position: int) -> None:
-        """To be committed; told with the record that has ended for it."""
-        self._offsets[partition] = position
+    def end(self, partition: Partition, offset: int) -> None:
+        """A record that was handed over has ended for good: it may be committed when all before it may."""
+        if self._partitions.end(partition, offset):
+            position = partition.mark.position
+            assert position is not None
+            self._offsets[partition.number] = position
+        self.settle(1)
+
+    def give_up(self, partition: Partition, offset: int) -> None:
+        """One will not end in this process: another one gets it, and all that is behind it."""
 
     def settle(self, count: int) -> None:
         """So many records that were handed over have ended, or are dropped."""
@@ -47,6 +54,9 @@ class Outbox:
         """What would be committed of them is not ours to commit."""
         for partition in partitions:
             self._offsets.pop(partition, None)
+
+    def transacted(self, offsets: Mapping[int, int], refused: list[Refused]) -> None:
+        """`ears.Ears`: only where there are transactions."""
 
     def hold(self) -> None:
         """From now until the next `tell`, the ends of turns tell nothing."""

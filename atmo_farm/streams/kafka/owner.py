@@ -21,11 +21,13 @@ from typing import Any
 
 from atmo_farm import clock
 from atmo_farm.directive.model import DeadLetter
-from atmo_farm.streams.kafka.clients import Clients, Ears
+from atmo_farm.streams.kafka.clients import Clients
 from atmo_farm.streams.kafka.driver import BrokerRefused, BrokerUnavailable, Driver, Outgoing
+from atmo_farm.streams.kafka.ears import Ears
 from atmo_farm.streams.kafka.health import Health
 from atmo_farm.streams.kafka.membership import Membership
 from atmo_farm.streams.kafka.options import Options
+from atmo_farm.streams.kafka.writing import Batch
 
 logger = logging.getLogger("atmo_farm.streams")
 
@@ -86,6 +88,10 @@ class Owner:
     def send(self, records: Sequence[Outgoing]) -> None:
         """Write these; their results come back."""
         self._ask(partial(self._clients.send, records))
+
+    def transact(self, batch: Batch) -> None:
+        """Write and commit this in one transaction, after the last one has been told of."""
+        self._ask(partial(self._clients.transact, batch))
 
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Commit these; for partitions that are ours no more it is forgotten."""

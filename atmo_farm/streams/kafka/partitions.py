@@ -9,7 +9,7 @@ the others go on. What waits is bounded: a partition that has enough is paused a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from atmo_farm.streams.kafka.driver import Record
 from atmo_farm.streams.kafka.watermark import Watermark
@@ -55,6 +55,14 @@ class Partitions:
     def __len__(self) -> int:
         """How many records wait to be handed over."""
         return 0 if self.held else sum(len(partition.waiting) for partition in self._ours.values())
+
+    def __iter__(self) -> Iterator[Partition]:
+        """Those that are ours."""
+        return iter(self._ours.values())
+
+    def has(self, partition: Partition) -> bool:
+        """Whether it is ours, and has been since."""
+        return self._ours.get(partition.number) is partition
 
     def assigned(self, numbers: Collection[int]) -> None:
         """These are ours from now on."""
@@ -104,7 +112,7 @@ class Partitions:
     def end(self, partition: Partition, offset: int) -> bool:
         """A record that was taken has ended for good; whether there is more to commit now."""
         moved = partition.mark.end(offset)
-        if self._ours.get(partition.number) is not partition:
+        if not self.has(partition):
             return False
         self._give_turn(partition)
         return moved

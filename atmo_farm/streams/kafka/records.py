@@ -59,6 +59,12 @@ def message_of(topic: str, partition: Partition, record: Record, codec: Codec) -
     return message
 
 
+def origin_of(message: Message) -> KafkaOrigin:
+    """Of a message that `message_of` has made."""
+    assert isinstance(message.origin, KafkaOrigin)
+    return message.origin
+
+
 def headers_of(headers: Headers) -> dict[str, str]:
     """Names in lower case; the last value of a repeated name; a null value is an empty one."""
     return {name.lower(): (value or b"").decode("utf-8", "replace") for name, value in headers}

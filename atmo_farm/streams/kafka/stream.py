@@ -19,13 +19,14 @@ from atmo_farm.errors import AtmoFarmError, CannotStart, PublishError
 from atmo_farm.streams.base import DONE, Handle, Message, Output, Receipt, StreamEvents
 from atmo_farm.streams.codec import Codec
 from atmo_farm.streams.kafka import drivers
-from atmo_farm.streams.kafka.driver import BrokerRefused, Outgoing, Record, Result
+from atmo_farm.streams.kafka.driver import BrokerRefused, Outgoing, Record, Refused, Result
 from atmo_farm.streams.kafka.membership import Membership, Place
 from atmo_farm.streams.kafka.options import options
 from atmo_farm.streams.kafka.outbox import Outbox
+from atmo_farm.streams.kafka.outbox_transactional import TransactionalOutbox
 from atmo_farm.streams.kafka.owner import Owner
 from atmo_farm.streams.kafka.partitions import Partition, Partitions
-from atmo_farm.streams.kafka.records import KafkaOrigin, is_for_another, message_of, wire_headers
+from atmo_farm.streams.kafka.records import is_for_another, message_of, origin_of, wire_headers
 
 logger = logging.getLogger("atmo_farm.streams")
 
@@ -67,12 +68,14 @@ class KafkaStream:
         self._codec = Codec(envelope)
         self._whom = whom
         self._place = place
-        self._partitions = Partitions(max_in_flight, share=ordered)
+        transactional = membership is not None and bool(membership.transactional_id)
+        # what has ended waits for its transaction, so for all before it: without shares, one partition had all places
+        self._partitions = Partitions(max_in_flight, share=ordered or transactional)
         self._owner = Owner(drivers.choose(connection.driver), given, self, topic, membership, dead_letter)
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._member: asyncio.Future[None] = self._loop.create_future()
-        self._outbox = Outbox(self._owner, self._partitions)
+        self._outbox = (TransactionalOutbox if transactional else Outbox)(self._owner, self._partitions)
         self._wake: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[None] | None = None
         self._joined = self._ended = self._stopping = False
@@ -109,20 +112,17 @@ class KafkaStream:
 
     def ack(self, message: Message) -> None:
         """It may be committed when all before it may."""
-        origin = message.origin
-        assert isinstance(origin, KafkaOrigin)
+        origin = origin_of(message)
         self._end(origin.partition, origin.record)
 
     def _end(self, partition: Partition, record: Record) -> None:
-        if self._partitions.end(partition, record.offset):
-            position = partition.mark.position
-            assert position is not None
-            self._outbox.commit(partition.number, position)
-        self._outbox.settle(1)
+        self._outbox.end(partition, record.offset)
         self._wake_pump()
 
-    def give_back(self, message: Message, delay_s: float) -> None:
-        """Nothing: it is not committed, so the group gets it again when this process has left."""
+    def give_back(self, message: Message, _delay_s: float) -> None:
+        """It is not committed, so the group gets it again when this process has left."""
+        origin = origin_of(message)
+        self._outbox.give_up(origin.partition, origin.record.offset)
 
     def terminate(self, message: Message) -> None:
         """Nobody needs it any more."""
@@ -168,7 +168,7 @@ class KafkaStream:
         """Records received and not yet handed over."""
         return len(self._partitions)
 
-    # `owner.Ears`
+    # `ears.Ears`
 
     def opened(self) -> None:
         """Connected."""
@@ -193,8 +193,8 @@ class KafkaStream:
 
     def revoked(self, partitions: Collection[int]) -> None:
         """Not ours: what waits of them is dropped, what is in hand ends for nothing and comes again elsewhere."""
-        self._outbox.revoked(partitions)
         self._outbox.settle(self._partitions.revoked(partitions))
+        self._outbox.revoked(partitions)
 
     def records(self, polled: Mapping[int, Sequence[Record]]) -> None:
         """Of partitions that are ours."""
@@ -215,6 +215,12 @@ class KafkaStream:
         """Whoever waits for them goes on."""
         for record, error in results:
             record.token.tell(error)
+
+    def transacted(self, offsets: Mapping[int, int], refused: list[Refused]) -> None:
+        """So much will not come again, and its outputs are there; or some were refused."""
+        self._partitions.committed(offsets)
+        self._outbox.transacted(offsets, refused)
+        self._wake_pump()
 
     def waiting(self, reason: str) -> None:
         """No broker, or no topic."""
@@ -243,7 +249,8 @@ class KafkaStream:
             raise PublishError("the stream is closed", transient=True)
         receipt = Receipt()
         headers = wire_headers(output) if output.headers or output.original else []
-        self._outbox.send(Outgoing(output.subject, output.record_key, payload, headers, receipt))
+        cause = None if output.cause is None else output.cause.origin
+        self._outbox.send(Outgoing(output.subject, output.record_key, payload, headers, receipt, cause))
         return receipt
 
     def _hold(self, held: bool) -> None:

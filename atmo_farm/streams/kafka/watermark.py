@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Container
 
 
 class Watermark:
@@ -39,6 +40,11 @@ class Watermark:
     def unfinished(self) -> int:
         """How many have begun and not ended."""
         return len(self._begun) - len(self._ended)
+
+    def reach(self, ready: Container[int]) -> int | None:
+        """What the position were if these had ended, too."""
+        ended = self._ended
+        return next((offset for offset in self._begun if offset not in ended and offset not in ready), self._next)
 
     def begin(self, offset: int) -> None:
         """ValueError if it is not above all that have begun."""

@@ -226,7 +226,7 @@ class Stream(Protocol):
         """Done with it."""
 
     def give_back(self, message: Message, delay_s: float) -> None:
-        """Deliver it again after so many seconds."""
+        """Deliver it again after so many seconds; of a stream that does not redeliver: another process will have it."""
 
     def terminate(self, message: Message) -> None:
         """Never deliver it again."""

@@ -52,6 +52,12 @@ def _try(directive: Directive, name: str, key: str, given: Options, tell: Tell) 
         dead = handler.dead_letter.resource if handler.dead_letter else ""
         if dead in there and "WRITE" not in there[dead].rights:
             tell(at, where, f"{key}: {user} may not write topic {dead!r}, for dead letters; grant it")
+        elif dead and dead not in there and (why := admin.may_create(given, dead)):
+            message = f"{key}: topic {dead!r}, for dead letters, is not there and cannot be made ({why}); create it"
+            tell(at, where, message)
+        prefix = f"{directive.identifier}.{handler.name}."
+        if handler.exactly_once and not admin.may_transact(given, f"{prefix}check"):
+            tell(at, where, f"{key}: {user} may not write transactional ids that begin with {prefix!r}; grant it")
         partitions = there[handler.resource].partitions if handler.resource in there else handler.workers
         if handler.workers > partitions:
             message = (

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from kafka import KafkaAdminClient
-from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
+from kafka.admin import ACL, ACLOperation, ACLPermissionType, ACLResourcePatternType, ResourcePattern, ResourceType
 
 from tests.farm import write_app
 from tests.integration.test_cli_check import atmo_farm
@@ -30,13 +30,30 @@ handlers:
   - {{type: stream, source: kafka, name: b, resource: seen, group: mine, steps: [{{fn: hello}}], respondTo: read}}
   - {{type: stream, source: kafka, name: c, resource: read, group: theirs, workers: 3, steps: [{{fn: hello}}],
      deadLetter: {{resource: seen}}}}
-  - {{type: stream, source: kafka, name: d, resource: read, group: mine, workers: 2, steps: [{{fn: hello}}]}}
+  - {{type: stream, source: kafka, name: d, resource: read, group: mine, workers: 2, steps: [{{fn: hello}}],
+     deadLetter: {{resource: made}}}}
+  - {{type: stream, source: kafka, name: e, resource: read, group: mine, exactlyOnce: true, steps: [{{fn: hello}}],
+     deadLetter: off}}
+  - {{type: stream, source: kafka, name: f, resource: read, group: mine, exactlyOnce: true, steps: [{{fn: hello}}],
+     deadLetter: off}}
 """
 
 
-def allow(server: KafkaServer, operation: ACLOperation, type_: ResourceType, name: str) -> None:
+DEAD = (
+    "connections.kafka: topic 'com.example.test.{}.dead', for dead letters, is not there and cannot be made "
+    "(not allowed); create it"
+)
+
+
+def allow(
+    server: KafkaServer,
+    operation: ACLOperation,
+    type_: ResourceType,
+    name: str,
+    kind: ACLResourcePatternType = ACLResourcePatternType.LITERAL,
+) -> None:
     with closing(KafkaAdminClient(bootstrap_servers=server.address())) as admin:
-        pattern = ResourcePattern(type_, name)
+        pattern = ResourcePattern(type_, name, kind)
         admin.create_acls([ACL(f"User:{USER}", "*", operation, ACLPermissionType.ALLOW, pattern)])
 
 
@@ -48,6 +65,9 @@ def test_each_right_that_is_missing_is_named(tmp_path: Path, start_kafka: Callab
     allow(server, ACLOperation.DESCRIBE, ResourceType.TOPIC, "seen")
     allow(server, ACLOperation.READ, ResourceType.TOPIC, "read")
     allow(server, ACLOperation.READ, ResourceType.GROUP, "mine")
+    allow(server, ACLOperation.CREATE, ResourceType.TOPIC, "made")
+    prefix = "com.example.test.f."
+    allow(server, ACLOperation.WRITE, ResourceType.TRANSACTIONAL_ID, prefix, ACLResourcePatternType.PREFIXED)
     text = DIRECTIVE.format(address=server.address("SASL_PLAINTEXT"), user=USER)
     app = write_app(tmp_path / "app", text, ("c", "hello"))
 
@@ -61,6 +81,13 @@ def test_each_right_that_is_missing_is_named(tmp_path: Path, start_kafka: Callab
         ("b", "error", "connections.kafka: 'atmo' may not write topic 'read'; grant it"),
         ("c", "error", "connections.kafka: 'atmo' may not read with consumer group 'theirs'; grant it"),
         ("c", "error", "connections.kafka: 'atmo' may not write topic 'seen', for dead letters; grant it"),
+        ("a", "error", DEAD.format("a")),
+        ("b", "error", DEAD.format("b")),
+        (
+            "e",
+            "error",
+            "connections.kafka: 'atmo' may not write transactional ids that begin with 'com.example.test.e.'; grant it",
+        ),
         (
             "c",
             "warning",

@@ -212,3 +212,40 @@ def test_an_order_survives_kills_and_rebalances(
         began_again = verify_order(load.outputs, lanes, back=4 * times)
         kafka_figure(f"{ordering}: messages in order", len(load.outputs))
         kafka_figure(f"{ordering}: times that one began again", began_again)
+
+
+@pytest.mark.fault(row="kafka-exactly-once", short="kafka-python")
+@pytest.mark.timeout(1200)
+def test_exactly_once(make_farm: MakeFarm, work: Work, amount: Amount, kafka_figure: Figure) -> None:
+    """A reader that waits for transactions sees each result and each dead letter once, in order, whatever
+    consumers are killed, and whatever workers come and go."""
+    kills, reloads = amount(3, 50), amount(1, 10)
+    keys = "exactlyOnce: true", "retry: {attempts: 2, initialDelay: 20ms, on: [trap]}"
+    farm = work.serve(make_farm(), "fn: trapping", *keys, "workers: 3")
+
+    def data(number: int) -> bytes:
+        return b"unreachable %d" % number if number % 50 == 49 else b"%d" % number
+
+    with farm, work.load(amount(80, 150), data=data) as load:
+        load.back_after_s()
+        back = []
+        for _ in range(kills):
+            wait_for(lambda: len(farm.workers("work")) == 3)
+            os.kill(farm.workers("work")[0], signal.SIGKILL)
+            back.append(load.back_after_s())
+            time.sleep(amount(0, 1))
+        for number in range(2 * reloads):
+            workers = 2 + number % 2
+            work.serve(farm, "fn: trapping", *keys, f"workers: {workers}")
+            os.kill(farm.pid, signal.SIGHUP)
+            wait_for(lambda count=workers: len(farm.workers("work")) == count)  # type: ignore[misc]
+            load.back_after_s()
+        ledger = load.finish()
+        ledger.verify(repeated=0, dead=len([name for name in ledger.published if int(name) % 50 == 49]))
+        for partition in range(PARTITIONS):
+            ordered = [number for number in load.outputs if number % PARTITIONS == partition]
+            assert ordered == sorted(ordered)
+        kafka_figure("kills", kills)
+        kafka_figure("slowest return, s", max(back))
+        kafka_figure("messages, each result once", len(ledger.published))
+        assert farm.stop() == 0

@@ -17,6 +17,7 @@ from kafka.admin import MemberToRemove, NewTopic
 from atmo_farm import clock
 from atmo_farm.streams.kafka import kafka_python_client as client
 from atmo_farm.streams.kafka.driver import BrokerRefused
+from atmo_farm.streams.kafka.kafka_python_transactions import KafkaPythonTransactions
 from atmo_farm.streams.kafka.options import Options
 
 ANY = -1
@@ -55,6 +56,29 @@ def topics(options: Options) -> dict[str, Topic]:
             one["name"]: Topic(len(one["partitions"]), frozenset(one["authorized_operations"]))
             for one in admin.describe_topics()
         }
+
+
+def may_create(options: Options, topic: str) -> str:
+    """Why this user cannot make a topic that is not there; empty if it can. Nothing is made."""
+    with _admin(options) as admin:
+        try:
+            admin.create_topics([NewTopic(topic, 1, ANY)], validate_only=True)
+        except errors.TopicAlreadyExistsError:
+            return ""
+        except errors.AuthorizationError:
+            return "not allowed"
+        except errors.KafkaError as error:
+            return client.reason(error, options)
+    return ""
+
+
+def may_transact(options: Options, transactional_id: str) -> bool:
+    """Whether this user may have transactions under such an id; who has just this one is fenced by the question."""
+    try:
+        KafkaPythonTransactions(options, transactional_id).close()
+    except BrokerRefused:
+        return False
+    return True
 
 
 def may_join(options: Options, group: str) -> bool:

@@ -213,6 +213,22 @@ def test_output_is_about_nats() -> None:
     assert "`respondTo` of NATS" in only_problem(with_handlers(text, KAFKA)).message
 
 
+def test_exactly_once_is_of_one_connection() -> None:
+    """A transaction cannot hold what goes to another cluster; without an output it is about offsets and letters."""
+    two = HEAD + "  kafka:\n    a: {brokerAddress: x}\n    b: {brokerAddress: y}\n"
+    text = f"- {{type: stream, source: kafka, resource: c, connection: a, {STEPS}, «exactlyOnce: true, %s}}"
+    for answer in ("respondTo: {resource: d, source: nats}", "respondTo: {resource: d, connection: b}"):
+        problem = only_problem(with_handlers(text % answer, two))
+        assert problem.key == "handlers[0].exactlyOnce" and "connection that the messages come from" in problem.message
+    for answer in ("respondTo: d", "respondTo: {resource: d, connection: a}", "workers: 2"):
+        assert good(with_handlers(text.replace("«", "") % answer, two)).handlers[0].exactly_once
+    assert (
+        not good(with_handlers(text.replace("«", "").replace("true", "false") % "group: g", two))
+        .handlers[0]
+        .exactly_once
+    )
+
+
 def test_two_handlers_with_one_durable() -> None:
     """They would take each other's messages; in two streams, or on two connections, they do not."""
     one = f"- {{type: stream, source: nats, resource: a, durable: d, {STEPS}}}\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from atmo_farm.directive import served
-from atmo_farm.directive.keys.handlers import HANDLER
 from tests.unit.directive.support import HEAD, good, marked, stream, with_handlers
 
 KAFKA = HEAD + "  kafka:\n    brokerAddress: localhost\n"
@@ -71,7 +70,7 @@ SERVED = {
     ),
     "a connection that nobody uses": KAFKA,
     "kafka": with_handlers(
-        f"- {{type: stream, source: kafka, resource: a, {STEPS}, startAt: earliest, exactlyOnce: false, respondTo: b}}",
+        f"- {{type: stream, source: kafka, resource: a, {STEPS}, startAt: earliest, exactlyOnce: true, respondTo: b}}",
         KAFKA,
     ),
     "authentication for nobody": HEAD + "authentication: {domains: {}}\n",
@@ -88,24 +87,3 @@ def test_all_of_it_in_the_order_of_the_file() -> None:
     text = with_handlers(f"- {{type: request, method: GET, resource: /a, {STEPS}}}") + "headless: true\n"
     lines = [problem.position.line for problem in served.not_served(good(text))]
     assert lines == [8, 9]
-
-
-def test_each_later_key_of_handlers_is_tested() -> None:
-    """One is left."""
-    assert {key.name for key in HANDLER.keys if key.later} == {"exactlyOnce"}
-    text = with_handlers(
-        f"- {{type: stream, source: kafka, resource: a, {STEPS}, ordering: key, orderingKey: subject, "
-        "exactlyOnce: true, startAt: earliest}",
-        KAFKA,
-    )
-    told = {problem.key.removeprefix("handlers[0].") for problem in served.not_served(good(text))}
-    assert told == {"exactlyOnce"}
-
-
-def test_a_handler_knows_its_own() -> None:
-    """For those who serve one handler: the keys, their places, their values."""
-    keys = "startAt: latest\n  exactlyOnce: true"
-    text = f"- type: stream\n  source: kafka\n  resource: a\n  {STEPS}\n  {keys}"
-    handler = good(with_handlers(text, KAFKA)).handlers[0]
-    assert {name: position.line for name, position in handler.not_served.items()} == {"exactlyOnce": 15}
-    assert handler.extra == {"exactlyOnce": True}

@@ -27,6 +27,7 @@ NAMES = (
     "sql",
     "greedy",
     "observe",
+    "traces",
     "reload",
 )
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import socket
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import machine, parts
 from benchmarks.report import Check, Report, median
+from tests.servers.process import free_port
 
 SECONDS = 2.0
 ROUNDS = 60
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> Report:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         sides = {}
-        for name, address in (("watched", _free_address()), ("monitor off", "off")):
+        for name, address in (("watched", f"127.0.0.1:{free_port()}"), ("monitor off", "off")):
             url = stack.enter_context(parts.nats_server())
             app = parts.hello_app(folder / f"app {name}", url)
             place = folder / name
@@ -67,9 +67,3 @@ def upper_bound(values: Sequence[float]) -> float:
         if below >= CONFIDENCE:
             return value
     return ordered[-1]
-
-
-def _free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"

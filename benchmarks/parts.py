@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,15 +94,18 @@ def hello_app(folder: Path, url: str, handlers: int = 1, extra: str = "") -> Pat
 
 
 @contextlib.contextmanager
-def farm(app: Path, *options: object, log: Path | None = None) -> Iterator[int]:
+def farm(
+    app: Path, *options: object, log: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Iterator[int]:
     """A farm that serves the application; gives the master's pid once systemd would be told READY=1.
 
-    `options` are further ones of `start`. With `log` it writes JSON lines there, from level info up.
+    `options` are further ones of `start`, `environ` what it has beside our own environment. With `log` it writes JSON
+    lines there, from level info up.
     """
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(f"{folder}/notify")
         notify.settimeout(READY_TIMEOUT_S)
-        environ = {**os.environ, "NOTIFY_SOCKET": f"{folder}/notify"}
+        environ = {**os.environ, **(environ or {}), "NOTIFY_SOCKET": f"{folder}/notify"}
         arguments = ["start", app, "--run-dir", f"{folder}/run", "--state-dir", f"{folder}/state", *options]
         if log is None:
             arguments += ["--log-level", "warn"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 
 import uvloop
 from faststream import AckPolicy, FastStream
@@ -21,18 +22,24 @@ async def main(address: str, topic: str) -> None:
     broker = KafkaBroker(address, acks="all", logger=None)
     publisher = broker.publisher(f"out.{topic}", batch=True)
 
-    @broker.subscriber(
+    subscriber = broker.subscriber(
         topic, group_id=topic, auto_offset_reset="earliest", batch=True, max_records=WINDOW, ack_policy=AckPolicy.MANUAL
     )
+
+    @subscriber
     async def hello(records: list[bytes], message: KafkaMessage) -> None:
         await publisher.publish(*(b"hello, " + record for record in records))
         await message.ack()
+
+    def joined() -> None:
+        while not subscriber.consumer.consumer.assignment():  # of the library beneath: nobody tells
+            time.sleep(0.05)
 
     app = FastStream(broker, logger=None)
 
     @app.after_startup
     async def ready() -> None:
-        await asyncio.sleep(3)  # it does not say when the group has given it its partition
+        await asyncio.to_thread(joined)
         print("ready", flush=True)
 
     await app.run()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from atmo_farm.streams.kafka import (
     librdkafka_consumer,
     librdkafka_producer,
     owner,
+    writing,
 )
 from atmo_farm.streams.kafka.membership import Membership
 from atmo_farm.streams.kafka.stream import KafkaStream
@@ -362,7 +363,58 @@ class TestFlow:
                 await stream.consume(handle)
                 await done
                 assert came == {number: list(range(6000)) for number in range(3)}
-                assert most <= 3 * (2000 + 2000)
+                assert most <= 3 * (2000 + 500)
+
+        run(body())
+
+    def test_one_partition_that_keeps_up_is_never_paused(
+        self, kafka_server: KafkaServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """To resume one costs librdkafka 0.2 s and all that it has fetched: so no more is read than is worked on."""
+        paused: list[int] = []
+
+        def noting(own: clients.Clients, pause: Collection[int], resume: Collection[int]) -> None:
+            paused.extend(pause)
+
+        monkeypatch.setattr(clients.Clients, "flow", noting)
+        topic = new_topic(kafka_server)
+        write(kafka_server, topic, values(20_000))
+
+        async def body() -> None:
+            async with stream_of(kafka_server, topic) as stream:
+                handled = Handled()
+
+                async def handle(message: Message) -> None:
+                    await handled(message)
+                    asyncio.get_running_loop().call_soon(stream.ack, message)
+
+                await stream.consume(handle)
+                await handled.payloads(20_000)
+                assert paused == []
+
+        run(body())
+
+    def test_one_that_stands_does_not_starve_the_others(self, kafka_server: KafkaServer) -> None:
+        """However much the broker has of it."""
+        topic = new_topic(kafka_server, partitions=3)
+        for partition in range(3):
+            write(kafka_server, topic, values(6000), partition=partition)
+
+        async def body() -> None:
+            async with stream_of(kafka_server, topic, max_in_flight=64) as stream:
+                handled, held = Handled(), []
+
+                async def handle(message: Message) -> None:
+                    if message.partition == 0:
+                        held.append(message)
+                    else:
+                        await handled(message)
+                        asyncio.get_running_loop().call_soon(stream.ack, message)
+
+                await stream.consume(handle)
+                await handled.payloads(12_000)
+                assert len(held) <= 64
+                assert stream.pending() <= 2000 + 500
 
         run(body())
 
@@ -391,7 +443,7 @@ class TestPublishing:
     ) -> None:
         """(Fault 5: its queue has none.) However much is published in one turn, all of it arrives, in order."""
         size, bound = 1000, 20_000
-        monkeypatch.setattr(clients, "FLUSH_BYTES", bound)
+        monkeypatch.setattr(writing, "FLUSH_BYTES", bound)
         given = [0]
         for producer in (kafka_python_producer.KafkaPythonProducer, librdkafka_producer.LibrdkafkaProducer):
             monkeypatch.setattr(producer, "send", noted(producer.send, lambda: given.append(given.pop() + size)))

@@ -144,13 +144,13 @@ class Clients:
             return False
         return new
 
-    def read(self, timeout_s: float) -> bool:
-        """Poll once; whether records have come."""
+    def read(self, timeout_s: float, most: int) -> bool:
+        """Poll once, for so many; whether records have come."""
         if self._consumer is None or not self._following:
             return False
         if self._transactional is not None:
             self._transactional.open()
-        polled = self._consumer.poll(timeout_s)
+        polled = self._consumer.poll(timeout_s, most)
         if not self._joined and self._consumer.joined():
             self._joined = True
             self._tell(self._ears.joined)

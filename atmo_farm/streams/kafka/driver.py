@@ -19,6 +19,8 @@ from atmo_farm.errors import AtmoFarmError, PublishError
 from atmo_farm.streams.kafka.membership import Membership
 from atmo_farm.streams.kafka.options import Options
 
+MOST_RECORDS = 500
+"""Of one poll."""
 TRANSACTION_WITHIN_S = 15.0
 """So long a transaction, or its commit, waits for the broker."""
 TRANSACTION_TIMEOUT_S = 45.0
@@ -120,8 +122,8 @@ class Listener(Protocol):
 class Consumer(Protocol):
     """A member of a consumer group, on one topic."""
 
-    def poll(self, timeout_s: float) -> Mapping[int, Sequence[Record]]:
-        """Records by partition, at most one poll's worth; waits so long for the first. Keeps the membership."""
+    def poll(self, timeout_s: float, most: int = MOST_RECORDS) -> Mapping[int, Sequence[Record]]:
+        """Records by partition, `most` of them at most; waits so long for the first. Keeps the membership."""
 
     def commit(self, offsets: Mapping[int, int]) -> bool:
         """Begin to commit for each partition the offset to go on from; `Listener.committed` tells of it. False where a

@@ -17,11 +17,10 @@ from kafka.structs import MemberState, OffsetAndMetadata, TopicPartition
 
 from atmo_farm import clock
 from atmo_farm.streams.kafka import kafka_python_client as client
-from atmo_farm.streams.kafka.driver import Listener, Record, Standing
+from atmo_farm.streams.kafka.driver import MOST_RECORDS, Listener, Record, Standing
 from atmo_farm.streams.kafka.membership import HEARTBEATS, Membership
 from atmo_farm.streams.kafka.options import Options
 
-MAX_POLL_RECORDS = 2000
 FETCH_BYTES = 16 << 20
 PARTITION_FETCH_BYTES = 4 << 20
 COMMIT_TIMEOUT_S = 3.0
@@ -64,7 +63,6 @@ class KafkaPythonConsumer:
             enable_auto_commit=False,
             partition_assignment_strategy=(CooperativeStickyAssignor,),
             isolation_level="read_committed",
-            max_poll_records=MAX_POLL_RECORDS,
             fetch_max_bytes=FETCH_BYTES,
             max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
             metadata_max_age_ms=round(METADATA_AGE_S * 1000),
@@ -74,11 +72,11 @@ class KafkaPythonConsumer:
         self._consumer.subscribe([topic], listener=_Rebalances(self._rebalances))
         self.missing()  # a leader that joins before it knows of the topic assigns nothing, and members stay without
 
-    def poll(self, timeout_s: float) -> Mapping[int, Sequence[Record]]:
+    def poll(self, timeout_s: float, most: int = MOST_RECORDS) -> Mapping[int, Sequence[Record]]:
         """As the protocol says."""
         self._unstick()
         try:
-            polled = self._consumer.poll(timeout_ms=round(timeout_s * 1000))
+            polled = self._consumer.poll(timeout_ms=round(timeout_s * 1000), max_records=most)
         except errors.NoOffsetForPartitionError:
             self._seek_to_start()
             polled = {}

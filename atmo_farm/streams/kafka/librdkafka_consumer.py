@@ -9,11 +9,10 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, To
 
 from atmo_farm import clock
 from atmo_farm.streams.kafka import librdkafka_client as client
-from atmo_farm.streams.kafka.driver import BrokerRefused, Listener, Record, Standing
+from atmo_farm.streams.kafka.driver import MOST_RECORDS, BrokerRefused, Listener, Record, Standing
 from atmo_farm.streams.kafka.membership import Membership
 from atmo_farm.streams.kafka.options import Options
 
-MAX_POLL_RECORDS = 2000
 FETCH_BYTES = 16 << 20
 PARTITION_FETCH_BYTES = 4 << 20
 QUEUED_BYTES = 16 << 20
@@ -91,7 +90,7 @@ class LibrdkafkaConsumer:
             self._consumer.close()
             raise self._connection.not_let_in(error.args[0]) from error
 
-    def poll(self, timeout_s: float) -> Mapping[int, Sequence[Record]]:
+    def poll(self, timeout_s: float, most: int = MOST_RECORDS) -> Mapping[int, Sequence[Record]]:
         """As the protocol says."""
         if not self._subscribed:  # not before: the library joins at once, whether it is polled or not
             self._subscribed = True
@@ -101,7 +100,7 @@ class LibrdkafkaConsumer:
         try:
             first = self._consumer.poll(timeout_s)
             # `consume` waits all of its time for a full batch: the first message alone is worth waiting for
-            more = self._consumer.consume(MAX_POLL_RECORDS - 1, 0) if first is not None else []
+            more = self._consumer.consume(most - 1, 0) if first is not None and most > 1 else []
         except KafkaException as failed:
             raise client.wrapped(failed.args[0], self._options) from failed
         if self._fenced is not None:

@@ -15,18 +15,19 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from atmo_farm import clock
 from atmo_farm.directive.model import DeadLetter
 from atmo_farm.streams.kafka.clients import Clients
-from atmo_farm.streams.kafka.driver import BrokerRefused, BrokerUnavailable, Driver, Outgoing
+from atmo_farm.streams.kafka.driver import MOST_RECORDS, BrokerRefused, BrokerUnavailable, Driver, Outgoing
 from atmo_farm.streams.kafka.ears import Ears
 from atmo_farm.streams.kafka.health import Health
 from atmo_farm.streams.kafka.membership import Membership
 from atmo_farm.streams.kafka.options import Options
+from atmo_farm.streams.kafka.partitions import ENOUGH, ENOUGH_BYTES, Flow
 from atmo_farm.streams.kafka.writing import Batch
 
 logger = logging.getLogger("atmo_farm.streams")
@@ -38,10 +39,9 @@ SHORTEST_POLL_S = 0.002
 COMMIT_POLL_S = 0.001
 COMMIT_FIRST_S = 0.02
 """How long a commit that is under way is waited for by polls: the loop may stand until then."""
-ENOUGH = 512
-"""While the loop has so many records, and no commit is under way, a poll is only for the membership's sake."""
 POLL_EVERY_S = 0.02
-"""How often there is one then."""
+"""How often there is a poll while the loop has enough: for the sake of the membership, and of partitions of which the
+broker has more and the loop little."""
 TRY_AGAIN_S = 0.5
 
 
@@ -72,6 +72,7 @@ class Owner:
         self._thread = threading.Thread(target=self._run, name="kafka owner", daemon=True)
         self.settled = 0
         """How many of the records handed over have ended. The loop counts, after it has asked for all that follows."""
+        self._flow = Flow()
 
     def start(self) -> None:
         """Connect, for as long as it takes."""
@@ -97,9 +98,11 @@ class Owner:
         """Commit these; for partitions that are ours no more it is forgotten."""
         self._ask(partial(self._clients.commit, offsets))
 
-    def flow(self, pause: Collection[int], resume: Collection[int]) -> None:
-        """Pause and resume partitions at the broker."""
-        self._ask(partial(self._clients.flow, pause, resume))
+    def flow(self, flow: Flow) -> None:
+        """What waits to be handed over, by now."""
+        self._flow = flow
+        if flow.pause or flow.resume:
+            self._ask(partial(self._clients.flow, flow.pause, flow.resume))
 
     async def lag(self) -> Mapping[int, int]:
         """By partition that is ours; it does not return once the thread has ended."""
@@ -173,10 +176,17 @@ class Owner:
         if not self._clients.reads:
             self._wait(patience_s)
             return False
+        flow = self._flow
+        if in_hand < ENOUGH and flow.bytes < ENOUGH_BYTES:
+            return self._clients.read(patience_s, MOST_RECORDS)
         now = clock.monotonic()
-        if in_hand < ENOUGH or self._clients.commits or now >= self._poll_at:
+        if now >= self._poll_at:
             self._poll_at = now + POLL_EVERY_S
-            return self._clients.read(patience_s)
+            lag = self._clients.lag()
+            return self._clients.read(patience_s, MOST_RECORDS if any(map(lag.get, flow.short)) else 1)
+        if self._clients.commits:
+            self._wait(min(patience_s, COMMIT_POLL_S))
+            return self._clients.read(0.0, 1)
         self._wait(min(patience_s, POLL_EVERY_S))
         return False
 

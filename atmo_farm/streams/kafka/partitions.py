@@ -11,12 +11,29 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+import attrs
+
 from atmo_farm.streams.kafka.driver import Record
 from atmo_farm.streams.kafka.watermark import Watermark
 
+ENOUGH, ENOUGH_BYTES = 512, 2 << 20
+"""What waits, or is in hand: then there is no hurry to read on."""
 PAUSE_AT, RESUME_AT = 2000, 500
-"""Records that wait of one partition."""
-PAUSE_AT_BYTES, RESUME_AT_BYTES = 4 << 20, 1 << 20
+"""Records that wait of one partition. One that works gets so many only beside others that wait for none: to resume
+costs librdkafka 0.2 s and all that it has fetched."""
+PAUSE_AT_BYTES, RESUME_AT_BYTES = 8 << 20, 1 << 20
+
+
+@attrs.define
+class Flow:
+    """Of what waits to be handed over."""
+
+    pause: list[int] = attrs.field(factory=list)
+    resume: list[int] = attrs.field(factory=list)
+    """Partitions to be paused at the broker, and resumed."""
+    short: list[int] = attrs.field(factory=list)
+    """Those of which less than their share waits."""
+    bytes: int = 0
 
 
 class Partition:
@@ -125,20 +142,23 @@ class Partitions:
                 partition.committed = offset
                 self._give_turn(partition)
 
-    def flow(self) -> tuple[list[int], list[int]]:
-        """Which partitions are to be paused at the broker and which resumed, since the last call."""
-        pause: list[int] = []
-        resume: list[int] = []
+    def flow(self) -> Flow:
+        """What the owner needs to know of what waits; what is paused and resumed is told once."""
+        flow = Flow()
+        share = ENOUGH // max(1, len(self._ours))
         for partition in self._ours.values():
             waits, size = len(partition.waiting), partition.bytes
+            flow.bytes += size
+            if waits < share:
+                flow.short.append(partition.number)
             if partition.paused and not self.held:
                 if waits < RESUME_AT and size < RESUME_AT_BYTES:
                     partition.paused = False
-                    resume.append(partition.number)
+                    flow.resume.append(partition.number)
             elif not partition.paused and (self.held or waits >= PAUSE_AT or size >= PAUSE_AT_BYTES):
                 partition.paused = True
-                pause.append(partition.number)
-        return pause, resume
+                flow.pause.append(partition.number)
+        return flow
 
     def stop(self, numbers: Collection[int]) -> int:
         """Hand over nothing more of these, while what is in hand may still be committed; returns how many waited."""

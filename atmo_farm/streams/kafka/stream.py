@@ -259,9 +259,7 @@ class KafkaStream:
         self._wake_pump()
 
     def _adjust_flow(self) -> None:
-        pause, resume = self._partitions.flow()
-        if pause or resume:
-            self._owner.flow(pause, resume)
+        self._owner.flow(self._partitions.flow())
 
     def _wake_pump(self) -> None:
         wake = self._wake

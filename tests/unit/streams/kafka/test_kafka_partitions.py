@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from atmo_farm.streams.kafka.partitions import PAUSE_AT, PAUSE_AT_BYTES, RESUME_AT, Partition, Partitions
+from atmo_farm.streams.kafka.partitions import ENOUGH, PAUSE_AT, PAUSE_AT_BYTES, RESUME_AT, Partition, Partitions
 
 
 @attrs.define
@@ -122,10 +122,24 @@ def test_a_partition_that_has_enough_is_paused_once() -> None:
     ours.assigned([0, 1])
     ours.add(0, records(*range(PAUSE_AT)))
     ours.add(1, [Rec(0, b"x" * PAUSE_AT_BYTES)])
-    assert ours.flow() == ([0, 1], [])
-    assert ours.flow() == ([], [])
+    flow = ours.flow()
+    size = flow.bytes
+    assert (flow.pause, flow.resume) == ([0, 1], []) and size >= PAUSE_AT_BYTES
+    assert (ours.flow().pause, ours.flow().resume) == ([], []), "told once"
     taken(ours, PAUSE_AT - RESUME_AT + 2)
-    assert ours.flow() == ([], [0, 1])
+    flow = ours.flow()
+    assert (flow.pause, flow.resume) == ([], [0, 1]) and flow.bytes < size
+
+
+def test_partitions_of_which_little_waits_are_named() -> None:
+    """Less than their share of what is enough for all."""
+    ours = Partitions(10, share=False)
+    ours.assigned([0, 1])
+    assert ours.flow().short == [0, 1]
+    ours.add(0, records(*range(ENOUGH // 2)))
+    assert ours.flow().short == [1]
+    ours.revoked([1])
+    assert ours.flow().short == [0]
 
 
 def test_clearing_leaves_what_is_in_hand() -> None:

@@ -61,7 +61,7 @@ class LibrdkafkaConsumer:
         self._astray = ""
         """Why it is not known where partitions begin; then nothing of them may be handed over."""
         self._positions: dict[int, int] = {}
-        """Of our partitions: one above what was returned last."""
+        """Of our partitions: one above what was returned last, or where they begin; below 0: not known."""
         self._connection = client.Connection(options)
         static = {"group_instance_id": membership.instance_id} if membership.instance_id else {}
         self._consumer = Consumer(
@@ -204,14 +204,18 @@ class LibrdkafkaConsumer:
 
     def _on_assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         self._joined = True
-        if partitions and self._membership.start_at != "earliest":
-            try:
-                partitions = self._starting(consumer, partitions)
-            except KafkaException as error:
+        earliest = self._membership.start_at == "earliest"
+        try:
+            if partitions and earliest:
+                known = consumer.committed(partitions, timeout=ASK_TIMEOUT_S)
+            else:
+                known = partitions = self._starting(consumer, partitions)
+        except KafkaException as error:
+            known = ()
+            if not earliest:
                 self._astray = error.args[0].str()
         consumer.incremental_assign(partitions)
-        for partition in partitions:
-            self._positions[partition.partition] = -1
+        self._positions |= {one.partition: -1 for one in partitions} | {one.partition: one.offset for one in known}
         if partitions:
             self._listener.assigned({partition.partition for partition in partitions})
 
@@ -233,7 +237,7 @@ class LibrdkafkaConsumer:
     def _starting(self, consumer: Any, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """Where the group has committed nothing, with the offset to begin at, which is committed at once: whoever has
         the partition next, after a death, would else begin at a later end."""
-        committed = consumer.committed(partitions, timeout=ASK_TIMEOUT_S)
+        committed = consumer.committed(partitions, timeout=ASK_TIMEOUT_S) if partitions else []
         fresh = [one for one in committed if one.offset < 0]
         if not fresh:
             return partitions

@@ -183,7 +183,8 @@ class Owner:
         if now >= self._poll_at:
             self._poll_at = now + POLL_EVERY_S
             lag = self._clients.lag()
-            return self._clients.read(patience_s, MOST_RECORDS if any(map(lag.get, flow.short)) else 1)
+            has_more = any(lag.get(number, 1) for number in flow.short)  # where it is not known yet, it may be
+            return self._clients.read(patience_s, MOST_RECORDS if has_more else 1)
         if self._clients.commits:
             self._wait(min(patience_s, COMMIT_POLL_S))
             return self._clients.read(0.0, 1)

@@ -12,11 +12,10 @@ import threading
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import Literal
 
-from atmo_farm import clock
 from atmo_farm.directive.connections import KafkaConnection
 from atmo_farm.directive.model import DeadLetter
 from atmo_farm.errors import AtmoFarmError, CannotStart, PublishError
-from atmo_farm.streams.base import DONE, Handle, Message, Output, Receipt, StreamEvents
+from atmo_farm.streams.base import Handle, Message, Output, Receipt, StreamEvents
 from atmo_farm.streams.codec import Codec
 from atmo_farm.streams.kafka import drivers
 from atmo_farm.streams.kafka.driver import BrokerRefused, Outgoing, Record, Refused, Result
@@ -25,15 +24,11 @@ from atmo_farm.streams.kafka.options import options
 from atmo_farm.streams.kafka.outbox import Outbox
 from atmo_farm.streams.kafka.outbox_transactional import TransactionalOutbox
 from atmo_farm.streams.kafka.owner import Owner
-from atmo_farm.streams.kafka.partitions import Partition, Partitions
-from atmo_farm.streams.kafka.records import is_for_another, message_of, origin_of, wire_headers
+from atmo_farm.streams.kafka.partitions import Partitions
+from atmo_farm.streams.kafka.pump import Pump
+from atmo_farm.streams.kafka.records import origin_of, wire_headers
 
 logger = logging.getLogger("atmo_farm.streams")
-
-TURN = 64
-"""Messages handed over before the loop's other work gets its turn."""
-TELL_S = 0.002
-"""While messages are handed over, what the owner is to do is kept so long: flushes and commits cost by the piece."""
 
 
 class KafkaStream:
@@ -66,7 +61,6 @@ class KafkaStream:
         self._topic = topic
         self._events = events
         self._codec = Codec(envelope)
-        self._whom = whom
         self._place = place
         transactional = membership is not None and bool(membership.transactional_id)
         # what has ended waits for its transaction, so for all before it: without shares, one partition had all places
@@ -76,9 +70,8 @@ class KafkaStream:
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._member: asyncio.Future[None] = self._loop.create_future()
         self._outbox = (TransactionalOutbox if transactional else Outbox)(self._owner, self._partitions)
-        self._wake: asyncio.Future[None] | None = None
-        self._pump: asyncio.Task[None] | None = None
-        self._joined = self._ended = self._stopping = False
+        self._pump = Pump(topic, self._codec, whom, self._partitions, self._outbox, self._owner, self._broken)
+        self._joined = self._ended = False
 
     async def open(self) -> None:
         """Connect, for as long as it takes; CannotStart if there is no such topic."""
@@ -91,8 +84,7 @@ class KafkaStream:
 
     async def consume(self, handle: Handle) -> None:
         """Join the group and hand over; CannotStart if this is not allowed."""
-        self._pump = self._loop.create_task(self._hand_over(handle), name="kafka pump")
-        self._pump.add_done_callback(self._pump_ended)
+        self._pump.start(handle)
         if self._place is not None:
             await self._place.take()
         self._owner.follow()
@@ -113,11 +105,8 @@ class KafkaStream:
     def ack(self, message: Message) -> None:
         """It may be committed when all before it may."""
         origin = origin_of(message)
-        self._end(origin.partition, origin.record)
-
-    def _end(self, partition: Partition, record: Record) -> None:
-        self._outbox.end(partition, record.offset)
-        self._wake_pump()
+        self._outbox.end(origin.partition, origin.record.offset)
+        self._pump.wake()
 
     def give_back(self, message: Message, _delay_s: float) -> None:
         """It is not committed, so the group gets it again when this process has left."""
@@ -137,19 +126,14 @@ class KafkaStream:
 
     async def stop(self) -> None:
         """Hand over no more; what waits was never committed."""
-        self._stopping = True
         self._owner.drain()
         self._outbox.settle(self._partitions.clear())
-        self._wake_pump()
-        if self._pump is not None:
-            await asyncio.wait((self._pump,))
+        await self._pump.stop()
 
     def abandon(self) -> int:
         """Hand over nothing more; nothing is lost by it."""
-        self._stopping = True
         self._outbox.settle(self._partitions.clear())
-        if self._pump is not None:
-            self._pump.cancel()
+        self._pump.cut()
         return 0
 
     async def close(self) -> None:
@@ -184,7 +168,7 @@ class KafkaStream:
     def assigned(self, partitions: Collection[int]) -> None:
         """Ours."""
         self._partitions.assigned(partitions)
-        self._adjust_flow()
+        self._owner.flow(self._partitions.flow())
 
     def revoking(self, partitions: Collection[int], finished: threading.Event) -> None:
         """Ours for a moment more."""
@@ -198,18 +182,18 @@ class KafkaStream:
 
     def records(self, polled: Mapping[int, Sequence[Record]]) -> None:
         """Of partitions that are ours."""
-        if self._stopping:
+        if self._pump.is_ending:
             self._outbox.settle(sum(map(len, polled.values())))
             return
         for partition, records in polled.items():
             self._outbox.settle(self._partitions.add(partition, records))
-        self._adjust_flow()
-        self._wake_pump()
+        self._owner.flow(self._partitions.flow())
+        self._pump.wake()
 
     def committed(self, offsets: Mapping[int, int]) -> None:
         """So much will not come again."""
         self._partitions.committed(offsets)
-        self._wake_pump()
+        self._pump.wake()
 
     def results(self, results: list[Result]) -> None:
         """Whoever waits for them goes on."""
@@ -220,7 +204,7 @@ class KafkaStream:
         """So much will not come again, and its outputs are there; or some were refused."""
         self._partitions.committed(offsets)
         self._outbox.transacted(offsets, refused)
-        self._wake_pump()
+        self._pump.wake()
 
     def waiting(self, reason: str) -> None:
         """No broker, or no topic."""
@@ -255,60 +239,9 @@ class KafkaStream:
 
     def _hold(self, held: bool) -> None:
         self._partitions.held = held
-        self._adjust_flow()
-        self._wake_pump()
-
-    def _adjust_flow(self) -> None:
         self._owner.flow(self._partitions.flow())
+        self._pump.wake()
 
-    def _wake_pump(self) -> None:
-        wake = self._wake
-        if wake is not None:
-            self._wake = None
-            if not wake.done():
-                wake.set_result(None)
-
-    def _pump_ended(self, pump: asyncio.Task[None]) -> None:
-        """A handler never raises; should it, nothing more would be handed over, and nobody would know."""
-        if not pump.cancelled() and (error := pump.exception()) is not None:
-            logger.error("internal error", exc_info=error)
-            self.failed(BrokerRefused(f"internal error: {type(error).__name__}"))
-
-    async def _hand_over(self, handle: Handle) -> None:
-        try:
-            while True:
-                await self._hand_over_some(handle)
-                if self._stopping:
-                    return
-                self._wake = self._loop.create_future()
-                await self._wake
-        finally:
-            self._outbox.tell()
-
-    async def _hand_over_some(self, handle: Handle) -> None:
-        """What may be now. What the owner is to do in consequence is told in few pieces, and never held back while this
-        waits: for a place in flight, which may be one that is freed by an acknowledgement."""
-        take = self._partitions.take
-        turn, told_at = TURN, clock.monotonic()
-        self._outbox.hold()
-        while not self._stopping and (taken := take()) is not None:
-            partition, record = taken
-            if record.headers and is_for_another(record.headers, self._whom):
-                self._end(partition, record)
-            else:
-                began = handle(message_of(self._topic, partition, record, self._codec))
-                if began is not DONE:
-                    self._outbox.tell()
-                    await began
-                    self._outbox.hold()
-            turn -= 1
-            if not turn:
-                turn = TURN
-                self._adjust_flow()
-                if clock.monotonic() - told_at > TELL_S:
-                    self._outbox.tell()
-                    self._outbox.hold()
-                    told_at = clock.monotonic()
-                await asyncio.sleep(0)
-        self._adjust_flow()
-        self._outbox.tell()
+    def _broken(self, error: BaseException) -> None:
+        logger.error("internal error", exc_info=error)
+        self.failed(BrokerRefused(f"internal error: {type(error).__name__}"))

@@ -19,6 +19,8 @@ QUEUED_BYTES = 16 << 20
 METADATA_AGE_S = 30.0
 """How old what is known of topics may be: a deleted topic, or a new partition, is noticed so late."""
 ASK_TIMEOUT_S = 3.0
+LAG_TIMEOUT_S = 0.5
+"""For where partitions begin, where that is asked for the lag's sake alone."""
 LOOK_AGAIN_S = 5.0
 """How often `missing` asks the broker while all seems well."""
 
@@ -207,7 +209,7 @@ class LibrdkafkaConsumer:
         earliest = self._membership.start_at == "earliest"
         try:
             if partitions and earliest:
-                known = consumer.committed(partitions, timeout=ASK_TIMEOUT_S)
+                known = consumer.committed(partitions, timeout=LAG_TIMEOUT_S)
             else:
                 known = partitions = self._starting(consumer, partitions)
         except KafkaException as error:

@@ -7,11 +7,12 @@ import curses
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from textwrap import wrap
 from typing import Any
 
 import click
 
-from atmo_farm.cli.farm import farm_options, find, wait_for
+from atmo_farm.cli.farm import farm_options, find
 from atmo_farm.cli.session import exit_codes, verb_settings
 from atmo_farm.cli.status import table
 from atmo_farm.cli.top_view import COLUMNS, TEXTS, Row, cells, ordered, rows
@@ -28,8 +29,11 @@ ASK_S = 5.0
 
 NUMBERS = range(TEXTS, len(COLUMNS))
 SORTS = {heading: key for key, (heading, _, _) in COLUMNS.items()}
-HELP = "↑ ↓ handler   p pause   r resume   q quit   sort: " + "  ".join(
-    f"{key} {heading}" for key, (heading, _, _) in COLUMNS.items()
+TOGETHER = "\u00a0"
+"""A blank at which no line is broken."""
+KEYS = ("↑ ↓ handler", "← → columns", "p pause", "r resume", "q quit", "sort:")
+HELP = "  ".join(
+    text.replace(" ", TOGETHER) for text in (*KEYS, *(f"{key} {heading}" for key, (heading, _, _) in COLUMNS.items()))
 )
 
 
@@ -52,7 +56,8 @@ def top(interval: float, count: int | None, sort: str, **flags: Any) -> None:
     """Show what each handler of a running farm does, live.
 
     Rates are those since the last look. p50 and p99 are upper bounds of what attempts took, powers of two. On the
-    screen: arrows choose a handler, p pauses it, r resumes it, q ends; the letters below the table sort.
+    screen: arrows choose a handler, or columns where the terminal is too narrow for all; p pauses the handler, r
+    resumes it, q ends; the letters below the table sort.
     """
     interval = max(0.1, interval)
     if count is None and sys.stdout.isatty():
@@ -76,7 +81,7 @@ class Looks:
 
     def __init__(self, flags: Mapping[str, Any]):
         self._flags = flags
-        self._farm: ControlClient | None = find(**flags).connect()
+        self._farm: ControlClient | None = None
 
     def next(self) -> Look:
         """AtmoFarmError when the farm does not answer; then it may be asked again."""
@@ -85,11 +90,11 @@ class Looks:
     def ask(self, verb: str, **args: Any) -> Look:
         """Any verb."""
         if self._farm is None:
-            self._farm = wait_for(self._flags, None)
+            self._farm = find(**self._flags).connect()
         try:
             return self._farm.ask(verb, args, deadline=time.monotonic() + ASK_S)
         except TimedOut:
-            self._farm.__exit__()
+            self._farm.close()
             self._farm = None
             raise
 
@@ -122,6 +127,8 @@ class Screen:
         self._sort = sort
         self._chosen = ""
         """A handler's name."""
+        self._left = 1
+        """The first column that is shown beside the handlers' names."""
         self._said = self._trouble = ""
         """About the last key; about the last look."""
         self._before = self._now = self._looks.next()
@@ -159,6 +166,9 @@ class Screen:
             self._chosen = names[min(at + 1, len(names) - 1)]
         elif key == curses.KEY_UP and names:
             self._chosen = names[max(at - 1, 0)]
+        elif key in (curses.KEY_LEFT, curses.KEY_RIGHT):
+            step = 1 if key == curses.KEY_RIGHT else -1
+            self._left = min(max(1, self._left + step), len(COLUMNS) - 1)
         elif key in (ord("p"), ord("r")):
             self._ask("pause" if key == ord("p") else "resume")
         elif 0 < key < 128 and chr(key) in COLUMNS:
@@ -183,16 +193,19 @@ class Screen:
         height, width = window.getmaxyx()
         window.erase()
         lines = [(_head(self._now), curses.A_BOLD), (self._trouble or self._said, curses.A_NORMAL)]
-        heading, *body = table(cells(found), NUMBERS)
+        columns = [[row[0], *row[self._left :]] for row in cells(found)]
+        heading, *body = table(columns, range(max(1, TEXTS + 1 - self._left), len(COLUMNS) + 1 - self._left))
         lines.append((heading, curses.A_UNDERLINE))
-        shown = max(1, height - 4)
+        help_lines = [line.replace(TOGETHER, " ") for line in wrap(HELP, max(20, width - 1))]
+        shown = max(1, height - 3 - len(help_lines))
         at = next((number for number, row in enumerate(found) if row.name == self._chosen), 0)
         first = max(0, min(at - shown // 2, len(body) - shown))
         for row, line in list(zip(found, body, strict=True))[first : first + shown]:
             lines.append((line, curses.A_REVERSE if row.name == self._chosen else curses.A_NORMAL))
-        for y, (text, how) in enumerate(lines[: height - 1]):
+        for y, (text, how) in enumerate(lines[: height - len(help_lines)]):
             window.addnstr(y, 0, escape(text), width - 1, how)
-        window.addnstr(height - 1, 0, HELP, width - 1, curses.A_DIM)
+        for y, text in enumerate(help_lines, max(0, height - len(help_lines))):
+            window.addnstr(y, 0, text, width - 1, curses.A_DIM)
         window.refresh()
 
 

@@ -106,11 +106,7 @@ class Pull:
         """Ask no more; returns when nothing more comes. In any state of the broker, unsubscribed in any case."""
         subscription = self._take_down()
         if subscription is not None:
-            try:
-                await self._link.unsubscribe(subscription)
-            except (errors.Error, OSError) as error:
-                reason = self._link.reason(error)
-                log.event(logger, logging.DEBUG, "unsubscribing not confirmed", reason=reason)
+            await self._link.unsubscribe(subscription)
             self._ended.append(subscription)
 
     async def end(self) -> None:

@@ -6,10 +6,8 @@ import logging
 from collections.abc import Awaitable, Mapping
 from typing import Literal
 
-from nats import errors
 from nats.aio.subscription import Subscription
 
-from atmo_farm import log
 from atmo_farm.directive.connections import NatsConnection
 from atmo_farm.directive.model import DeadLetter
 from atmo_farm.errors import PublishError
@@ -144,11 +142,7 @@ class NatsStream:
     async def _unsubscribe(self) -> None:
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
-            try:
-                await self._link.unsubscribe(subscription)
-            except (errors.Error, OSError) as error:
-                reason = self._link.reason(error)
-                log.event(logger, logging.DEBUG, "unsubscribing not confirmed", reason=reason)
+            await self._link.unsubscribe(subscription)
 
     def _receive(self, subject: bytes, reply: bytes, block: bytes, data: bytes) -> None:
         if block and wire_headers.is_for_another(block, self._whom):

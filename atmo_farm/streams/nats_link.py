@@ -100,9 +100,15 @@ class NatsLink:
             raise CannotStart(f"{self.where}: {self._refused}")
         self._subscribed = True
 
-    async def unsubscribe(self, subscription: Subscription | None) -> None:
-        """Returns when none of its messages comes any more and all that was published is sent; else raises
-        nats.errors.Error or OSError, unsubscribed in any case."""
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """Returns when none of its messages comes any more and all that was published is sent, as far as the broker
+        confirms that; unsubscribed in any case."""
+        try:
+            await self._finish(subscription)
+        except (errors.Error, OSError) as error:
+            log.event(logger, logging.DEBUG, "unsubscribing not confirmed", reason=self.reason(error))
+
+    async def _finish(self, subscription: Subscription | None) -> None:
         async with asyncio.timeout(FLUSH_TIMEOUT_S):
             if subscription is not None:
                 await subscription.unsubscribe()  # without a connection: not subscribed again when there is one
@@ -114,7 +120,7 @@ class NatsLink:
         if self._watch is not None:
             self._watch.cancel()
         try:
-            await self.unsubscribe(subscription)
+            await self._finish(subscription)
         except (errors.Error, OSError) as error:
             unsent = self.client.unsent()
             if unsent:

@@ -21,20 +21,20 @@ from atmo_farm.cli.app import cli
 from tests.farm import PATIENCE_S, Farm, write_app
 from tests.servers.nats import NatsServer
 
-DOWN = b"\x1bOB"
-"""The arrow, as a terminal sends it to whoever has asked for keys."""
+DOWN, RIGHT = b"\x1bOB", b"\x1bOC"
+"""Arrows, as a terminal sends them to whoever has asked for keys."""
 
 
 class Terminal:
     """A program on a terminal of 24 lines; `shown` is all that it ever wrote."""
 
-    def __init__(self, *arguments: str):
+    def __init__(self, *arguments: str, columns: int = 140):
         pid, self._fd = pty.fork()
         if not pid:
             os.environ["TERM"] = "xterm"
             os.execv(sys.executable, [sys.executable, "-m", "atmo_farm", *arguments])
         self._pid = pid
-        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 140, 0, 0))
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.shown = b""
 
     def until(self, text: bytes) -> None:
@@ -95,3 +95,17 @@ def test_the_screen(farm: Farm) -> None:
     terminal.type(b"q")
     assert terminal.ended() == 0
     assert terminal.shown.rstrip().endswith(b"\x1b>"), "keys are its own no more"
+
+
+def test_a_narrow_screen(farm: Farm) -> None:
+    """Of 80 columns: all keys are told, and the arrows bring the columns that do not fit beside the names."""
+    terminal = Terminal("top", "--run-dir", str(farm.folder / "run"), "--interval", "0.2", columns=80)
+    terminal.until(b"b MiB")
+    assert b"q quit" in terminal.shown
+    heading = terminal.shown[terminal.shown.index(b"handler  state") :].split(b"alpha")[0]
+    assert b"dead" in heading and b"cpu %" not in heading
+    for _ in range(6):
+        terminal.type(RIGHT)
+    terminal.until(b"cpu %")
+    terminal.type(b"q")
+    assert terminal.ended() == 0

@@ -10,8 +10,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import nats
 from nats.aio.client import Client
@@ -22,6 +21,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 from nats.js.errors import NotFoundError
 
 from tests.ledger import Ledger
+from tests.system.background import BackgroundLoad
 
 OUT, DURABLE = "out.all", "work"
 TRIES_AGAIN_S = 0.05
@@ -51,7 +51,7 @@ def make_streams(url: str, subject: str) -> None:
         with_client(url, lambda js, config=config: js.add_stream(config))  # type: ignore[misc]
 
 
-class JetStreamLoad:
+class JetStreamLoad(BackgroundLoad):
     """`with JetStreamLoad(url, subject, per_s=300) as load:` publishes to the end of the block, or to `finish`: that
     waits until all is settled and fills the ledger.
 
@@ -66,35 +66,20 @@ class JetStreamLoad:
         count: int = 1 << 30,
         data: Callable[[int], bytes] = lambda n: b"%d" % n,
     ):
-        self.ledger = Ledger()
+        super().__init__(subject)
         self.worked_at: list[float] = []
         """time.monotonic() of each output that was sent."""
         self._url, self._subject, self._per_s, self._count, self._data = url, subject, per_s, count, data
-        self._stop = threading.Event()
         self._connected = threading.Event()
-        self._patience_s = 0.0
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name=f"load {subject}")
-        self._error: BaseException | None = None
 
-    def __enter__(self) -> JetStreamLoad:
-        self._thread.start()
+    def __enter__(self) -> Self:
+        super().__enter__()
         assert self._connected.wait(10), "no connection"
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
     def finish(self, patience_s: float = 20.0) -> Ledger:
-        """Publish no more; the ledger, once all is settled or so much time has passed."""
-        self._patience_s = patience_s
-        self._stop.set()
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self.ledger
+        """As ever."""
+        return super().finish(patience_s)
 
     def wait_worked(self, count: int, patience_s: float = 20.0) -> None:
         """Until so many outputs were sent."""
@@ -111,33 +96,35 @@ class JetStreamLoad:
             time.sleep(0.005)
         return next(at for at in self.worked_at if at > moment) - moment
 
-    async def _run(self) -> None:
+    def _run(self) -> None:
         try:
-            client = await nats.connect(self._url, max_reconnect_attempts=-1, reconnect_time_wait=0.05)
-            await client.subscribe("out.>", cb=self._worked)
-            await client.flush()
+            asyncio.run(self._publish_all())
+        finally:
             self._connected.set()
-            begin = time.monotonic()
-            published: set[asyncio.Task[None]] = set()
-            number = 0
-            while not self._stop.is_set() and number < self._count:
-                published = {task for task in published if not task.done()}
-                due = int((time.monotonic() - begin) * self._per_s)
-                while number < min(self._count, due) and len(published) < MOST_OFFERED:
-                    number += 1
-                    published.add(asyncio.ensure_future(self._publish(client, number)))
-                await asyncio.sleep(0.004)
-            await asyncio.gather(*published)
-            while not self._stop.is_set():
-                await asyncio.sleep(0.01)
-            if self._patience_s:
-                await self._settled(client)
-                self.ledger.output.update([_id(one.data) for one in await _all(client, "OUT")])
-                self.ledger.dead.update([(one.headers or {})["Id"] for one in await _all(client, "ATMO_DEAD")])
-            await client.close()
-        except BaseException as error:
-            self._error = error
-            self._connected.set()
+
+    async def _publish_all(self) -> None:
+        client = await nats.connect(self._url, max_reconnect_attempts=-1, reconnect_time_wait=0.05)
+        await client.subscribe("out.>", cb=self._worked)
+        await client.flush()
+        self._connected.set()
+        begin = time.monotonic()
+        published: set[asyncio.Task[None]] = set()
+        number = 0
+        while not self._stop.is_set() and number < self._count:
+            published = {task for task in published if not task.done()}
+            due = int((time.monotonic() - begin) * self._per_s)
+            while number < min(self._count, due) and len(published) < MOST_OFFERED:
+                number += 1
+                published.add(asyncio.ensure_future(self._publish(client, number)))
+            await asyncio.sleep(0.004)
+        await asyncio.gather(*published)
+        while not self._stop.is_set():
+            await asyncio.sleep(0.01)
+        if self._patience_s:
+            await self._settled(client)
+            self.ledger.output.update([_id(one.data) for one in await _all(client, "OUT")])
+            self.ledger.dead.update([(one.headers or {})["Id"] for one in await _all(client, "ATMO_DEAD")])
+        await client.close()
 
     async def _publish(self, client: Client, number: int) -> None:
         name = str(number)

@@ -7,10 +7,8 @@ What is done again is there again: the ledger's `worked` counts it, its `output`
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
 
 import attrs
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
@@ -19,6 +17,7 @@ from tests.farm import add_guest, write_directive
 from tests.kafka import committed, new_topic, read_all
 from tests.ledger import Ledger
 from tests.servers.kafka import KafkaServer
+from tests.system.background import BackgroundLoad
 from tests.system.conftest import TestFarm
 from tests.unit.runtime.wat_guests import POLL, guest, subscription
 
@@ -65,13 +64,13 @@ class Work:
         return KafkaLoad(self, per_s, count, data)
 
 
-class KafkaLoad:
+class KafkaLoad(BackgroundLoad):
     """`with work.load(per_s=200) as load:` writes to the end of the block, or to `finish`: that waits until all is
     settled and fills the ledger. What the broker does not take is offered again by the library, each once and in order.
     """
 
     def __init__(self, work: Work, per_s: float, count: int, data: Callable[[int], bytes]):
-        self.ledger = Ledger()
+        super().__init__(work.topic)
         self.outputs: list[int] = []
         """Their numbers in the order of the output topic."""
         self._work, self._per_s, self._count, self._data = work, per_s, count, data
@@ -79,29 +78,10 @@ class KafkaLoad:
         self._newest = [0] * PARTITIONS
         """By partition: the highest number that came out."""
         self._ends: dict[int, int] = {}
-        self._stop = threading.Event()
-        self._patience_s = 0.0
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run_and_tell, name=f"load {work.topic}")
-
-    def __enter__(self) -> KafkaLoad:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
 
     def finish(self, patience_s: float = PATIENCE_S) -> Ledger:
-        """Write no more; the ledger, once all is settled or so much time has passed."""
-        self._patience_s = patience_s
-        self._stop.set()
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self.ledger
+        """As ever."""
+        return super().finish(patience_s)
 
     def wait_worked(self, more: int, patience_s: float = PATIENCE_S) -> None:
         """Until so many outputs more are there."""
@@ -120,12 +100,6 @@ class KafkaLoad:
             assert self._error is None, self._error
             assert time.monotonic() < deadline, f"not in {patience_s} s: {len(self.outputs)} outputs, {self._newest}"
             time.sleep(0.005)
-
-    def _run_and_tell(self) -> None:
-        try:
-            self._run()
-        except BaseException as error:
-            self._error = error
 
     def _run(self) -> None:
         servers = {"bootstrap.servers": self._work.server.address(), **_CLIENT}

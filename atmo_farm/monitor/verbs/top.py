@@ -13,7 +13,7 @@ from atmo_farm.monitor import health, machine
 from atmo_farm.monitor.farm import Farm, Progress
 
 
-async def top(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:  # noqa: ARG001
+async def top(farm: Farm, _args: Mapping[str, Any], _progress: Progress) -> Mapping[str, Any]:
     """What `status` tells, and `at_s`, when that was (its clock has no epoch); for each of its handlers also:
 
     `lag`         messages that the broker has not delivered; null where that is not known
@@ -24,16 +24,11 @@ async def top(farm: Farm, args: Mapping[str, Any], progress: Progress) -> Mappin
     found = farm.report()
     _, _, seen = farm.seen()
     for entry in found["handlers"]:
-        slots = [slot for card, slot in seen if card.kind == Kind.CONSUMER and card.name == entry["name"]]
-        there = [
-            slot
-            for card, slot in seen
-            if card.kind == Kind.CONSUMER and card.name == entry["name"] and card.life != Life.RETIRED
-        ]
-        lag = health.lag(there)
+        own = [(card, slot) for card, slot in seen if card.kind == Kind.CONSUMER and card.name == entry["name"]]
+        lag = health.lag([slot for card, slot in own if card.life != Life.RETIRED])
         used = [use for one in entry["workers"] if one["pid"] and (use := machine.usage(one["pid"])) is not None]
         entry["lag"] = sum(lag.values()) if lag else None
-        entry["attempts"] = list(histogram.read(slots, Timed.ATTEMPT).counts)
+        entry["attempts"] = list(histogram.read([slot for _, slot in own], Timed.ATTEMPT).counts)
         entry["cpu_s"] = round(sum(use.cpu_s for use in used), 2)
         entry["memory"] = sum(use.memory for use in used)
     return {"at_s": clock.monotonic(), **found}

@@ -98,6 +98,7 @@ def settings_options(function: F) -> F:
         click.option("--log-level", type=click.Choice(["trace", "debug", "info", "warn", "error"])),
         click.option("--log-format", type=click.Choice(["text", "json"])),
         click.option("--app-name", metavar="NAME", help="What log lines call the application."),
+        click.option("--watch", is_flag=True, help="Reload when the application's files have changed."),
         click.option(
             "--require-connections", is_flag=True, help="End with exit code 3 when a connection is down at the start."
         ),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 import attrs
@@ -69,9 +70,8 @@ def read(folder: Path, defaults: HandlerDefaults) -> Reading:
 
 
 def _runnable_files(folder: Path, report: Report) -> Iterator[Path]:
-    """The `.runnable.yaml` of each folder below; links are not followed, hidden folders not entered."""
-    for entered, (root, folders, files) in enumerate(_walk(folder, report)):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _NOT_SCANNED)
+    """The `.runnable.yaml` of each folder below."""
+    for entered, (root, _, files) in enumerate(folders(folder, _warning(report, folder))):
         if entered >= MAX_FOLDERS:
             report.error(Position(str(folder)), "", f"more than {MAX_FOLDERS:,} folders; is this the project's folder?")
             return
@@ -100,8 +100,8 @@ def _modules(parsed: Parsed, report: Report) -> dict[str, Path]:
 
 
 def _statics(folder: Path, report: Report) -> Iterator[tuple[str, Path]]:
-    for root, folders, files in _walk(folder, report) if folder.is_dir() else ():
-        folders.sort()
+    for root, below, files in os.walk(folder, onerror=_warning(report, folder)) if folder.is_dir() else ():
+        below.sort()
         for name in sorted(files):
             path = Path(root) / name
             plain = path.relative_to(folder).as_posix()
@@ -114,13 +114,23 @@ def _statics(folder: Path, report: Report) -> Iterator[tuple[str, Path]]:
                 yield plain, path
 
 
-def _walk(folder: Path, report: Report) -> Iterator[tuple[str, list[str], list[str]]]:
-    """As os.walk, with a warning for what cannot be searched."""
+def folders(
+    folder: Path, onerror: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As os.walk, all folders where functions may be; links are not followed, hidden folders not entered, and no more
+    entered than one above MAX_FOLDERS."""
+    for root, below, files in islice(os.walk(folder, onerror=onerror), MAX_FOLDERS + 1):
+        below[:] = sorted(name for name in below if not name.startswith(".") and name not in _NOT_SCANNED)
+        yield root, below, files
+
+
+def _warning(report: Report, folder: Path) -> Callable[[OSError], None]:
+    """For what cannot be searched."""
 
     def warn(error: OSError) -> None:
         report.warn(Position(str(error.filename or folder)), "", f"cannot be searched: {error.strerror}")
 
-    return os.walk(folder, onerror=warn)
+    return warn
 
 
 def _bytes(path: Path, limit: int) -> bytes:

@@ -1,7 +1,8 @@
 """A generation: one accepted application, as the farm runs it; and the folder that keeps the last ones.
 
     state/generations/7.zip     the application as a bundle
-    state/generations/7.json    its checksum, when and why it was accepted, where it came from, what was different,
+    state/generations/7.json    its checksum, when and why it was accepted, where it came from and how that looked
+                                (`directive.footprint`), what was different,
                                 why it was refused after all, which older one it repeats
 
 The master, its children and every respawn read only these, never the user's files.
@@ -116,11 +117,19 @@ class Generations:
         self._folder = state / "generations"
 
     def write(
-        self, application: Application, cause: str, source: Path, after: int = 0, changes: str = "", repeats: int = 0
+        self,
+        application: Application,
+        cause: str,
+        source: Path,
+        after: int = 0,
+        changes: str = "",
+        repeats: int = 0,
+        footprint: str = "",
     ) -> int:
         """Keep an accepted application and return its number: whole or not at all, on the disk when this returns.
 
-        `after`: the generation in force, whose number counts as used even if its files are gone.
+        `after`: the generation in force, whose number counts as used even if its files are gone. `footprint`: of the
+        source before it was read.
         """
         self._folder.mkdir(mode=0o700, exist_ok=True)
         number = max((number for number, _ in self._files()), default=0)
@@ -135,6 +144,7 @@ class Generations:
             "time": datetime.datetime.fromtimestamp(clock.wall(), datetime.UTC).isoformat(timespec="milliseconds"),
             "cause": cause,
             "source": str(source),
+            "footprint": footprint,
             "changes": changes[:CHANGES_KEPT],
             "repeats": repeats,
             "sha256": hashlib.sha256(bundle).hexdigest(),

@@ -36,7 +36,7 @@ class Loader:
         selector: selectors.BaseSelector,
         shed: Callable[[], None],
     ):
-        self._source = source.absolute()
+        self.source = source.absolute()
         self._settings = settings
         self._environ = environ
         self._selector = selector
@@ -118,7 +118,7 @@ class Loader:
         return Generations(self._known_state())
 
     def _prepare(self, cause: str, in_force: Generation | None) -> Prepare:
-        return Prepare(self._source, self._settings.defaults, self._environ, cause, in_force)
+        return Prepare(self.source, self._settings.defaults, self._environ, cause, in_force)
 
     def _known_state(self, _identifier: str = "") -> Path:
         assert self._state is not None

@@ -157,6 +157,7 @@ class Master:
                     generation=worker.generation.number,
                     directive=self._loader.directive,
                     history=self._loader.history,
+                    watched=self._loader.source if self._settings.watch else None,
                     http=self._http,
                 )
             )

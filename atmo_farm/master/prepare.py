@@ -10,6 +10,7 @@ import attrs
 
 from atmo_farm import log, processes
 from atmo_farm.directive import Application, diff, read, references, served
+from atmo_farm.directive.footprint import footprint
 from atmo_farm.directive.model import Directive
 from atmo_farm.directive.report import in_order
 from atmo_farm.errors import AtmoFarmError, CannotStart, Problem, UserFilesError
@@ -42,10 +43,11 @@ class Prepare:
     def __call__(self, side: HelperSide) -> None:
         """Every problem is reported at once; modules are compiled only for a Directive without errors."""
         in_force = self.in_force
+        before = footprint(self.source)
         if in_force is not None and self.back_to is not None:
             generations = Generations(side.identify(in_force.directive.identifier))
             self._accept(
-                side, generations, *self._kept(generations, generations.earlier(in_force.number, self.back_to))
+                side, generations, before, *self._kept(generations, generations.earlier(in_force.number, self.back_to))
             )
             return
         reading = read(self.source, self.defaults)
@@ -60,7 +62,7 @@ class Prepare:
             )
         generations = Generations(side.identify(directive.identifier))
         held = self._held(generations, directive.identifier) if in_force is None else None
-        self._accept(side, generations, *(held or (reading.application, 0)))
+        self._accept(side, generations, before, *(held or (reading.application, 0)))
 
     def _kept(self, generations: Generations, number: int) -> tuple[Application, int]:
         """An older generation, and which one that is for people: one that repeats another is that other."""
@@ -85,8 +87,11 @@ class Prepare:
         except UserFilesError as error:
             return directive, list(error.problems), not_served
 
-    def _accept(self, side: HelperSide, generations: Generations, application: Application, repeats: int) -> None:
-        """Check the rest of an application that is whole, and keep it as the next generation."""
+    def _accept(
+        self, side: HelperSide, generations: Generations, before: str, application: Application, repeats: int
+    ) -> None:
+        """Check the rest of an application that is whole, and keep it as the next generation. `before`: how the source
+        looked then; also after a rollback, for who watches it is not to load it again before it changes."""
         resolved, problems, not_served = self._resolve(application.directive)
         modules, module_problems = processes.compile_modules(application, modules_folder(generations.state))
         problems += module_problems
@@ -99,7 +104,7 @@ class Prepare:
         in_force = self.in_force
         changes = self._changes(generations, application, resolved)
         after = in_force.number if in_force is not None else 0
-        number = generations.write(application, self.cause, self.source, after, changes, repeats)
+        number = generations.write(application, self.cause, self.source, after, changes, repeats, before)
         used = [*modules.values(), *(in_force.modules.values() if in_force is not None else ())]
         processes.prune_modules(modules_folder(generations.state), used)
         side.accept(Accepted(number, application.warnings, modules, changes))

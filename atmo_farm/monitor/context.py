@@ -35,5 +35,7 @@ class MonitorContext:
     """A generation's Directive from the state folder, resolved; blocks while it reads. AtmoFarmError if it cannot."""
     history: Callable[[], list[dict[str, Any]]]
     """What is known of the last generations, the newest first; blocks while it reads. OSError."""
+    watched: Path | None = None
+    """The application's source, if the farm is to reload when that changes."""
     http: Listener | None = None
     """Where it answers HTTP; None: nowhere."""

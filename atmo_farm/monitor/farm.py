@@ -76,13 +76,17 @@ class Farm:
         self.look_again_s = max(LOOK_S, (clock.monotonic() - began) / LOOK_SHARE)
         return made
 
+    def generation(self) -> int:
+        """The number of the one in force."""
+        card = self._card.read()
+        return card.generation if card else self._context.generation
+
     def directive(self) -> Directive:
         """That of the generation in force, with every reference resolved; blocks while it reads a new one.
 
         AtmoFarmError when it cannot be read.
         """
-        card = self._card.read()
-        number = card.generation if card else self._context.generation
+        number = self.generation()
         if self._directive is None or self._directive[0] != number:
             found = self._context.directive(number)
             log.redact(secrets(found))

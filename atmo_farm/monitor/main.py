@@ -18,6 +18,7 @@ from atmo_farm.monitor.farm import Farm
 from atmo_farm.monitor.http import HttpServer
 from atmo_farm.monitor.server import Server
 from atmo_farm.monitor.verbs import VERBS
+from atmo_farm.monitor.watch import Watch
 
 logger = logging.getLogger("atmo_farm.monitor")
 
@@ -55,10 +56,13 @@ async def run(context: MonitorContext) -> ChildExit:
     http = HttpServer(context.http, farm) if context.http is not None else None
     if http is not None:
         http.start()
+    watch = None if context.watched is None else loop.create_task(Watch(farm, context.watched).run())
     context.slot[Field.STATE] = State.READY
     channel.ready()
     how = await end
     farm.ending.set()
+    if watch is not None:
+        watch.cancel()
     if http is not None:
         http.close()
     await server.close()

@@ -53,6 +53,7 @@ KEYS = (
     Key("app.name", "app_name", text, "ATMO_APP_NAME", "--app-name"),
     Key("app.bundlePath", "bundle_path", path, "ATMO_BUNDLE_PATH"),
     Key("app.wait", "wait", boolean, "ATMO_WAIT"),
+    Key("app.watch", "watch", boolean, flag="--watch"),
     Key("app.runSchedules", "run_schedules", boolean, "ATMO_RUN_SCHEDULES"),
     Key("app.headless", "headless", boolean, "ATMO_HEADLESS"),
     Key("requireConnections", "require_connections", boolean, flag="--require-connections"),

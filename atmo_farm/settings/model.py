@@ -87,6 +87,8 @@ class Settings:
     """The application that `start` runs when its command line names none."""
     wait: bool = False
     """Wait for the application's files to appear, looking each second."""
+    watch: bool = False
+    """Reload when the application's files have changed."""
     require_connections: bool = False
     """End with exit code 3 when a connection is down at the start, instead of waiting for it."""
     run_schedules: bool = True

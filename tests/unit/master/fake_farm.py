@@ -65,7 +65,7 @@ class FakeLoader(Loader):
         return Kept(self._known_state())
 
     def _prepare(self, cause: str, in_force: Generation | None) -> Job:
-        return prepare(self._source)
+        return prepare(self.source)
 
     def take_in(self, accepted: Accepted) -> Generation:
         app = json.loads(self._generations.bundle(accepted.generation).read_text())

@@ -1,0 +1,36 @@
+"""What an application's files look like from outside: whether one has changed, without reading any."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from atmo_farm.directive import project
+
+
+def footprint(source: Path) -> str:
+    """Of a bundle, or of all files of a project folder that `load` may read: another one when any of them was written,
+    replaced, added or removed. Empty while there is no application."""
+    paths = sorted(_project(source)) if source.is_dir() else [source]
+    if source.is_dir() and not (source / project.DIRECTIVE).is_file():
+        return ""
+    found = hashlib.sha256()
+    for path in paths:
+        try:
+            now = path.stat()
+        except OSError:
+            if path == source:
+                return ""
+            continue
+        found.update(os.fsencode(f"{path}\0{now.st_ino} {now.st_size} {now.st_mtime_ns}\n"))
+    return found.hexdigest()
+
+
+def _project(folder: Path) -> Iterator[Path]:
+    yield from (folder / project.DIRECTIVE, folder / project.QUERIES)
+    for root, _, files in project.folders(folder):
+        yield from (Path(root) / name for name in files if name in project.RUNNABLE or name.endswith(".wasm"))
+    for root, _, files in os.walk(folder / project.STATIC):
+        yield from (Path(root) / name for name in files)

@@ -249,3 +249,29 @@ def test_exactly_once(make_farm: MakeFarm, work: Work, amount: Amount, kafka_fig
         kafka_figure("slowest return, s", max(back))
         kafka_figure("messages, each result once", len(ledger.published))
         assert farm.stop() == 0
+
+
+@pytest.mark.fault(row="kafka-exactly-once-outages", short="librdkafka")
+@pytest.mark.timeout(900)
+def test_exactly_once_over_outages(
+    make_farm: MakeFarm, start_kafka: Callable[[], KafkaServer], driver: str, amount: Amount, kafka_figure: Figure
+) -> None:
+    """A broker that is stopped, stands or is killed amid transactions: each result is there once, and all of them."""
+    server = start_kafka()
+    work = Work.on(server, driver)
+    farm = work.serve(make_farm(), "fn: hello", "exactlyOnce: true", "workers: 2")
+    with farm, work.load(amount(60, 150)) as load:
+        for _ in range(amount(1, 5)):
+            for begin, end, seconds in (
+                (server.kill, server.start, 5),
+                (server.pause, server.resume, 20),
+                (server.stop, server.start, 5),
+            ):
+                load.back_after_s()
+                begin()
+                time.sleep(amount(1, seconds))
+                end()
+        load.back_after_s()
+        ledger = load.finish()
+        ledger.verify(repeated=0)
+        kafka_figure("messages, each result once", len(ledger.published))

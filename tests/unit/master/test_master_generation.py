@@ -191,7 +191,7 @@ def test_missing_modules_are_compiled_again(loading: Loading) -> None:
     shutil.rmtree(loading.state / "modules")
     role, _ = generation.roles()
     assert generation.missing_modules(role)
-    shutil.rmtree(loading.loader._source)
+    shutil.rmtree(loading.loader.source)
     accepted = loading.result(loading.loader.recompile(generation))
     assert isinstance(accepted, Accepted)
     assert attrs.evolve(generation, modules=accepted.modules).missing_modules(role) == []

@@ -44,11 +44,15 @@ class Watch:
 
     async def look(self) -> None:
         """Once; asks for a reload if it is time. Raises what that ends with."""
-        last, self._last = self._last, footprint(self._source)
+        last, self._last = self._last, await asyncio.to_thread(footprint, self._source)
         if (generation := self._farm.generation()) != self._generation:
             records = {record["generation"]: record for record in self._farm.history()}
             self._generation, self._done = generation, records.get(generation, {}).get("footprint", "")
-        if not self._last or self._last != last or self._last in (self._done, self._asked):
+        if not self._last or self._last != last:
+            return
+        if self._last == self._done:
+            self._asked = ""
+        if self._last in (self._done, self._asked):
             return
         self._asked = self._last
         try:

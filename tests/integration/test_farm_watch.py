@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from atmo_farm.directive import build, load
-from atmo_farm.monitor import watch
 from atmo_farm.settings import HandlerDefaults
 from tests.farm import Farm, nats_directive, wait_for, write_app, write_directive
 from tests.servers.nats import NatsServer
@@ -52,7 +50,7 @@ def test_a_project_folder(tmp_path: Path, directive: Callable[..., str]) -> None
 
 
 def test_a_bundle_that_is_replaced(tmp_path: Path, directive: Callable[..., str]) -> None:
-    """By a rename, as a deployment should, and by a copy that takes its time."""
+    """By a rename, as a deployment should."""
     app = write_app(tmp_path / "app", directive("a"), ("c", "hello"))
     bundle, other = tmp_path / "app.zip", tmp_path / "other.zip"
 
@@ -65,22 +63,3 @@ def test_a_bundle_that_is_replaced(tmp_path: Path, directive: Callable[..., str]
         pack(other)
         other.rename(bundle)
         wait_for(lambda: len(farm.log(message=IN_FORCE)) == 1)
-        write_directive(app, directive("a", "b", "c"))
-        pack(other)
-        whole = other.read_bytes()
-        with bundle.open("wb") as file:
-            for part in range(4):
-                file.write(whole[len(whole) * part // 4 : len(whole) * (part + 1) // 4])
-                file.flush()
-                time.sleep(watch.LOOK_S / 2)
-        wait_for(lambda: len(farm.log(message=IN_FORCE)) == 2)
-        assert not refusals(farm)
-
-
-def test_without_it_nothing_is_loaded(tmp_path: Path, directive: Callable[..., str]) -> None:
-    """Whatever changes."""
-    app = write_app(tmp_path / "app", directive("a"), ("c", "hello"))
-    with Farm(app) as farm:
-        write_directive(app, directive("a", "b"))
-        time.sleep(4 * watch.LOOK_S)
-        assert not farm.log(message="reload: checking")

@@ -56,3 +56,13 @@ def test_a_bundle(tmp_path: Path) -> None:
     os.utime(tmp_path / "new", ns=(bundle.stat().st_mtime_ns,) * 2)
     (tmp_path / "new").rename(bundle)
     assert footprint(bundle) not in ("", first)
+
+
+def test_what_cannot_be_looked_at(tmp_path: Path) -> None:
+    """It is told when it is read; a link that leads nowhere is no file."""
+    assert footprint(tmp_path / ("x" * 300)) == "" == footprint(tmp_path / "a" / "b")
+    app = write_app(tmp_path / "app", "handlers: []\n")
+    before = footprint(app)
+    (app / "static").mkdir()
+    (app / "static" / "link").symlink_to("nowhere")
+    assert footprint(app) == before

@@ -83,11 +83,15 @@ def test_a_refusal_is_not_asked_for_again(master: Master) -> None:
     master.source.write_text("broken")
     master.answer = AtmoFarmError("refused")
     assert [master.look(), master.look(), master.look(), master.look()] == [0, 1, 1, 1]
+    broken = master.source.with_name("broken")
+    master.source.rename(broken)
     before.rename(master.source)
     assert [master.look(), master.look()] == [1, 1]
+    broken.rename(master.source)
+    assert [master.look(), master.look()] == [1, 2], "it was as it should be meanwhile: the reason may be gone"
     master.source.write_text("mended")
     master.answer = None
-    assert [master.look(), master.look()] == [1, 2]
+    assert [master.look(), master.look()] == [2, 3]
 
 
 def test_a_master_that_has_not_heard_is_asked_again(master: Master) -> None:

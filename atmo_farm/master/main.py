@@ -66,6 +66,7 @@ class Master:
                 return 0
             log.bind(generation=generation.number)
             log.redact(secrets(generation.directive))
+            processes.preload_for(generation.directive)
             self._http = address.listen(self._settings.monitor_address)
             heap.freeze()
             heap.fill_holes()

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from atmo_farm import log
+from atmo_farm import log, processes
 from atmo_farm.directive.secrets import secrets
 from atmo_farm.errors import AtmoFarmError, CannotStart
 from atmo_farm.ipc.messages import Ask
@@ -103,6 +103,7 @@ class Reload:
             return now
         # The old generation's consumers log with what they have inherited; the master and the new ones with both.
         log.redact({*secrets(self.generation.directive), *secrets(self._new.directive)})
+        processes.preload_for(self._new.directive)
         heap.freeze()
         self._phase = self._follow
         return now

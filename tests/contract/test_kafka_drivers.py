@@ -14,7 +14,7 @@ from contextlib import closing
 
 import pytest
 
-from atmo_farm.streams.kafka import admin, kafka_python_client, librdkafka_client
+from atmo_farm.streams.kafka import admin, kafka_python_client, kafka_python_producer, librdkafka_client
 from atmo_farm.streams.kafka.driver import BrokerUnavailable, Consumer, Driver, Fenced, Producer, Result
 from atmo_farm.streams.kafka.membership import Membership, static_id
 from atmo_farm.streams.kafka.options import options
@@ -410,6 +410,43 @@ class TestProducing:
 
 
 class TestTrouble:
+    @pytest.mark.parametrize("outage", ["silent", "stopped", "no leader"])
+    def test_an_outage_costs_no_cpu_time(
+        self,
+        clients: Clients,
+        start_kafka: Callable[[str], KafkaServer],
+        monkeypatch: pytest.MonkeyPatch,
+        outage: str,
+    ) -> None:
+        """(Faults 14 and 15.) With a record to be sent, while requests time out, connections are made that nobody
+        answers, or the broker has told, before it went, that there is no leader."""
+        for library in (kafka_python_client, librdkafka_client):
+            monkeypatch.setattr(library, "REQUEST_TIMEOUT_S", 1.0)
+        server = start_kafka("")
+        own = Clients(clients.driver, server, clients.made)
+        producer, topic = own.producer(), new_topic(server)
+        producer.send(outgoing(topic, b"one"))
+        flushed(producer, 1)
+        if outage == "silent":
+            server.pause()
+        else:
+            server.stop()
+        if outage == "no leader" and isinstance(producer, kafka_python_producer.KafkaPythonProducer):
+            cluster = producer._producer._metadata
+            monkeypatch.setattr(cluster, "leader_for_partition", lambda _: None)
+        producer.send(outgoing(topic, b"two"))
+        producer.flush(1.5)
+        began_s, cpu_s = time.monotonic(), time.process_time()
+        producer.flush(3.0)
+        took_s, used_s = time.monotonic() - began_s, time.process_time() - cpu_s
+        monkeypatch.undo()
+        if outage == "silent":
+            server.resume()
+        else:
+            server.start()
+        assert took_s > 2.5 and used_s < took_s / 5
+        assert [error for _, error in flushed(producer, 1)] == [None]
+
     def test_a_missing_topic_is_told(self, clients: Clients) -> None:
         """Of one that never was, and of one that is deleted under the consumer."""
         consumer = clients.consumer("never-was")

@@ -77,6 +77,8 @@ class KafkaLoad(BackgroundLoad):
         self._number = 0
         self._newest = [0] * PARTITIONS
         """By partition: the highest number that came out."""
+        self._given = [0] * PARTITIONS
+        """By partition: how many came out."""
         self._ends: dict[int, int] = {}
 
     def finish(self, patience_s: float = PATIENCE_S) -> Ledger:
@@ -92,6 +94,12 @@ class KafkaLoad(BackgroundLoad):
         """Seconds until each partition has given an output of what is offered from now on."""
         began, number = time.monotonic(), self._number
         self._wait(lambda: all(newest > number for newest in self._newest), patience_s)
+        return time.monotonic() - began
+
+    def again_after_s(self, patience_s: float = PATIENCE_S) -> float:
+        """Seconds until each partition has given an output more, of whatever was offered."""
+        began, before = time.monotonic(), list(self._given)
+        self._wait(lambda: all(now > then for now, then in zip(self._given, before, strict=True)), patience_s)
         return time.monotonic() - began
 
     def _wait(self, holds: Callable[[], bool], patience_s: float) -> None:
@@ -143,6 +151,7 @@ class KafkaLoad(BackgroundLoad):
                 name = _id(message.value())
                 self.ledger.worked[name] += 1
                 self.outputs.append(int(name))
+                self._given[int(name) % PARTITIONS] += 1
                 self._newest[int(name) % PARTITIONS] = max(self._newest[int(name) % PARTITIONS], int(name))
 
     def _settled(self, deadline: float) -> None:

@@ -81,9 +81,10 @@ def test_a_broker_that_is_stopped_stands_or_is_killed(
                     kafka_figure(f"{name}: share of a core meanwhile", (busy_s(pids) - before_s) / away_s)
             finally:
                 end()
-            back_s = load.back_after_s()
+            back_s = load.again_after_s()
             kafka_figure(f"{name}: consuming again after, s", back_s)
             assert back_s < amount(60, 5)
+            kafka_figure(f"{name}: all that had gathered is done after, s", load.back_after_s(2 * 60))
         ledger = load.finish()
         ledger.verify(repeated=len(outages) * 2 * IN_FLIGHT)
         kafka_figure("work done again", ledger.repeated)

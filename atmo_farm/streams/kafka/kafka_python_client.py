@@ -51,13 +51,15 @@ class _Complaints(logging.Handler):
 _complaints = _Complaints()
 
 
-def connect(kind: Callable[..., Any], options: Options, **configuration: Any) -> tuple[Any, KafkaNetClient]:
-    """A consumer or producer of the library, connected, and its network client."""
+def connect(
+    kind: Callable[..., Any], options: Options, network: type[KafkaNetClient] = KafkaNetClient, **configuration: Any
+) -> tuple[Any, KafkaNetClient]:
+    """A consumer or producer of the library, connected, and its network client, which is a `network`."""
     _mind_its_log()
     made: list[KafkaNetClient] = []
 
-    def network(**given: Any) -> KafkaNetClient:
-        made.append(KafkaNetClient(**given))
+    def make(**given: Any) -> KafkaNetClient:
+        made.append(network(**given))
         return made[-1]
 
     if options.tls is not None:
@@ -74,7 +76,7 @@ def connect(kind: Callable[..., Any], options: Options, **configuration: Any) ->
             bootstrap_servers=list(options.servers),
             client_id=options.client_id,
             security_protocol=options.protocol,
-            kafka_client=network,
+            kafka_client=make,
             bootstrap_timeout_ms=round(BOOTSTRAP_TIMEOUT_S * 1000),
             request_timeout_ms=round(REQUEST_TIMEOUT_S * 1000),
             reconnect_backoff_max_ms=round(RECONNECT_MAX_S * 1000),

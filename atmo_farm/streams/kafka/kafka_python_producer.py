@@ -30,6 +30,8 @@ TOPIC_AGAIN_S = 5.0
 DELIVERY_TIMEOUT_S = 120.0
 """After which a record that no broker takes is a failed one."""
 ALONE_TIMEOUT_S = 10.0
+CONNECTING_MS = 100.0
+"""What happens on a connection wakes the sender; this is only how often it looks at what else there is."""
 
 _TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 
@@ -181,11 +183,22 @@ class OnePerFlush(DefaultPartitioner):  # type: ignore[misc]
         return found
 
 
+class _Network(KafkaNetClient):  # type: ignore[misc]
+    """The library's sender waits so long, in milliseconds, for a broker that is not ready. It is told seconds, and 0
+    while a connection is being made: then it turns without a pause, on a core of its own."""
+
+    def connection_delay(self, node_id: Any) -> float:
+        """In milliseconds."""
+        delay_ms = float(super().connection_delay(node_id)) * 1000
+        return delay_ms if delay_ms or self.is_ready(node_id) else CONNECTING_MS
+
+
 def made(options: Options, partitioner: OnePerFlush, **own: Any) -> tuple[Any, KafkaNetClient]:
     """A producer of the library, and its network client; `own`: configuration beside what all have."""
-    return client.connect(
+    producer, network = client.connect(
         KafkaProducer,
         options,
+        _Network,
         metrics_enabled=False,
         acks="all",
         enable_idempotence=True,
@@ -197,6 +210,24 @@ def made(options: Options, partitioner: OnePerFlush, **own: Any) -> tuple[Any, K
         delivery_timeout_ms=round(DELIVERY_TIMEOUT_S * 1000),
         **own,
     )
+    _calm(producer._metadata)
+    return producer, network
+
+
+def _calm(cluster: Any) -> None:
+    """While a partition has no leader, the library's sender asks for new metadata in each of its turns, and that wakes it
+    for another turn. What is asked for already is not asked for again so soon."""
+    ask, asked_at = cluster.request_update, 0.0
+
+    def request_update() -> Any:
+        nonlocal asked_at
+        now = clock.monotonic()
+        if cluster.need_update and cluster._future is not None and now - asked_at < CONNECTING_MS / 1000:
+            return cluster._future
+        asked_at = now
+        return ask()
+
+    cluster.request_update = request_update
 
 
 def close(producer: Any) -> None:

@@ -215,8 +215,8 @@ def made(options: Options, partitioner: OnePerFlush, **own: Any) -> tuple[Any, K
 
 
 def _calm(cluster: Any) -> None:
-    """While a partition has no leader, the library's sender asks for new metadata in each of its turns, and that wakes it
-    for another turn. What is asked for already is not asked for again so soon."""
+    """While a partition has no leader, the library's sender asks for new metadata in each of its turns, and is woken by
+    that for another turn. What is asked for already is not asked for again so soon."""
     ask, asked_at = cluster.request_update, 0.0
 
     def request_update() -> Any:

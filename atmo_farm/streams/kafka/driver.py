@@ -21,7 +21,7 @@ from atmo_farm.streams.kafka.options import Options
 
 MOST_RECORDS = 500
 """Of one poll."""
-TRANSACTION_WITHIN_S = 15.0
+TRANSACTION_WITHIN_S = 10.0
 """So long a transaction, or its commit, waits for the broker."""
 TRANSACTION_TIMEOUT_S = 45.0
 """So long the broker waits for one whose process is gone, with all who read what it has written so far."""

@@ -10,6 +10,7 @@ the next transactions are smaller, down to one output, which is then the one to 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping
 
 from atmo_farm.errors import PublishError
@@ -20,6 +21,8 @@ from atmo_farm.streams.kafka.partitions import Partition, Partitions
 from atmo_farm.streams.kafka.records import KafkaOrigin
 from atmo_farm.streams.kafka.writing import Batch
 
+LOOK_S = 2.0
+"""How often it is looked whether the thread that runs a transaction has come to a stand."""
 MOST_OUTPUTS = 10_000
 MOST_BYTES = 32 << 20
 """In one transaction; one output alone may be larger."""
@@ -35,6 +38,7 @@ class TransactionalOutbox(Outbox):
         self._given_up: dict[Partition, int] = {}
         """From which offset on nothing of a partition will end in this process."""
         self._is_under_way = False
+        self._watch: asyncio.TimerHandle | None = None
         self._most = MOST_OUTPUTS
         self._revocations = 0
 
@@ -72,11 +76,18 @@ class TransactionalOutbox(Outbox):
         batch = self._gathered()
         if batch.offsets:
             self._is_under_way = True
+            self._look()
             self._owner.transact(batch)
+
+    def _look(self) -> None:
+        self._owner.look()
+        self._watch = self._loop.call_later(LOOK_S, self._look)
 
     def transacted(self, offsets: Mapping[int, int], refused: list[Refused]) -> None:
         """The end of what is under way, as `ears.Ears` says."""
         self._is_under_way = False
+        if self._watch is not None:
+            self._watch.cancel()
         lasting = [one for one in refused if not one[1].transient]
         if len(lasting) > 1:
             self._most = max(1, len(lasting) // 4)

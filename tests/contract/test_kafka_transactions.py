@@ -180,6 +180,29 @@ class TestDeaths:
         assert transactions.run([outgoing(target, b"done")], topic, {0: 10}, consumer.standing().member) == []
         assert written(clients, target) == [b"done"] and committed(clients.server, group, topic) == {0: 10}
 
+    @pytest.mark.parametrize("start_at", ["earliest", "latest"])
+    def test_who_gets_the_partition_first_waits_for_that(self, clients: Clients, start_at: str) -> None:
+        """The broker tells nobody where it goes on until the dead one's transaction is undone, which may take 45 s."""
+        source, name, topic = Input(clients), new_name("id"), new_topic(clients.server)
+        transactions = clients.transactions(name)
+        assert source.run(transactions, 4, (topic, b"a")) == {}
+
+        def die() -> None:
+            raise SystemExit
+
+        transactions._commit = die  # type: ignore[attr-defined]
+        with pytest.raises(SystemExit):
+            source.run(transactions, 7, (topic, b"undone"))
+        source.consumer.close()
+        clients.made.remove(source.consumer)
+        heir = clients.consumer(source.topic, source.group, start_at=start_at)
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            assert not heir.poll(0.1)
+        clients.transactions(name)
+        found = poll_until(heir, lambda found: total(found) >= 6)
+        assert [one.offset for one in found[0]] == list(range(4, 10)) and written(clients, topic) == [b"a"]
+
 
 class TestOutages:
     def test_a_broker_that_is_silent(

@@ -113,6 +113,13 @@ def remove_member(options: Options, group: str, instance_id: str) -> bool:
     return any(outcome is errors.NoError for outcome in removed.values())
 
 
+def committed(options: Options, group: str, topic: str) -> set[int]:
+    """Partitions of which the group has committed something. What undecided transactions hold is not waited for."""
+    with _admin(options) as admin:
+        offsets = admin.list_group_offsets([group])[group]
+        return {one.partition for one, found in offsets.items() if one.topic == topic and found.offset >= 0}
+
+
 @contextmanager
 def _admin(options: Options) -> Iterator[Any]:
     """A client for one job; the library's errors come out in the driver's terms."""

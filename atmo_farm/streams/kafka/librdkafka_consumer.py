@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_END,
+    OFFSET_INVALID,
+    OFFSET_STORED,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 
 from atmo_farm import clock
+from atmo_farm.errors import AtmoFarmError
+from atmo_farm.streams.kafka import admin
 from atmo_farm.streams.kafka import librdkafka_client as client
 from atmo_farm.streams.kafka.driver import MOST_RECORDS, BrokerRefused, Listener, Record, Standing
 from atmo_farm.streams.kafka.membership import Membership
@@ -212,10 +222,10 @@ class LibrdkafkaConsumer:
                 known = consumer.committed(partitions, timeout=LAG_TIMEOUT_S)
             else:
                 known = partitions = self._starting(consumer, partitions)
-        except KafkaException as error:
+        except (KafkaException, AtmoFarmError) as error:
             known = ()
             if not earliest:
-                self._astray = error.args[0].str()
+                self._astray = error.args[0].str() if isinstance(error, KafkaException) else str(error)
         consumer.incremental_assign(partitions)
         self._positions |= {one.partition: -1 for one in partitions} | {one.partition: one.offset for one in known}
         if partitions:
@@ -239,8 +249,8 @@ class LibrdkafkaConsumer:
     def _starting(self, consumer: Any, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """Where the group has committed nothing, with the offset to begin at, which is committed at once: whoever has
         the partition next, after a death, would else begin at a later end."""
-        committed = consumer.committed(partitions, timeout=ASK_TIMEOUT_S) if partitions else []
-        fresh = [one for one in committed if one.offset < 0]
+        committed = self._committed(consumer, partitions) if partitions else []
+        fresh = [one for one in committed if one.offset == OFFSET_INVALID]
         if not fresh:
             return partitions
         start_at = self._membership.start_at
@@ -254,3 +264,13 @@ class LibrdkafkaConsumer:
             one.offset = at
         consumer.commit(offsets=fresh, asynchronous=False)
         return [one for one in committed if one not in fresh] + fresh
+
+    def _committed(self, consumer: Any, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """With what the group has committed. An undecided transaction of a process that died keeps the broker from
+        saying it for as long as 45 s: these are with OFFSET_STORED, and the library itself waits for them."""
+        try:
+            return list(consumer.committed(partitions, timeout=ASK_TIMEOUT_S))
+        except KafkaException:
+            begun = admin.committed(self._options, self._membership.group, self._topic)
+            where = [OFFSET_STORED if one.partition in begun else OFFSET_INVALID for one in partitions]
+            return [TopicPartition(one.topic, one.partition, at) for one, at in zip(partitions, where, strict=True)]

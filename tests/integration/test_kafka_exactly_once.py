@@ -208,6 +208,22 @@ def test_an_output_that_is_too_large_fails_alone(kafka_server: KafkaServer) -> N
     run(body())
 
 
+def test_an_output_that_is_too_large_is_found_beside_a_busy_partition(kafka_server: KafkaServer) -> None:
+    """What another partition goes on giving is not always there first, or it would never be refused alone."""
+
+    async def body() -> None:
+        world = World(kafka_server, partitions=2, count=4000, max_message_bytes=3000)
+        stream = await world.stream(max_in_flight=64)
+        working = Working(stream, world.target, lambda m: b"x" * 5000 if m.data == b"1-10" else m.data)
+        await stream.consume(working)
+        await working.until(lambda: working.errors.keys() == {b"1-10"})
+        assert len(working.done) < 2000
+        await stream.stop()
+        await stream.close()
+
+    run(body(), patience_s=60)
+
+
 def test_what_will_not_end_here_holds_nobody_up(kafka_server: KafkaServer) -> None:
     """A process that is to end lets a message go: what is behind it ends for nothing, at once, and comes again."""
 

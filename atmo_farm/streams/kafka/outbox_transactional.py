@@ -5,7 +5,8 @@ it may be in the next transaction, and only when that is committed it is told of
 transaction under way is the time in which the next one gathers.
 
 A broker refuses a transaction's outputs by the batch, and nothing of it was written. So if not one alone was refused,
-the next transactions are smaller, down to one output, which is then the one to blame.
+the next transactions are smaller, down to one output, which is then the one to blame. Of those that were refused, that
+is: partitions without any have to wait, or what they go on giving would always be there, too.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class TransactionalOutbox(Outbox):
         self._is_under_way = False
         self._watch: asyncio.TimerHandle | None = None
         self._most = MOST_OUTPUTS
+        self._suspects: list[Outgoing] = []
+        """What was refused last: one of these is to blame."""
         self._revocations = 0
 
     def send(self, record: Outgoing) -> None:
@@ -91,6 +94,7 @@ class TransactionalOutbox(Outbox):
         lasting = [one for one in refused if not one[1].transient]
         if len(lasting) > 1:
             self._most = max(1, len(lasting) // 4)
+            self._suspects = [record for record, _ in lasting]
             refused = [one for one in refused if one[1].transient]
         elif offsets:
             self._most = min(2 * self._most, MOST_OUTPUTS)
@@ -111,7 +115,9 @@ class TransactionalOutbox(Outbox):
         offsets: dict[int, int] = {}
         outputs: dict[int, list[Outgoing]] = {}
         room, size = self._most, MOST_BYTES
-        for partition in self._partitions:
+        self._suspects = [one for one in self._suspects if self._is_prepared(one)]
+        suspicious = {one.cause.partition for one in self._suspects}
+        for partition in sorted(self._partitions, key=lambda one: one not in suspicious):
             prepared = self._prepared.get(partition, {})
             position = partition.mark.reach(prepared)
             taken: list[Outgoing] = []
@@ -127,6 +133,9 @@ class TransactionalOutbox(Outbox):
             if position is not None and (taken or position > partition.committed):
                 offsets[partition.number], outputs[partition.number] = position, taken
         return Batch(offsets, outputs, self._revocations)
+
+    def _is_prepared(self, record: Outgoing) -> bool:
+        return self._prepared.get(record.cause.partition, {}).get(record.cause.record.offset) is record
 
     def _forget(self, partition: Partition, begin: int) -> None:
         """What was prepared from here on is for nothing: its records come again elsewhere."""

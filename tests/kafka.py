@@ -82,6 +82,14 @@ def read_all(server: KafkaServer, topic: str) -> list[Read]:
         return sorted(found, key=lambda one: one.partition)
 
 
+def ends(server: KafkaServer, topic: str, decided: bool = False) -> dict[int, int]:
+    """By partition: one above its last record; `decided`: that readers see who wait for transactions."""
+    level = "read_committed" if decided else "read_uncommitted"
+    with closing(KafkaConsumer(bootstrap_servers=server.address(), isolation_level=level)) as consumer:
+        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
+        return {one.partition: end for one, end in consumer.end_offsets(partitions).items()}
+
+
 def committed(server: KafkaServer, group: str, topic: str) -> dict[int, int]:
     """By partition: the group's committed offset."""
     with closing(KafkaAdminClient(bootstrap_servers=server.address())) as admin:

@@ -12,6 +12,7 @@ import pytest
 
 from atmo_farm.streams.kafka import kafka_python_transactions, librdkafka_transactions
 from atmo_farm.streams.kafka.driver import BrokerRefused, BrokerUnavailable, Consumer, Fenced, Rebalanced, Transactions
+from tests.farm import wait_for
 from tests.kafka import Rebalances, committed, new_name, new_topic, poll_until, read_all, total, write
 from tests.kafka_clients import Clients, outgoing
 from tests.servers.kafka import KafkaServer
@@ -44,14 +45,14 @@ class Input:
         refused = transactions.run(records, self.topic, {0: offset}, member)
         return {record.value or b"": str(error) for record, error in refused}
 
-    def committed(self) -> dict[int, int]:
-        """By partition."""
-        return committed(self.clients.server, self.group, self.topic)
+    def committed(self, wanted: dict[int, int]) -> bool:
+        """By partition. The broker shows it a moment after it has answered."""
+        return bool(wait_for(lambda: committed(self.clients.server, self.group, self.topic) == wanted))
 
 
-def written(clients: Clients, topic: str) -> list[bytes | None]:
-    """What a reader sees that waits for transactions."""
-    return [one.value for one in read_all(clients.server, topic)]
+def written(clients: Clients, topic: str, *wanted: bytes) -> bool:
+    """What a reader sees that waits for transactions, a moment after the broker has answered; in any order."""
+    return bool(wait_for(lambda: sorted(one.value or b"" for one in read_all(clients.server, topic)) == sorted(wanted)))
 
 
 class TestOutcomes:
@@ -61,10 +62,10 @@ class TestOutcomes:
         first, second = new_topic(clients.server, 3), new_topic(clients.server)
         assert source.consumer.standing().partitions == {0}
         assert source.run(transactions, 2, (first, b"a"), (second, b"b")) == {}
-        assert source.committed() == {0: 2}
+        assert source.committed({0: 2})
         assert source.run(transactions, 3, (first, b"c")) == {} and source.run(transactions, 5) == {}
-        assert source.committed() == {0: 5}
-        assert sorted(written(clients, first)) == [b"a", b"c"] and written(clients, second) == [b"b"]
+        assert source.committed({0: 5})
+        assert written(clients, first, b"a", b"c") and written(clients, second, b"b")
         assert transactions.trouble() == ""
 
     def test_a_record_that_is_too_large_undoes_all_of_it(self, clients: Clients) -> None:
@@ -74,9 +75,9 @@ class TestOutcomes:
         refused = source.run(transactions, 1, (beside, b"a"), (small, b"b"), (small, TOO_LARGE))
         assert "5000 bytes are more than" in refused[TOO_LARGE] and refused.keys() <= {b"a", b"b", TOO_LARGE}
         assert source.run(transactions, 1, (small, TOO_LARGE)).keys() == {TOO_LARGE}
-        assert source.committed() == {} and written(clients, small) == written(clients, beside) == []
+        assert source.committed({}) and written(clients, small) and written(clients, beside)
         assert source.run(transactions, 2, (beside, b"c"), (small, b"d")) == {}
-        assert written(clients, small) == [b"d"] and source.committed() == {0: 2}
+        assert written(clients, small, b"d") and source.committed({0: 2})
 
     def test_a_topic_that_nobody_knows(self, clients: Clients) -> None:
         """It is told of those for that topic, and soon."""
@@ -86,7 +87,7 @@ class TestOutcomes:
         assert refused.keys() == {b"b", b"c"} and "does not exist" in refused[b"b"]
         assert time.monotonic() - began < 10
         assert "cannot publish on topic" in source.run(transactions, 1, ("not/legal", b"d"))[b"d"]
-        assert source.run(transactions, 2, (there, b"e")) == {} and written(clients, there) == [b"e"]
+        assert source.run(transactions, 2, (there, b"e")) == {} and written(clients, there, b"e")
 
 
 class TestFencing:
@@ -102,7 +103,7 @@ class TestFencing:
             assert source.run(second, 2, (topic, b"b")) == {}
             first = second
             second = clients.transactions(name)
-        assert source.committed() == {0: 2} and written(clients, topic) == [b"a", b"b", b"b"]
+        assert source.committed({0: 2}) and written(clients, topic, b"a", b"b", b"b")
 
     def test_a_member_of_an_older_generation_commits_nothing(self, clients: Clients) -> None:
         """Another one may have its partition."""
@@ -116,9 +117,9 @@ class TestFencing:
             other.poll(0.05)
         with pytest.raises(Rebalanced):
             transactions.run([outgoing(topic, b"a")], source.topic, {0: 9}, stale)
-        assert source.committed() == {} and written(clients, topic) == []
+        assert source.committed({}) and written(clients, topic)
         if 0 in source.consumer.standing().partitions:
-            assert source.run(transactions, 3, (topic, b"b")) == {} and source.committed() == {0: 3}
+            assert source.run(transactions, 3, (topic, b"b")) == {} and source.committed({0: 3})
 
     def test_partitions_of_a_standing_are_no_other_members(self, clients: Clients) -> None:
         """Over rebalances, whenever one asks: what a member has of its standing is of its generation alone."""
@@ -140,8 +141,8 @@ class TestFencing:
                     except Rebalanced:
                         break
                     position[partition], done = offset, done + 1
-        assert source.committed() == {number: at for number, at in position.items() if at}
-        assert len(written(clients, topic)) == done
+        assert source.committed({number: at for number, at in position.items() if at})
+        assert written(clients, topic, *[b"x"] * done)
 
 
 KILLED = """
@@ -151,6 +152,7 @@ from atmo_farm.streams.kafka.membership import Membership
 from atmo_farm.streams.kafka.options import options
 from atmo_farm.directive.connections import KafkaConnection
 from tests.kafka_clients import outgoing
+from tests.farm import wait_for
 from tests.kafka import Rebalances, poll_until, total
 name, address, topic, group, target, transactional_id = sys.argv[1:]
 driver = drivers.choose(name)
@@ -178,7 +180,9 @@ class TestDeaths:
         assert [one.offset for one in found[0]] == list(range(10))
         assert time.monotonic() - began < 15  # the session of a member without an id of its own, and not 45 s
         assert transactions.run([outgoing(target, b"done")], topic, {0: 10}, consumer.standing().member) == []
-        assert written(clients, target) == [b"done"] and committed(clients.server, group, topic) == {0: 10}
+        assert written(clients, target, b"done") and wait_for(
+            lambda: committed(clients.server, group, topic) == {0: 10}
+        )
 
     @pytest.mark.parametrize("start_at", ["earliest", "latest"])
     def test_who_gets_the_partition_first_waits_for_that(self, clients: Clients, start_at: str) -> None:
@@ -201,7 +205,7 @@ class TestDeaths:
             assert not heir.poll(0.1)
         clients.transactions(name)
         found = poll_until(heir, lambda found: total(found) >= 6)
-        assert [one.offset for one in found[0]] == list(range(4, 10)) and written(clients, topic) == [b"a"]
+        assert [one.offset for one in found[0]] == list(range(4, 10)) and written(clients, topic, b"a")
 
 
 class TestOutages:
@@ -230,7 +234,7 @@ class TestOutages:
                 break
             except BrokerUnavailable:
                 assert time.monotonic() < deadline
-        assert written(own, topic) == [b"a", b"c"] and source.committed() == {0: 3}
+        assert written(own, topic, b"a", b"c") and source.committed({0: 3})
         commit = transactions._commit  # type: ignore[attr-defined]
 
         def silent() -> None:

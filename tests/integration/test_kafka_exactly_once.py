@@ -16,7 +16,8 @@ from atmo_farm.streams.base import Message, Output, Receipt
 from atmo_farm.streams.kafka import drivers
 from atmo_farm.streams.kafka.membership import Membership
 from atmo_farm.streams.kafka.stream import KafkaStream
-from tests.kafka import committed, new_name, new_topic, read_all, write
+from tests.farm import wait_for
+from tests.kafka import committed, ends, new_name, new_topic, read_all, write
 from tests.servers.kafka import KafkaServer
 from tests.streams import Events, Handled, run
 
@@ -53,12 +54,20 @@ class World:
         return stream
 
     async def written(self) -> list[bytes | None]:
-        """What readers see that wait for transactions."""
+        """What readers see that wait for transactions, when all of them are decided for readers, too: the broker says
+        so a moment after it has answered."""
+        await asyncio.to_thread(
+            wait_for, lambda: ends(self.server, self.target) == ends(self.server, self.target, True)
+        )
         return [one.value for one in await asyncio.to_thread(read_all, self.server, self.target)]
 
     async def committed(self) -> dict[int, int]:
         """By partition."""
         return await asyncio.to_thread(committed, self.server, self.group, self.topic)
+
+    async def until_committed(self, wanted: dict[int, int]) -> None:
+        """These are, for others too."""
+        await asyncio.to_thread(wait_for, lambda: committed(self.server, self.group, self.topic) == wanted)
 
 
 class Working(Handled):
@@ -118,7 +127,7 @@ def test_each_output_is_there_once_with_its_offset(kafka_server: KafkaServer) ->
         odd = Working(stream, world.target, lambda m: m.data if int(m.data[2:]) % 2 else None)
         await stream.consume(odd)
         await odd.until_done(2 * COUNT)
-        assert await world.committed() == {0: COUNT, 1: COUNT}
+        await world.until_committed({0: COUNT, 1: COUNT})
         await stream.stop()
         await stream.close()
         write(kafka_server, world.topic, [b"0-21"], 0)
@@ -161,14 +170,14 @@ def test_what_is_behind_one_that_is_tried_again_waits_for_it(kafka_server: Kafka
         await working.payloads(2 * COUNT)
         before = await world.written()
         assert sorted(before, key=str) == sorted(numbers(5) + numbers(partition=1), key=str)
-        assert await world.committed() == {0: 5, 1: COUNT}
+        await world.until_committed({0: 5, 1: COUNT})
         working.send(held[0], b"at last")
         await working.until_done(2 * COUNT)
         after = [one for one in await world.written() if one not in numbers(partition=1)]
         assert after == [*numbers(5), b"at last", *numbers()[6:]]
         await stream.stop()
         await stream.close()
-        assert await world.committed() == {0: COUNT, 1: COUNT}
+        await world.until_committed({0: COUNT, 1: COUNT})
 
     run(body())
 
@@ -201,7 +210,7 @@ def test_an_output_that_is_too_large_fails_alone(kafka_server: KafkaServer) -> N
         await working.until_done(99)
         wanted = [b"less" if one == b"0-17" else b"letter" if one == b"0-63" else one for one in numbers(100)]
         assert await world.written() == wanted
-        assert await world.committed() == {0: 100}
+        await world.until_committed({0: 100})
         await stream.stop()
         await stream.close()
 
@@ -248,7 +257,7 @@ def test_what_will_not_end_here_holds_nobody_up(kafka_server: KafkaServer) -> No
         await working.until_done(COUNT)
         await stream.stop()
         await stream.close()
-        assert await world.committed() == {0: 5}
+        await world.until_committed({0: 5})
         following = await world.stream()
         rest = Working(following, world.target)
         await following.consume(rest)

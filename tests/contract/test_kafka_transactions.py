@@ -12,6 +12,7 @@ import pytest
 
 from atmo_farm.streams.kafka import kafka_python_transactions, librdkafka_transactions
 from atmo_farm.streams.kafka.driver import BrokerRefused, BrokerUnavailable, Consumer, Fenced, Rebalanced, Transactions
+from atmo_farm.streams.kafka.writing import Batch, Transactional
 from tests.farm import wait_for
 from tests.kafka import Rebalances, committed, new_name, new_topic, poll_until, read_all, total, write
 from tests.kafka_clients import Clients, outgoing
@@ -206,6 +207,35 @@ class TestDeaths:
         clients.transactions(name)
         found = poll_until(heir, lambda found: total(found) >= 6)
         assert [one.offset for one in found[0]] == list(range(4, 10)) and written(clients, topic, b"a")
+
+    def test_what_a_living_process_has_begun_in_vain_is_undone_also_if_it_has_nothing_more_to_do(
+        self, clients: Clients
+    ) -> None:
+        """Its partition is another's now: nobody may wait 45 s for who has no record to write."""
+        source, topic, told = Input(clients), new_topic(clients.server), list[object]()
+        old = source.consumer.standing()
+        other = source.member()
+        deadline = time.monotonic() + 20
+        while not other.joined():
+            assert time.monotonic() < deadline
+            source.consumer.poll(0.05)
+            other.poll(0.05)
+        writer = Transactional(
+            clients.driver,
+            clients.options(),
+            new_name("id"),
+            source.topic,
+            lambda: old,
+            lambda *what: told.append(what),
+        )
+        writer.begin(Batch({0: 5}, {0: [outgoing(topic, b"in vain")]}, 0))
+        assert not writer.write() and not told
+        writer.revoked()
+        assert writer.write() and told == [({}, [])]
+        assert not writer.write()
+        write(clients.server, topic, [b"another's"])
+        assert written(clients, topic) == [b"another's"]
+        writer.close()
 
 
 class TestOutages:

@@ -175,6 +175,10 @@ class Producer(Protocol):
 class Transactions(Protocol):
     """Writes records and commits the offsets of what they came from: all of it, or nothing of it."""
 
+    def open(self) -> None:
+        """Connect again, if the last one has failed, and undo what it had begun. `run` does so, too; until then, readers
+        wait for it. BrokerUnavailable and Fenced as there."""
+
     def run(self, records: Sequence[Outgoing], topic: str, offsets: Mapping[int, int], member: Any) -> list[Refused]:
         """One transaction; nothing is returned when it is committed. Else nothing was written or committed, and those
         are returned that were refused (perhaps others than are to blame: a broker refuses them by the batch).

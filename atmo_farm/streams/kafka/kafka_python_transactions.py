@@ -48,11 +48,27 @@ class KafkaPythonTransactions:
         self._partitioner = producer.OnePerFlush()
         self._producer: Any = None
         self._client: Any = None
-        self._connect()
+        self.open()
+
+    def open(self) -> None:
+        """As the protocol says."""
+        if self._producer is not None:
+            return
+        self._producer, self._client = producer.made(
+            self._options,
+            self._partitioner,
+            transactional_id=self._id,
+            transaction_timeout_ms=round(TRANSACTION_TIMEOUT_S * 1000),
+            retry_backoff_ms=round(RETRY_S * 1000),
+        )
+        try:
+            self._wait(self._manager.initialize_transactions(), clock.monotonic() + TRANSACTION_WITHIN_S)
+        except (errors.KafkaError, BrokerUnavailable) as error:
+            raise self._given_up(error) from error
 
     def run(self, records: Sequence[Outgoing], topic: str, offsets: Mapping[int, int], member: Any) -> list[Refused]:
         """As the protocol says."""
-        self._connect()
+        self.open()
         until = clock.monotonic() + TRANSACTION_WITHIN_S
         try:
             self._producer.begin_transaction()
@@ -81,21 +97,6 @@ class KafkaPythonTransactions:
     @property
     def _manager(self) -> Any:
         return self._producer._transaction_manager
-
-    def _connect(self) -> None:
-        if self._producer is not None:
-            return
-        self._producer, self._client = producer.made(
-            self._options,
-            self._partitioner,
-            transactional_id=self._id,
-            transaction_timeout_ms=round(TRANSACTION_TIMEOUT_S * 1000),
-            retry_backoff_ms=round(RETRY_S * 1000),
-        )
-        try:
-            self._wait(self._manager.initialize_transactions(), clock.monotonic() + TRANSACTION_WITHIN_S)
-        except (errors.KafkaError, BrokerUnavailable) as error:
-            raise self._given_up(error) from error
 
     def _write(self, records: Sequence[Outgoing], until: float) -> list[Refused]:
         """Returns those that the library or the broker does not take, if there are any."""

@@ -47,11 +47,26 @@ class LibrdkafkaTransactions:
         self._id = transactional_id
         self._connection: client.Connection | None = None
         self._producer: Any = None
-        self._connect()
+        self.open()
+
+    def open(self) -> None:
+        """As the protocol says."""
+        if self._producer is not None:
+            return
+        self._producer, self._connection = producer.made(
+            self._options,
+            transactional_id=self._id,
+            transaction_timeout_ms=round(TRANSACTION_TIMEOUT_S * 1000),
+            delivery_timeout_ms=round(TRANSACTION_WITHIN_S * 1000),
+        )
+        try:
+            self._producer.init_transactions(TRANSACTION_WITHIN_S)
+        except KafkaException as error:
+            raise self._given_up(error) from error
 
     def run(self, records: Sequence[Outgoing], topic: str, offsets: Mapping[int, int], member: Any) -> list[Refused]:
         """As the protocol says."""
-        self._connect()
+        self.open()
         until = clock.monotonic() + TRANSACTION_WITHIN_S
         try:
             self._producer.begin_transaction()
@@ -77,20 +92,6 @@ class LibrdkafkaTransactions:
             made.purge()
             with contextlib.suppress(KafkaException):  # that it is fenced, once more
                 made.flush(0)
-
-    def _connect(self) -> None:
-        if self._producer is not None:
-            return
-        self._producer, self._connection = producer.made(
-            self._options,
-            transactional_id=self._id,
-            transaction_timeout_ms=round(TRANSACTION_TIMEOUT_S * 1000),
-            delivery_timeout_ms=round(TRANSACTION_WITHIN_S * 1000),
-        )
-        try:
-            self._producer.init_transactions(TRANSACTION_WITHIN_S)
-        except KafkaException as error:
-            raise self._given_up(error) from error
 
     def _write(self, records: Sequence[Outgoing], until: float) -> list[Refused]:
         """Returns those that the library or the broker does not take, if there are any."""

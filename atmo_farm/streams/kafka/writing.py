@@ -163,6 +163,8 @@ class Transactional:
         """Run it, if there is one. A batch that was made before the last revocation is not: another one will be."""
         batch = self._batch
         if batch is None:
+            if self._transactions is not None:
+                self._transactions.open()  # readers wait for what has failed, and there may be no next one
             return False
         self.open()
         assert self._transactions is not None

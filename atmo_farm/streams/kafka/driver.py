@@ -176,8 +176,8 @@ class Transactions(Protocol):
     """Writes records and commits the offsets of what they came from: all of it, or nothing of it."""
 
     def open(self) -> None:
-        """Connect again, if the last one has failed, and undo what it had begun. `run` does so, too; until then, readers
-        wait for it. BrokerUnavailable and Fenced as there."""
+        """Connect again, if the last one has failed, and undo what it had begun, for which readers wait. `run` does so,
+        too. BrokerUnavailable and Fenced as there."""
 
     def run(self, records: Sequence[Outgoing], topic: str, offsets: Mapping[int, int], member: Any) -> list[Refused]:
         """One transaction; nothing is returned when it is committed. Else nothing was written or committed, and those

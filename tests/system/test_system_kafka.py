@@ -252,7 +252,7 @@ def test_exactly_once(make_farm: MakeFarm, work: Work, amount: Amount, kafka_fig
         assert farm.stop() == 0
 
 
-@pytest.mark.fault(row="kafka-exactly-once-outages", short="librdkafka")
+@pytest.mark.fault(row="kafka-exactly-once-outages", short="kafka-python")
 @pytest.mark.timeout(900)
 def test_exactly_once_over_outages(
     make_farm: MakeFarm, start_kafka: Callable[[], KafkaServer], driver: str, amount: Amount, kafka_figure: Figure
@@ -265,8 +265,7 @@ def test_exactly_once_over_outages(
         for _ in range(amount(1, 5)):
             for begin, end, seconds in (
                 (server.kill, server.start, 5),
-                (server.pause, server.resume, 20),
-                (server.stop, server.start, 5),
+                *amount((), ((server.pause, server.resume, 20), (server.stop, server.start, 5))),  # type: ignore[misc, arg-type]
             ):
                 load.back_after_s()
                 begin()

@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner, Result
+
+from atmo_farm.cli.app import cli
 from tests.guests import guest
 from tests.servers.process import _die_with_the_tests
 
@@ -104,6 +107,10 @@ class Farm:
         """What is started, without further arguments."""
         command = [sys.executable, "-m", "atmo_farm", "start", str(self.app), "--log-format", "json"]
         return [*command, "--run-dir", str(self.folder / "run"), "--state-dir", str(self.folder / "state")]
+
+    def operate(self, *arguments: str) -> Result:
+        """What an operator runs on it: `atmo-farm ARGUMENTS`, here in this process."""
+        return CliRunner().invoke(cli, [*arguments, "--run-dir", str(self.folder / "run")])
 
     @property
     def pid(self) -> int:

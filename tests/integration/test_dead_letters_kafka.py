@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from kafka import KafkaConsumer, TopicPartition
 
-from atmo_farm.cli.app import cli
 from atmo_farm.errors import PublishError, TimedOut
 from atmo_farm.streams.base import Kept, Output
 from atmo_farm.streams.kafka.letters import KafkaLetters
@@ -132,7 +131,7 @@ def test_no_broker_is_said_at_once(kafka_server: KafkaServer) -> None:
 
 
 def dlq(farm: Farm, *arguments: str) -> Result:
-    return CliRunner().invoke(cli, ["dlq", *arguments, "--run-dir", str(farm.folder / "run")])
+    return farm.operate("dlq", *arguments)
 
 
 def listed(farm: Farm, handler: str) -> list[dict[str, Any]]:

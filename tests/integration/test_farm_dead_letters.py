@@ -14,10 +14,9 @@ from typing import Any
 
 import nats
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from nats.aio.client import Client
 
-from atmo_farm.cli.app import cli
 from atmo_farm.errors import AtmoFarmError
 from atmo_farm.ipc.control import ControlClient
 from tests.farm import Farm, nats_directive, wait_for, write_app, write_directive
@@ -43,7 +42,7 @@ respondTo: {source: nats, resource: out.work}
 
 
 def dlq(farm: Farm, *arguments: str) -> Result:
-    return CliRunner().invoke(cli, ["dlq", *arguments, "--run-dir", str(farm.folder / "run")])
+    return farm.operate("dlq", *arguments)
 
 
 def listed(farm: Farm, handler: str, *arguments: str) -> list[dict[str, Any]]:

@@ -13,11 +13,9 @@ from typing import Any
 
 import nats
 import pytest
-from click.testing import CliRunner
 from nats.aio.msg import Msg
 from nats.errors import NoRespondersError
 
-from atmo_farm.cli.app import cli
 from tests.farm import Farm, nats_directive, write_app
 from tests.servers.nats import NatsServer
 
@@ -57,8 +55,7 @@ def app_of(tmp_path: Path, server: NatsServer) -> Path:
 
 async def run(farm: Farm, *arguments: str) -> str:
     """A command, in a thread of this process; its standard output."""
-    command = [*arguments, "--run-dir", str(farm.folder / "run")]
-    done = await asyncio.to_thread(CliRunner().invoke, cli, command)
+    done = await asyncio.to_thread(farm.operate, *arguments)
     assert done.exit_code == 0, (done.stderr, farm.tail())
     return done.stdout
 
@@ -181,9 +178,7 @@ def test_a_core_handler(tmp_path: Path, server: NatsServer) -> None:
         found = await status(farm, "slow")
         assert (found["in_flight"], found["failed"], found["state"]) == (0, 1, "paused")
         assert (await spinning).headers is not None
-        done = await asyncio.to_thread(
-            CliRunner().invoke, cli, ["pause", "asekd", "--run-dir", str(farm.folder / "run")]
-        )
+        done = await asyncio.to_thread(farm.operate, "pause", "asekd")
         assert done.exit_code == 4 and "did you mean asked?" in done.stderr
         await client.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -94,6 +95,64 @@ def test_a_worker_that_goes_for_good_leaves_its_group(tmp_path: Path, kafka_serv
         assert members(kafka_server, topic) == both[:1]
         assert time.monotonic() - began < SESSION_S / 2
     assert members(kafka_server, topic) == []
+
+
+@pytest.mark.parametrize("driver", ["kafka-python", "librdkafka"])
+def test_a_handler_that_is_paused_restarted_and_scaled(tmp_path: Path, kafka_server: KafkaServer, driver: str) -> None:
+    """Paused, it has committed what it had and begins nothing, over a kill and a restart of its processes; then it is
+    resumed, restarted, scaled up and down. Each record comes out, and once."""
+    topic, outgoing, fed = new_topic(kafka_server, partitions=4), new_topic(kafka_server), 0
+    connection = f"brokerAddress: {kafka_server.address()}, driver: {driver}"
+    keys = f"group: {topic}\n    respondTo: {outgoing}\n    workers: 2"
+    app = write_app(tmp_path / "app", directive(kafka_server, topic, keys, connection), ("c", "hello"))
+
+    def feed() -> None:
+        nonlocal fed
+        for number in range(fed, fed + 200):
+            producer.send(topic, b"%d" % number, partition=number % 4)
+        producer.flush(30)
+        fed += 200
+
+    def done() -> int:
+        return sum(committed(kafka_server, topic, topic).values())
+
+    producer = KafkaProducer(bootstrap_servers=kafka_server.address())
+    with Farm(app) as farm:
+
+        def operate(*arguments: str) -> str:
+            result = farm.operate(*arguments)
+            assert result.exit_code == 0, (result.stderr, farm.tail())
+            return result.stdout
+
+        def state(report: str) -> tuple[str, int]:
+            (shown,) = json.loads(report)["handlers"]
+            return shown["state"], shown["ready"]
+
+        def serves() -> None:
+            feed()
+            wait_for(lambda: done() == fed, otherwise=farm.tail)
+
+        feed()
+        wait_for(lambda: done() > 0, otherwise=farm.tail)
+        assert operate("drain", topic) == f"drained {topic}\n"
+        stands_at = len(read_all(kafka_server, outgoing))
+        wait_for(lambda: done() == stands_at, otherwise=farm.tail)
+        feed()
+        os.kill(farm.children()[0], signal.SIGKILL)
+        assert operate("restart", topic) == f"restarted {topic}: 2 started, 2 ended\n"
+        wait_for(lambda: state(operate("status", "--json")) == ("paused", 2), otherwise=farm.tail)
+        assert len(read_all(kafka_server, outgoing)) == done() == stands_at
+        assert operate("resume", topic) == f"resumed {topic}\n"
+        serves()
+        assert operate("restart", topic) == f"restarted {topic}: 2 started, 2 ended\n"
+        serves()
+        assert operate("scale", topic, "4") == f"scaled {topic}: 2 started, 0 ended\n"
+        serves()
+        assert operate("scale", topic, "1") == f"scaled {topic}: 0 started, 3 ended\n"
+        serves()
+    producer.close()
+    values = [one.value for one in read_all(kafka_server, outgoing)]
+    assert sorted(values) == sorted(b"hello, %d" % number for number in range(fed))
 
 
 @pytest.mark.parametrize("driver", ["kafka-python", "librdkafka"])

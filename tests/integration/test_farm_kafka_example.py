@@ -48,6 +48,6 @@ def test_orders_become_receipts(tmp_path: Path, kafka_server: KafkaServer, monke
         receipts = read_all(kafka_server, "orders.receipts")
         assert [json.loads(one.value or b"")["order"] for one in receipts] == ["A-0", "A-2"]
         assert {one.key for one in receipts} == {b"mara"}
-        listed = CliRunner().invoke(cli, ["dlq", "list", "orders", "--json", "--run-dir", str(farm.folder / "run")])
+        listed = farm.operate("dlq", "list", "orders", "--json")
         (letter,) = map(json.loads, listed.stdout.splitlines())
         assert letter["code"] == "404"

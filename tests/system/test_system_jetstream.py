@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import threading
 import time
@@ -42,6 +43,12 @@ WAITING = guest(
 def resident(pid: int) -> int:
     """Pages of memory that it has."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+
+
+def reloads_ended(farm: TestFarm) -> int:
+    """In force, or rolled back."""
+    goes_on = [line for line in farm.log(level="error") if "was rolled back" in line["message"]]
+    return farm.logged("reload: in force") + len(goes_on)
 
 
 class Flood(threading.Thread):
@@ -368,6 +375,33 @@ def test_reloads_under_load(serve: Callable[..., TestFarm], amount: Amount, figu
         ledger = load.finish()
         ledger.verify(repeated=2 * IN_FLIGHT)
         figure("work done again", ledger.repeated)
+        assert farm.stop() == 0
+
+
+@pytest.mark.fault(row="jetstream-reload-and-death")
+@pytest.mark.timeout(900)
+def test_children_die_while_a_reload_is_under_way(
+    serve: Callable[..., TestFarm], amount: Amount, figure: Figure
+) -> None:
+    """At any moment of it, the old ones and the new: the reload comes to its end, and nothing is lost."""
+    reloads = amount(6, 100)
+    chance = random.Random(7)
+    farm = serve("fn: hello", "workers: 2")
+    with farm, load_of(farm) as load:
+        load.wait_worked(50)
+        for number in range(reloads):
+            farm.serve(work=f"fn: hello\nworkers: 2\ntimeout: {20 + number}s" + HANDLER)
+            os.kill(farm.pid, signal.SIGHUP)
+            time.sleep(chance.uniform(0, 0.4))
+            os.kill(chance.choice(farm.workers("work")), signal.SIGKILL)
+            wait_for(lambda count=number + 1: reloads_ended(farm) == count, otherwise=farm.tail)  # type: ignore[misc]
+            wait_for(lambda: len(farm.workers("work")) == 2, otherwise=farm.tail)
+        load.wait_worked(len(load.worked_at) + 50)
+        ledger = load.finish()
+        ledger.verify(repeated=reloads * IN_FLIGHT)
+        figure("reloads with a death", reloads)
+        figure("of these in force", farm.logged("reload: in force"))
+        figure("messages, none lost", len(ledger.published))
         assert farm.stop() == 0
 
 

@@ -117,6 +117,8 @@ class Rebalances:
         self.ours: set[int] = set()
         self.told: list[tuple[str, frozenset[int]]] = []
         self.commits: dict[int, int] = {}
+        self.answers = 0
+        """To commits."""
 
     def assigned(self, partitions: Collection[int]) -> None:
         """Ours."""
@@ -127,6 +129,11 @@ class Rebalances:
     def committed(self, offsets: Mapping[int, int]) -> None:
         """The broker has these."""
         self.commits.update(offsets)
+        self.answers += 1
+
+    def uncommitted(self) -> None:
+        """The broker has not."""
+        self.answers += 1
 
     def revoking(self, partitions: Collection[int]) -> None:
         """Ours for a moment more."""

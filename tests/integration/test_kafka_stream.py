@@ -249,13 +249,17 @@ class TestGroups:
             tasks: set[asyncio.Task[None]] = set()
             done = asyncio.Event()
 
-            async def member(until: Callable[[], bool]) -> None:
+            async def member(most: int) -> None:
+                """To the end, or until it has seen so many, so not amid its joining."""
+                own = 0
                 async with stream_of(kafka_server, topic, group, max_in_flight=20) as stream:
                     places = asyncio.Semaphore(20)
 
                     async def see_through(message: Message) -> None:
-                        await asyncio.sleep(0.01)
+                        nonlocal own
+                        await asyncio.sleep(0.04)
                         seen.append(int(message.data))
+                        own += 1
                         stream.ack(message)
                         places.release()
                         if len(set(seen)) == 1600:
@@ -266,17 +270,17 @@ class TestGroups:
                         tasks.add(asyncio.create_task(see_through(message)))
 
                     await stream.consume(handle)
-                    while not (until() or done.is_set()):
+                    while not (own >= most or done.is_set()):
                         await asyncio.sleep(0.01)
                     await stream.stop()
                     async with asyncio.timeout(5):
                         while places._value < 20:
                             await asyncio.sleep(0.01)
 
-            first = asyncio.create_task(member(lambda: False))
+            first = asyncio.create_task(member(1600))
             while len(seen) < 100:
                 await asyncio.sleep(0.01)
-            await asyncio.wait_for(member(lambda: len(seen) > 700), 30)
+            await asyncio.wait_for(member(100), 30)
             await first
             return seen
 

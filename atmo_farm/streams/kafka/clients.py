@@ -222,6 +222,10 @@ class Clients:
                 self._committed[partition] = offset
         self._tell(self._ears.committed, offsets)
 
+    def uncommitted(self) -> None:
+        """`driver.Listener`."""
+        self._commit_after = min(self._commit_after, clock.monotonic() + REBALANCE_S)
+
     def revoking(self, partitions: Collection[int]) -> None:
         """`driver.Listener`: a driver that has this can commit here."""
         if self._closing or self._consumer is None:

@@ -201,6 +201,8 @@ class LibrdkafkaConsumer:
         done = {one.partition: one.offset for one in partitions if error is None and one.error is None}
         if done:
             self._listener.committed(done)
+        if len(done) < len(partitions):
+            self._listener.uncommitted()
 
     def _mind(self, error: Any) -> None:
         """What the library says between the records."""

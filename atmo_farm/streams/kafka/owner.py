@@ -44,8 +44,10 @@ LOOP_FIRST_S = 0.005
 """How long what the loop will ask is waited for alone."""
 SHORTEST_POLL_S = 0.002
 COMMIT_POLL_S = 0.001
+"""Of a commit that is under way only a poll tells, which does not see what the loop asks: so long the loop alone is
+waited for also then, and so long such a poll waits."""
 COMMIT_FIRST_S = 0.02
-"""How long a commit that is under way is waited for by polls: the loop may stand until then."""
+"""How long a commit is waited for by polls: the loop may stand until then."""
 POLL_EVERY_S = 0.02
 """How often there is a poll while the loop has enough: for the sake of the membership, and of partitions of which the
 broker has more and the loop little."""
@@ -229,12 +231,15 @@ class Owner:
         if not busy:
             return IDLE_POLL_S
         had_s = clock.monotonic() - self._active_at
-        if self._clients.commits and had_s < COMMIT_FIRST_S:
-            return 0.0 if self._asked else COMMIT_POLL_S
-        if had_s < LOOP_FIRST_S:
-            self._wait(LOOP_FIRST_S - had_s)
+        alone_s = COMMIT_POLL_S if self._clients.commits else LOOP_FIRST_S
+        if had_s < alone_s:
+            self._wait(alone_s - had_s)
             return 0.0
-        return 0.0 if self._asked else min(max(had_s / 10, SHORTEST_POLL_S), IDLE_POLL_S)
+        if self._asked:
+            return 0.0
+        if self._clients.commits and had_s < COMMIT_FIRST_S:
+            return COMMIT_POLL_S
+        return min(max(had_s / 10, SHORTEST_POLL_S), IDLE_POLL_S)
 
     def _wait(self, timeout_s: float) -> None:
         """Until the loop asks for something."""

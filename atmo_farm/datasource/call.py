@@ -10,6 +10,9 @@ from atmo_farm.ipc.frames import Op, Status
 
 End = Callable[["Call", Status, bytes], None]
 
+EARLY_S = 0.05
+"""A call that has ended so shortly before its deadline was ended by that: timers are not exact."""
+
 _OK = Status.OK
 
 

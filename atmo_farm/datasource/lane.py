@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from atmo_farm import clock, log
 from atmo_farm.datasource.base import Connection
-from atmo_farm.datasource.call import Call
+from atmo_farm.datasource.call import EARLY_S, Call
 from atmo_farm.datasource.errors import CallFailed, TransientFailure, Unreachable
 from atmo_farm.datasource.queue import pins
 from atmo_farm.datasource.statement import variable
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from atmo_farm.datasource.pool import Pool
 
 logger = logging.getLogger("atmo_farm.datasource")
-
-EARLY_S = 0.05
-"""A call that has ended so shortly before its deadline was ended by that: timers are not exact."""
 
 
 class Lane:

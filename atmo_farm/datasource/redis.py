@@ -12,7 +12,7 @@ from collections import deque
 
 from atmo_farm import clock, log
 from atmo_farm.datasource.breaker import PROBE_EVERY_S, Breaker
-from atmo_farm.datasource.call import Call
+from atmo_farm.datasource.call import EARLY_S, Call
 from atmo_farm.datasource.errors import TransientFailure, Unreachable
 from atmo_farm.datasource.redis_connection import RedisLink
 from atmo_farm.datasource.redis_options import options
@@ -81,7 +81,8 @@ class RedisCache:
     def cancel(self, call: Call) -> None:
         """Nobody waits for it: it is not sent, or its reply is read and dropped."""
         link, sent_at = self._link, call.run
-        if sent_at is not None and clock.monotonic() >= call.deadline and link is not None and link.heard_at < sent_at:
+        is_late = clock.monotonic() >= call.deadline - EARLY_S
+        if is_late and sent_at is not None and link is not None and link.heard_at < sent_at:
             self._breaker.silent()
 
     def forget(self, client: object) -> None:

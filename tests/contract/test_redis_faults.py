@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from atmo_farm import clock
 from atmo_farm.datasource import redis_connection
+from atmo_farm.datasource.call import EARLY_S
 from atmo_farm.datasource.redis import MAX_UNANSWERED, RedisCache
 from atmo_farm.datasource.redis_connection import RedisLink
 from tests.contract.asking import Asker, Failed, down, outcome, outcomes, ready
@@ -103,6 +105,26 @@ def test_a_stopped_server_counts_as_down_after_five_silent_calls(
             assert back.took_s <= BACK_S
             assert await asker.get("key") == b"value"
             figure("back after, s", back.took_s)
+
+    run(body())
+
+
+def test_a_timer_that_is_a_little_early_counts_as_silence(start_redis: StartRedis) -> None:
+    """Timers of the loop count whole milliseconds."""
+    server = start_redis("")
+
+    async def body() -> None:
+        async with opened(server) as cache:
+            asker = Asker(cache)
+            await asker.set("key", b"value")
+            server.pause()
+            asked = [asker.get("key", within_s=0.2) for _ in range(5)]
+            while clock.monotonic() < asked[0].call.deadline - EARLY_S / 2:
+                await asyncio.sleep(0)
+            for one in asked:
+                one.expire()
+            assert await outcomes(asked) == ["timeout"] * 5
+            assert "it does not answer" in str(await outcome(asker.get("key", within_s=1)))
 
     run(body())
 

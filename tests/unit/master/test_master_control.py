@@ -369,7 +369,8 @@ def test_descriptors_stay_as_they_are(farm: Farm) -> None:
     before = descriptors(farm.pid), descriptors(monitor)
     for _ in range(30):
         status(farm)
-    farm.wait_until(lambda: (descriptors(farm.pid), descriptors(monitor)) == before)
+    # those of the first client may have been counted: its end is seen a moment later
+    farm.wait_until(lambda: descriptors(farm.pid) <= before[0] and descriptors(monitor) <= before[1])
     os.kill(monitor, signal.SIGKILL)
     farm.wait_for("worker ready", worker="monitor/0")
-    assert descriptors(farm.pid) == before[0]
+    farm.wait_until(lambda: descriptors(farm.pid) <= before[0])

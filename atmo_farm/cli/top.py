@@ -193,8 +193,9 @@ class Screen:
         height, width = window.getmaxyx()
         window.erase()
         lines = [(_head(self._now), curses.A_BOLD), (self._trouble or self._said, curses.A_NORMAL)]
-        columns = [[row[0], *row[self._left :]] for row in cells(found)]
-        heading, *body = table(columns, range(max(1, TEXTS + 1 - self._left), len(COLUMNS) + 1 - self._left))
+        while self._left > 1 and len(_from_column(self._left - 1, found)[0]) < width:
+            self._left -= 1
+        heading, *body = _from_column(self._left, found)
         lines.append((heading, curses.A_UNDERLINE))
         help_lines = [line.replace(TOGETHER, " ") for line in wrap(HELP, max(20, width - 1))]
         shown = max(1, height - 3 - len(help_lines))
@@ -207,6 +208,12 @@ class Screen:
         for y, text in enumerate(help_lines, max(0, height - len(help_lines))):
             window.addnstr(y, 0, text, width - 1, curses.A_DIM)
         window.refresh()
+
+
+def _from_column(left: int, found: list[Row]) -> list[str]:
+    """The table's lines: the names, and the columns from this one on."""
+    columns = [[row[0], *row[left:]] for row in cells(found)]
+    return table(columns, range(max(1, TEXTS + 1 - left), len(COLUMNS) + 1 - left))
 
 
 def _head(look: Look) -> str:

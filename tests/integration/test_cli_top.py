@@ -31,8 +31,9 @@ class Terminal:
     def __init__(self, *arguments: str, columns: int = 140):
         pid, self._fd = pty.fork()
         if not pid:
-            os.environ["TERM"] = "xterm"
-            os.execv(sys.executable, [sys.executable, "-m", "atmo_farm", *arguments])
+            # not `execv`: readline, which pytest imports, has set COLUMNS past Python's own environment
+            environ = {**os.environ, "TERM": "xterm"}
+            os.execve(sys.executable, [sys.executable, "-m", "atmo_farm", *arguments], environ)
         self._pid = pid
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.shown = b""
@@ -86,8 +87,10 @@ def test_the_screen(farm: Farm) -> None:
     """It is there, keys sort and choose, it outlives the monitor, and `q` leaves the terminal as it was."""
     terminal = Terminal("top", "--run-dir", str(farm.folder / "run"), "--interval", "0.2")
     terminal.until(b"beta")
-    terminal.type(b"p")
+    before = len(terminal.shown)
+    terminal.type(RIGHT + b"p")
     terminal.until(b"choose a handler first")
+    assert b"workers" not in terminal.shown[before:], "nothing has moved: all columns fit"
     terminal.type(DOWN)
     terminal.until(b";7malpha")  # reversed
     os.kill(farm.monitor(), signal.SIGKILL)

@@ -117,6 +117,14 @@ class Connection:
             self._kept = error
 
 
+def flush(producer: Any, timeout_s: float) -> None:
+    """`Producer.flush`. KafkaException for a fatal error: the library raises it before it calls anybody else."""
+    try:
+        producer.flush(timeout_s)
+    except SystemError as error:
+        raise error.__cause__ or error from error
+
+
 _FENCED = (KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED)
 
 

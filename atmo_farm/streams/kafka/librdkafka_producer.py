@@ -95,7 +95,10 @@ class LibrdkafkaProducer:
 
     def _wait(self, timeout_s: float) -> Decided:
         if self._waiting:
-            self._producer.flush(timeout_s)
+            try:
+                client.flush(self._producer, timeout_s)
+            except KafkaException as failed:
+                raise client.wrapped(failed.args[0], self._options) from failed
         decided, self._decided = self._decided, []
         return decided
 

@@ -107,7 +107,7 @@ class LibrdkafkaTransactions:
                 if error.args[0].fatal() or error.args[0].code() == KafkaError._STATE:
                     raise
                 decided.append((record, error.args[0]))
-        self._flush(until)
+        client.flush(self._producer, _left_s(until))
         failed = [(record, error) for record, error in decided if error is not None]
         if fatal := next((error for _, error in failed if error.fatal()), None):
             raise KafkaException(fatal)
@@ -121,12 +121,6 @@ class LibrdkafkaTransactions:
         if failed and not refused:
             raise BrokerUnavailable(client.reason(failed[0][1], self._options))
         return refused
-
-    def _flush(self, until: float) -> None:
-        try:
-            self._producer.flush(_left_s(until))
-        except SystemError as error:  # it has raised for a fatal error before it called `_decide`
-            raise error.__cause__ or error from error
 
     def _commit(self) -> None:
         """Once that is asked for, only its answer tells what has become of it."""

@@ -112,7 +112,7 @@ class Listener(Protocol):
         """The broker has these; told by `commit` itself or by a later `poll`."""
 
     def uncommitted(self) -> None:
-        """It has not taken a commit that was begun, or not all of it: it may be made again."""
+        """Amid a rebalance it has not taken a commit that was begun, or not all of it: it may be made again."""
 
     def revoking(self, partitions: Collection[int]) -> None:
         """These will not be ours when this returns: they can still be committed inside of it. Not every driver can

@@ -201,7 +201,8 @@ class LibrdkafkaConsumer:
         done = {one.partition: one.offset for one in partitions if error is None and one.error is None}
         if done:
             self._listener.committed(done)
-        if len(done) < len(partitions):
+        errors = [one for one in (error, *(one.error for one in partitions)) if one is not None]
+        if any(one.code() in _NOT_OURS for one in errors):
             self._listener.uncommitted()
 
     def _mind(self, error: Any) -> None:

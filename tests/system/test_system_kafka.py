@@ -257,15 +257,16 @@ def test_exactly_once(make_farm: MakeFarm, work: Work, amount: Amount, kafka_fig
 def test_exactly_once_over_outages(
     make_farm: MakeFarm, start_kafka: Callable[[], KafkaServer], driver: str, amount: Amount, kafka_figure: Figure
 ) -> None:
-    """A broker that is stopped, stands or is killed amid transactions: each result is there once, and all of them."""
+    """A broker that is stopped or stands amid transactions: each result is there once, and all of them. Not one that is
+    killed: without replicas it forgets what it had promised (docs/kafka.md)."""
     server = start_kafka()
     work = Work.on(server, driver)
     farm = work.serve(make_farm(), "fn: hello", "exactlyOnce: true", "workers: 2")
     with farm, work.load(amount(60, 150)) as load:
-        for _ in range(amount(1, 5)):
+        for _ in range(amount(1, 8)):
             for begin, end, seconds in (
-                (server.kill, server.start, 5),
-                *amount((), ((server.pause, server.resume, 20), (server.stop, server.start, 5))),  # type: ignore[misc, arg-type]
+                (server.stop, server.start, 5),
+                *amount((), ((server.pause, server.resume, 20),)),  # type: ignore[misc, arg-type]
             ):
                 load.back_after_s()
                 begin()

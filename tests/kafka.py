@@ -34,7 +34,7 @@ def create_topic(server: KafkaServer, name: str, partitions: int = 1, **config: 
     """A topic with this name."""
     settings = {key.replace("_", "."): str(value) for key, value in config.items()}
     with closing(KafkaAdminClient(bootstrap_servers=server.address())) as admin:
-        admin.create_topics([NewTopic(name, partitions, 1, topic_configs=settings)])
+        admin.create_topics([NewTopic(name, partitions, -1, topic_configs=settings)])
 
 
 def delete_topic(server: KafkaServer, name: str) -> None:

@@ -20,10 +20,10 @@ ORDER = ("system", "integration", "contract", "unit")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two for each core for the whole suite, since most tests wait most of their time; a part of it, and --soak, run
+    """Three for each core for the whole suite, since most tests wait most of their time; a part of it, and --soak, run
     in this process."""
     whole = config.args_source is config.ArgsSource.TESTPATHS and not config.getoption("soak")
-    return 2 * len(os.sched_getaffinity(0)) if whole else 0
+    return 3 * len(os.sched_getaffinity(0)) if whole else 0
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadGroupScheduling:

@@ -246,6 +246,7 @@ class TestOutages:
         knows, and a new process has to go on."""
         for module in (kafka_python_transactions, librdkafka_transactions):
             monkeypatch.setattr(module, "TRANSACTION_WITHIN_S", 1.0)
+            monkeypatch.setattr(module, "DECIDED_WITHIN_S", 1.0)
         server = start_kafka("")
         own = Clients(clients.driver, server, clients.made)
         source, transactions, topic = Input(own), own.transactions(), new_topic(server)

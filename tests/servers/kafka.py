@@ -22,8 +22,6 @@ SESSION_TIMEOUT_MS = 1000
 """How long the controller waits for the broker that was killed before it lets the next one in."""
 
 _CONFIG = f"""
-process.roles=broker,controller
-node.id=1
 controller.listener.names=CONTROLLER
 broker.session.timeout.ms={SESSION_TIMEOUT_MS}
 broker.heartbeat.interval.ms={SESSION_TIMEOUT_MS // 5}
@@ -60,6 +58,7 @@ class KafkaServer(ServerProcess):
 
     `config`: more lines in the broker's own format. `tls`: a folder of `certificates.make`; clients then need not show
     a certificate, unless `config` says `ssl.client.auth=required`. `made`, `jvm`: for `kafka_files` alone.
+    `first`: this one is broker `number` of that one's cluster, and no controller.
     """
 
     def __init__(
@@ -70,14 +69,24 @@ class KafkaServer(ServerProcess):
         *,
         made: kafka_files.Files | None = None,
         jvm: tuple[str, ...] = (),
+        first: KafkaServer | None = None,
+        number: int = 1,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         made = made or kafka_files.files()
-        shutil.copytree(made.template, folder / "data")
+        self.number = number
         self._tls = tls
         protocols: tuple[Protocol, ...] = ("PLAINTEXT", "SASL_PLAINTEXT") + (("SSL", "SASL_SSL") if tls else ())
-        names = (*protocols, "CONTROLLER")
+        names = (*protocols, *(() if first else ("CONTROLLER",)))
         self._ports: dict[str, int] = dict(zip(names, free_ports(len(names)), strict=True))
+        self._controller: int = first._controller if first else self._ports["CONTROLLER"]
+        if first is None:
+            shutil.copytree(made.template, folder / "data")
+        else:
+            (folder / "data").mkdir()
+            (folder / "data" / "meta.properties").write_text(
+                f"version=1\ncluster.id={kafka_files.CLUSTER}\nnode.id={number}\n"
+            )
         properties = folder / "server.properties"
         properties.write_text(self._properties(folder / "data") + config + "\n")
         command = kafka_files.java(made.jars, *(jvm or (f"-XX:SharedArchiveFile={made.archive}",)))
@@ -110,8 +119,9 @@ class KafkaServer(ServerProcess):
             return STARTED in log.read()
 
     def _properties(self, data: Path) -> str:
-        controller = self._ports["CONTROLLER"]
-        lines = [_CONFIG, f"log.dirs={data}", f"controller.quorum.voters=1@127.0.0.1:{controller}"]
+        roles = "broker,controller" if "CONTROLLER" in self._ports else "broker"
+        lines = [_CONFIG, f"process.roles={roles}", f"node.id={self.number}", f"log.dirs={data}"]
+        lines.append(f"controller.quorum.voters=1@127.0.0.1:{self._controller}")
         lines.append("listeners=" + ",".join(f"{name}://127.0.0.1:{port}" for name, port in self._ports.items()))
         protocols = {name: name for name in self._ports} | {"CONTROLLER": "PLAINTEXT"}
         lines.append("listener.security.protocol.map=" + ",".join(f"{name}:{of}" for name, of in protocols.items()))

@@ -6,12 +6,14 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.farm import add_module, busy_s, wait_for
 from tests.kafka import members
 from tests.servers.kafka import KafkaServer
+from tests.servers.kafka_cluster import KafkaCluster
 from tests.system.conftest import TestFarm
 from tests.system.kafka_load import IN_FLIGHT, KEYS, PARTITIONS, Work, verify_order, waits
 
@@ -276,3 +278,33 @@ def test_exactly_once_over_outages(
         ledger = load.finish()
         ledger.verify(repeated=0)
         kafka_figure("messages, each result once", len(ledger.published))
+
+
+@pytest.mark.fault(row="kafka-failover", short="librdkafka")
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("exactly", [False, True], ids=["at-least-once", "exactly-once"])
+def test_a_broker_with_replicas_is_killed(
+    make_farm: MakeFarm, tmp_path: Path, driver: str, exactly: bool, amount: Amount, kafka_figure: Figure
+) -> None:
+    """The one that coordinates groups and transactions, again and again: another takes its place, nothing is lost, and
+    with exactlyOnce each result is there once."""
+    kills, how = amount(1, 20), "exactly once" if exactly else "at least once"
+    with KafkaCluster(tmp_path) as cluster:
+        work = Work.on(cluster.first, driver)
+        farm = work.serve(make_farm(), "fn: hello", f"exactlyOnce: {str(exactly).lower()}", "workers: 2")
+        with farm, work.load(amount(60, 150)) as load:
+            back = []
+            for _ in range(kills):
+                load.back_after_s()
+                cluster.wait_in_sync()
+                killed = cluster.coordinator()
+                killed.kill()
+                back.append(load.back_after_s())
+                killed.start()
+            ledger = load.finish()
+            ledger.verify(repeated=0 if exactly else 2 * kills * IN_FLIGHT)
+            kafka_figure(f"{how}: kills", kills)
+            kafka_figure(f"{how}: slowest return, s", max(back))
+            kafka_figure(f"{how}: messages, none lost", len(ledger.published))
+            kafka_figure(f"{how}: work done again", ledger.repeated)
+            assert max(back) < amount(60, 10 if exactly else 5), "in the suite others have the cores"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -123,6 +124,11 @@ class Clients:
         """To be written and committed in one transaction."""
         assert self._transactional is not None
         self._transactional.begin(batch)
+
+    @property
+    def due(self) -> float:
+        """As `driver.Transactions` has it."""
+        return math.inf if self._transactional is None else self._transactional.due
 
     def commit(self, offsets: Mapping[int, int]) -> None:
         """To be committed, as far as the partitions are ours by then."""

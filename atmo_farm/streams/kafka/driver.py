@@ -22,7 +22,9 @@ from atmo_farm.streams.kafka.options import Options
 MOST_RECORDS = 500
 """Of one poll."""
 TRANSACTION_WITHIN_S = 10.0
-"""So long a transaction, or its commit, waits for the broker."""
+"""So long a transaction's beginning and its outputs may take."""
+DECIDED_WITHIN_S = 3.0
+"""So long its offsets, and then its commit, wait for the broker: each is a small request or two."""
 TRANSACTION_TIMEOUT_S = 45.0
 """So long the broker waits for one whose process is gone, with all who read what it has written so far."""
 
@@ -177,6 +179,10 @@ class Producer(Protocol):
 
 class Transactions(Protocol):
     """Writes records and commits the offsets of what they came from: all of it, or nothing of it."""
+
+    due: float
+    """For other threads: by when (clock.monotonic()) the library has to have come back from its call under way. If it
+    has not by then, it never will."""
 
     def open(self) -> None:
         """Connect again, if the last one has failed, and undo what it had begun, for which readers wait. `run` does so,

@@ -8,6 +8,7 @@ that is away, so they are made here without the waiting.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from atmo_farm.errors import AtmoFarmError
 from atmo_farm.streams.kafka import kafka_python_client as client
 from atmo_farm.streams.kafka import kafka_python_producer as producer
 from atmo_farm.streams.kafka.driver import (
+    DECIDED_WITHIN_S,
     TRANSACTION_TIMEOUT_S,
     TRANSACTION_WITHIN_S,
     BrokerRefused,
@@ -42,6 +44,8 @@ _FENCED = (errors.ProducerFencedError, errors.InvalidProducerEpochError)
 class KafkaPythonTransactions:
     """`driver.Transactions`. BrokerUnavailable when no broker lets it in within a few seconds."""
 
+    due = math.inf
+
     def __init__(self, options: Options, transactional_id: str):
         self._options = options
         self._id = transactional_id
@@ -62,20 +66,19 @@ class KafkaPythonTransactions:
             retry_backoff_ms=round(RETRY_S * 1000),
         )
         try:
-            self._wait(self._manager.initialize_transactions(), clock.monotonic() + TRANSACTION_WITHIN_S)
+            self._wait_s(self._manager.initialize_transactions(), TRANSACTION_WITHIN_S)
         except (errors.KafkaError, BrokerUnavailable) as error:
             raise self._given_up(error) from error
 
     def run(self, records: Sequence[Outgoing], topic: str, offsets: Mapping[int, int], member: Any) -> list[Refused]:
         """As the protocol says."""
         self.open()
-        until = clock.monotonic() + TRANSACTION_WITHIN_S
         try:
             self._producer.begin_transaction()
-            refused = self._write(records, until)
+            refused = self._write(records, clock.monotonic() + TRANSACTION_WITHIN_S)
             if not refused:
                 named = {TopicPartition(topic, number): OffsetAndMetadata(at, "", -1) for number, at in offsets.items()}
-                self._wait(self._manager.send_offsets_to_transaction(named, member), until)
+                self._wait_s(self._manager.send_offsets_to_transaction(named, member), DECIDED_WITHIN_S)
         except (errors.KafkaError, BrokerUnavailable) as error:
             raise self._given_up(error) from error
         if refused:
@@ -126,12 +129,20 @@ class KafkaPythonTransactions:
         return [(record, producer.verdict(record, failed, self._options)) for record, _ in missing]
 
     def _missing(self, sent: _Sent, until: float) -> _Sent:
-        """Those that the broker has not taken by then, or when it is sure that it will not."""
+        """Those that the broker has not taken by then, or when it is sure that it will not, or says nothing more: the
+        library may wait for ever for a coordinator that is another broker by now."""
+        heard_at = clock.monotonic()
         while sent:
+            last = min(until, heard_at + DECIDED_WITHIN_S)
             with contextlib.suppress(errors.KafkaError):  # not all are decided, or it has cut a batch in two
-                self._producer.flush(max(0.0, until - clock.monotonic()))
+                self._producer.flush(max(0.0, last - clock.monotonic()))
+            before, now = len(sent), clock.monotonic()
             sent = [(record, future) for record, future in sent if not future.is_done or future.exception is not None]
-            if self._manager.has_error() or any(future.is_done for _, future in sent) or clock.monotonic() >= until:
+            if self._manager.has_error() or any(future.is_done for _, future in sent):
+                break
+            if len(sent) < before:
+                heard_at = now
+            elif now >= last:
                 break
             time.sleep(RETRY_S)
         return sent
@@ -139,16 +150,16 @@ class KafkaPythonTransactions:
     def _commit(self) -> None:
         """Once that is asked for, only its answer tells what has become of it."""
         try:
-            self._wait(self._manager.begin_commit(), clock.monotonic() + TRANSACTION_WITHIN_S)
+            self._wait_s(self._manager.begin_commit(), DECIDED_WITHIN_S)
         except (errors.KafkaError, BrokerUnavailable) as error:
             why = self._given_up(error)
             if isinstance(why, BrokerUnavailable):
                 why = BrokerRefused(f"it is not known whether a transaction was committed: {why}")
             raise why from error
 
-    def _wait(self, result: Any, until: float) -> None:
+    def _wait_s(self, result: Any, timeout_s: float) -> None:
         self._producer._sender.wakeup()
-        if not result.wait(timeout_ms=max(0.0, until - clock.monotonic()) * 1000):
+        if not result.wait(timeout_ms=timeout_s * 1000):
             raise BrokerUnavailable(client.complaint(self._options))
 
     def _given_up(self, said: Exception) -> AtmoFarmError:

@@ -7,6 +7,7 @@ may throw away the records of the next transaction, too.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from atmo_farm.errors import AtmoFarmError
 from atmo_farm.streams.kafka import librdkafka_client as client
 from atmo_farm.streams.kafka import librdkafka_producer as producer
 from atmo_farm.streams.kafka.driver import (
+    DECIDED_WITHIN_S,
     TRANSACTION_TIMEOUT_S,
     TRANSACTION_WITHIN_S,
     BrokerRefused,
@@ -37,6 +39,9 @@ _OTHER_GENERATION = {
 }
 _BY_ANOTHER = {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}
 """A record's errors that are another one's fault."""
+LATE_S = 0.5
+"""`send_offsets_to_transaction` does not look at its timeout, and may never come back when a broker goes away in the
+middle of it (https://github.com/confluentinc/librdkafka/issues/5456)."""
 
 
 class LibrdkafkaTransactions:
@@ -47,6 +52,7 @@ class LibrdkafkaTransactions:
         self._id = transactional_id
         self._connection: client.Connection | None = None
         self._producer: Any = None
+        self.due = math.inf
         self.open()
 
     def open(self) -> None:
@@ -67,17 +73,19 @@ class LibrdkafkaTransactions:
     def run(self, records: Sequence[Outgoing], topic: str, offsets: Mapping[int, int], member: Any) -> list[Refused]:
         """As the protocol says."""
         self.open()
-        until = clock.monotonic() + TRANSACTION_WITHIN_S
         try:
             self._producer.begin_transaction()
-            refused = self._write(records, until)
+            refused = self._write(records, clock.monotonic() + TRANSACTION_WITHIN_S)
             if refused:
                 self.close()
                 return refused
             named = [TopicPartition(topic, number, offset) for number, offset in offsets.items()]
-            self._producer.send_offsets_to_transaction(named, member, _left_s(until))
+            self.due = clock.monotonic() + DECIDED_WITHIN_S + LATE_S
+            self._producer.send_offsets_to_transaction(named, member, DECIDED_WITHIN_S)
         except (KafkaException, BrokerUnavailable) as error:
             raise self._given_up(error) from error
+        finally:
+            self.due = math.inf
         self._commit()
         return []
 
@@ -107,7 +115,7 @@ class LibrdkafkaTransactions:
                 if error.args[0].fatal() or error.args[0].code() == KafkaError._STATE:
                     raise
                 decided.append((record, error.args[0]))
-        client.flush(self._producer, _left_s(until))
+        client.flush(self._producer, max(0.0, until - clock.monotonic()))
         failed = [(record, error) for record, error in decided if error is not None]
         if fatal := next((error for _, error in failed if error.fatal()), None):
             raise KafkaException(fatal)
@@ -125,7 +133,7 @@ class LibrdkafkaTransactions:
     def _commit(self) -> None:
         """Once that is asked for, only its answer tells what has become of it."""
         try:
-            self._producer.commit_transaction(TRANSACTION_WITHIN_S)
+            self._producer.commit_transaction(DECIDED_WITHIN_S)
         except KafkaException as error:
             is_undone = error.args[0].txn_requires_abort()
             why = self._given_up(error)
@@ -151,7 +159,3 @@ class LibrdkafkaTransactions:
 
 def _decide(decided: producer.Decided, record: Outgoing, error: Any, _message: Any) -> None:
     decided.append((record, error))
-
-
-def _left_s(until: float) -> float:
-    return max(0.0, until - clock.monotonic())

@@ -22,7 +22,7 @@ from atmo_farm.streams.kafka.partitions import Partition, Partitions
 from atmo_farm.streams.kafka.records import KafkaOrigin
 from atmo_farm.streams.kafka.writing import Batch
 
-LOOK_S = 2.0
+LOOK_S = 0.5
 """How often it is looked whether the thread that runs a transaction has come to a stand."""
 MOST_OUTPUTS = 10_000
 MOST_BYTES = 32 << 20

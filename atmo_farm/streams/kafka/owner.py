@@ -24,7 +24,6 @@ from atmo_farm.directive.model import DeadLetter
 from atmo_farm.streams.kafka.clients import Clients
 from atmo_farm.streams.kafka.driver import (
     MOST_RECORDS,
-    TRANSACTION_WITHIN_S,
     BrokerRefused,
     BrokerUnavailable,
     Driver,
@@ -52,9 +51,6 @@ POLL_EVERY_S = 0.02
 """How often there is a poll while the loop has enough: for the sake of the membership, and of partitions of which the
 broker has more and the loop little."""
 TRY_AGAIN_S = 0.5
-STUCK_S = 2 * TRANSACTION_WITHIN_S
-"""After which the process ends, and its successor goes on: librdkafka's `send_offsets_to_transaction` may never come
-back when the broker is killed in the middle of it, whatever timeout it was given."""
 
 
 class Owner:
@@ -78,9 +74,6 @@ class Owner:
         self._wake = threading.Event()
         self._active_at = self._poll_at = 0.0
         self._ending = self._leaving = False
-        self._turns = 0
-        self._looked = 0, clock.monotonic()
-        """At which turn, and since when."""
         self._did = False
         """Whether there was something to do in this cycle."""
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -110,11 +103,9 @@ class Owner:
         self._ask(partial(self._clients.transact, batch))
 
     def look(self) -> None:
-        """Called every few seconds while a transaction is under way: whether the thread comes back from its calls."""
-        now = clock.monotonic()
-        if self._looked[0] != self._turns:
-            self._looked = self._turns, now
-        elif now - self._looked[1] > STUCK_S:
+        """Called now and then while a transaction is under way: whether the thread comes back from its calls. If not,
+        the process ends, and its successor goes on."""
+        if clock.monotonic() > self._clients.due:
             self._ears.failed(BrokerRefused("a transaction does not come to its end"))
 
     def commit(self, offsets: Mapping[int, int]) -> None:
@@ -180,7 +171,6 @@ class Owner:
         return False
 
     def _cycle(self) -> None:
-        self._turns += 1
         in_hand = self._clients.handed - self.settled  # before what was asked, for the loop counts after it has asked
         self._did = self._do_what_was_asked()
         said = ""

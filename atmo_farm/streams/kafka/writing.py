@@ -6,6 +6,7 @@ BrokerUnavailable from any call here: nothing is lost, the next one goes on from
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -154,6 +155,11 @@ class Transactional:
     def begin(self, batch: Batch) -> None:
         """The next transaction; the last one has been told of."""
         self._batch = batch
+
+    @property
+    def due(self) -> float:
+        """As `driver.Transactions` has it."""
+        return math.inf if self._transactions is None else self._transactions.due
 
     def revoked(self) -> None:
         """Some partitions are not ours any more: what is not begun will not be."""

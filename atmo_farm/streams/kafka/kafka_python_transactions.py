@@ -66,7 +66,7 @@ class KafkaPythonTransactions:
             retry_backoff_ms=round(RETRY_S * 1000),
         )
         try:
-            self._wait_s(self._manager.initialize_transactions(), TRANSACTION_WITHIN_S)
+            self._wait(self._manager.initialize_transactions(), TRANSACTION_WITHIN_S)
         except (errors.KafkaError, BrokerUnavailable) as error:
             raise self._given_up(error) from error
 
@@ -78,7 +78,7 @@ class KafkaPythonTransactions:
             refused = self._write(records, clock.monotonic() + TRANSACTION_WITHIN_S)
             if not refused:
                 named = {TopicPartition(topic, number): OffsetAndMetadata(at, "", -1) for number, at in offsets.items()}
-                self._wait_s(self._manager.send_offsets_to_transaction(named, member), DECIDED_WITHIN_S)
+                self._wait(self._manager.send_offsets_to_transaction(named, member), DECIDED_WITHIN_S)
         except (errors.KafkaError, BrokerUnavailable) as error:
             raise self._given_up(error) from error
         if refused:
@@ -150,14 +150,14 @@ class KafkaPythonTransactions:
     def _commit(self) -> None:
         """Once that is asked for, only its answer tells what has become of it."""
         try:
-            self._wait_s(self._manager.begin_commit(), DECIDED_WITHIN_S)
+            self._wait(self._manager.begin_commit(), DECIDED_WITHIN_S)
         except (errors.KafkaError, BrokerUnavailable) as error:
             why = self._given_up(error)
             if isinstance(why, BrokerUnavailable):
                 why = BrokerRefused(f"it is not known whether a transaction was committed: {why}")
             raise why from error
 
-    def _wait_s(self, result: Any, timeout_s: float) -> None:
+    def _wait(self, result: Any, timeout_s: float) -> None:
         self._producer._sender.wakeup()
         if not result.wait(timeout_ms=timeout_s * 1000):
             raise BrokerUnavailable(client.complaint(self._options))

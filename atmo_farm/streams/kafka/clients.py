@@ -77,8 +77,10 @@ class Clients:
             self._writer = self._plain = Plain(driver, options, partial(tell, ears.results))
         self._ours: set[int] = set()
         self._joined = self._following = self._draining = self._closing = False
+        self._wanted: dict[int, int] = {}
+        """What was asked to be committed last, of partitions that are ours."""
         self._offsets: dict[int, int] = {}
-        """To be committed."""
+        """Of that, what the broker does not have."""
         self._committed: dict[int, int] = {}
         self._commit_after = self._commit_again = 0.0
         """When something new may be committed, and when something is in any case."""
@@ -132,7 +134,9 @@ class Clients:
 
     def commit(self, offsets: Mapping[int, int]) -> None:
         """To be committed, as far as the partitions are ours by then."""
-        self._offsets.update(offsets)
+        ours = {number: offset for number, offset in offsets.items() if number in self._ours}
+        self._wanted.update(ours)
+        self._offsets.update(ours)
 
     def write(self) -> bool:
         """Go on with what is to be written; whether there was something to write or to wait for."""
@@ -222,10 +226,13 @@ class Clients:
         """`driver.Listener`."""
         self._commit_after = 0.0
         for partition, offset in offsets.items():
-            if self._offsets.get(partition) == offset:
-                del self._offsets[partition]
             if partition in self._ours:
                 self._committed[partition] = offset
+                wanted = self._wanted.get(partition, offset)
+                if wanted == offset:
+                    self._offsets.pop(partition, None)
+                else:  # librdkafka may carry out last what was begun first, where it had to wait for a coordinator
+                    self._offsets[partition] = wanted
         self._tell(self._ears.committed, offsets)
 
     def uncommitted(self) -> None:
@@ -256,8 +263,8 @@ class Clients:
         if self._transactional is not None:
             self._transactional.revoked()
         for partition in partitions:
-            self._offsets.pop(partition, None)
-            self._committed.pop(partition, None)
+            for offsets in (self._wanted, self._offsets, self._committed):
+                offsets.pop(partition, None)
         self._tell(self._ears.revoked, partitions)
 
     def _standing(self) -> Standing:

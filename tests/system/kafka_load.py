@@ -111,7 +111,9 @@ class KafkaLoad(BackgroundLoad):
 
     def _run(self) -> None:
         servers = {"bootstrap.servers": self._work.server.address(), **_CLIENT}
-        producer = Producer({**servers, "enable.idempotence": True, "linger.ms": 2})
+        # one request at a time: with more, a leader that is killed may end an idempotent producer for good
+        alone = {"enable.idempotence": True, "max.in.flight": 1}
+        producer = Producer({**servers, **alone, "linger.ms": 2})
         consumer = Consumer({**servers, "group.id": "nobody", "enable.auto.commit": False})
         consumer.assign([TopicPartition(self._work.out, 0, OFFSET_BEGINNING)])
         began = time.monotonic()

@@ -31,8 +31,9 @@ class Terminal:
     def __init__(self, *arguments: str, columns: int = 140):
         pid, self._fd = pty.fork()
         if not pid:
-            # not `execv`: readline, which pytest imports, has set COLUMNS past Python's own environment
-            environ = {**os.environ, "TERM": "xterm"}
+            # readline, which pytest imports, sets COLUMNS past Python's own environment, and so may whoever starts pytest
+            environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+            environ["TERM"] = "xterm"
             os.execve(sys.executable, [sys.executable, "-m", "atmo_farm", *arguments], environ)
         self._pid = pid
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))

@@ -31,7 +31,7 @@ class Terminal:
     def __init__(self, *arguments: str, columns: int = 140):
         pid, self._fd = pty.fork()
         if not pid:
-            # readline, which pytest imports, sets COLUMNS past Python's own environment, and so may whoever starts pytest
+            # readline, which pytest imports, sets COLUMNS past Python's own environment; others may, too
             environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
             environ["TERM"] = "xterm"
             os.execve(sys.executable, [sys.executable, "-m", "atmo_farm", *arguments], environ)
@@ -87,7 +87,8 @@ def test_tables(farm: Farm, nats_server: NatsServer) -> None:
 def test_the_screen(farm: Farm) -> None:
     """It is there, keys sort and choose, it outlives the monitor, and `q` leaves the terminal as it was."""
     terminal = Terminal("top", "--run-dir", str(farm.folder / "run"), "--interval", "0.2")
-    terminal.until(b"beta")
+    terminal.until(b"b MiB")  # the last of a screen
+    assert b"beta" in terminal.shown
     before = len(terminal.shown)
     terminal.type(RIGHT + b"p")
     terminal.until(b"choose a handler first")
